@@ -1,0 +1,3 @@
+"""Parameter-efficient fine-tuning for vertical-industry language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,89 @@
+"""The command line: a table of commands. Nothing heavy is imported before a recipe has proved right."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from finetune import __version__
+from finetune.errors import GateError, RecipeError
+
+EXIT_OK, EXIT_MISTAKE, EXIT_GATE = 0, 2, 3
+
+
+def train(options: argparse.Namespace) -> int:
+    """Run a recipe from data to bundle."""
+    from finetune.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.set)
+    from finetune.run import run
+
+    run(recipe, options.overwrite)
+    return EXIT_OK
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check a recipe, its data template and every row, without loading a model."""
+    from finetune.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.set)
+    from finetune.run import load_data
+
+    data = load_data(recipe)
+    print(f"{options.recipe}: right; {len(data.train)} rows to train on, {len(data.evaluate)} held out")
+    return EXIT_OK
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print rendered samples with the trained tokens marked."""
+    from finetune.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.set)
+    from finetune.show import show_samples
+
+    show_samples(recipe, options.rows)
+    return EXIT_OK
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"train": train, "check": check, "show": show}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done; 2 a mistake in recipe, template or data; 3 the gate or a proof said no."""
+    options = _parser().parse_args(arguments)
+    try:
+        return COMMANDS[options.command](options)
+    except RecipeError as error:
+        many = len(error.problems) > 1
+        print(*(["several things are wrong:"] if many else []), *error.problems, sep="\n", file=sys.stderr)
+        return EXIT_MISTAKE
+    except GateError as error:
+        print(error, file=sys.stderr)
+        return EXIT_GATE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="finetune", description="From a recipe to a proven, servable model.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function in COMMANDS.items():
+        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
+        command.add_argument("recipe", type=Path, help="the recipe's YAML file")
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="override a key, as train.learning_rate=1e-4",
+        )
+        if name == "train":
+            command.add_argument("--overwrite", action="store_true", help="replace an earlier run in output_dir")
+        if name == "show":
+            command.add_argument("--rows", type=int, default=3, help="how many samples (default 3)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

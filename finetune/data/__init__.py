@@ -1,0 +1,1 @@
+"""From files to trained tokens: source (rows), template (messages), chat (ids and labels), split."""

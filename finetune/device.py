@@ -1,0 +1,195 @@
+"""The device table: cpu, cuda, npu. The only file that names torch.cuda, torch.npu or the environment."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import RecipeError
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from finetune.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Device:
+    """One row: what a kind of device can do and what `auto` means on it.
+
+    Attributes:
+        dtypes: allowed for the base's weights, best first; `auto` takes the first that `supports` says yes to.
+        attention: allowed `attn_implementation`, best first.
+        auto_micro_batch: sequences per forward pass when the recipe leaves `micro_batch_size` open.
+    """
+
+    name: str
+    dtypes: tuple[str, ...]
+    attention: tuple[str, ...]
+    auto_micro_batch: int
+    available: Callable[[], bool]
+    peak_memory: Callable[[], int]
+
+
+def _cpu_peak_bytes() -> int:
+    import resource
+
+    scale = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def _cuda_available() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _cuda_peak_bytes() -> int:
+    import torch
+
+    return torch.cuda.max_memory_allocated()
+
+
+def _npu_available() -> bool:
+    import torch
+
+    return hasattr(torch, "npu") and torch.npu.is_available()
+
+
+def _npu_peak_bytes() -> int:
+    import torch
+
+    return torch.npu.max_memory_allocated()
+
+
+DEVICES = {
+    "cpu": Device(
+        "cpu", ("bfloat16", "float32"), ("eager", "sdpa"), 16, lambda: True, _cpu_peak_bytes
+    ),  # eager beats sdpa at some hundred tokens on CPU
+    "cuda": Device(
+        "cuda", ("bfloat16", "float16", "float32"), ("sdpa", "eager", "flash_attention_2"), 8, _cuda_available,
+        _cuda_peak_bytes,
+    ),
+    "npu": Device(
+        "npu", ("bfloat16", "float16", "float32"), ("sdpa", "eager"), 8, _npu_available, _npu_peak_bytes,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a run computes: accelerate's view of the processes plus the row of the table."""
+
+    accelerator: Accelerator
+    device: Device
+    dtype: str
+    attention: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        import torch
+
+        return getattr(torch, self.dtype)
+
+    def autocast(self) -> Any:
+        """Matrix products in the base's dtype, whatever the dtype of the adapter's weights."""
+        import torch
+
+        return torch.autocast(self.device.name, dtype=self.torch_dtype, enabled=self.dtype != "float32")
+
+
+def start(recipe: Recipe) -> Placement:
+    """The Accelerator for this process and the dtype and attention of the run.
+
+    Raises:
+        RecipeError: the recipe asks for a device, dtype or attention that is not to be had here, with what is.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    device = _choose(recipe.device)
+    dtype = _dtype(recipe.model.dtype, device)
+    attention = recipe.model.attn_implementation
+    if attention == "auto":
+        attention = device.attention[0]
+    elif attention not in device.attention:
+        allowed = ", ".join(device.attention)
+        raise RecipeError(f"model.attn_implementation: {attention!r} does not run on {device.name}; allowed: {allowed}")
+    if device.name == "cpu":
+        _keep_freed_memory()
+    accelerator = Accelerator(
+        cpu=device.name == "cpu",
+        log_with=list(recipe.report_to) or None,
+        project_dir=str(recipe.output_dir),
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    return Placement(accelerator, device, dtype, attention)
+
+
+def environment() -> dict[str, Any]:
+    """What a manifest needs to say about this machine; nothing that identifies it."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def silence_progress_bars() -> None:
+    """One progress bar, ours: the libraries' own bars and notices would cut through it."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def local_rank() -> int:
+    """This process's number on its machine, as the launcher set it; 0 without a launcher."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _choose(name: str) -> Device:
+    if name == "auto":
+        return next(DEVICES[kind] for kind in ("npu", "cuda", "cpu") if DEVICES[kind].available())
+    if not DEVICES[name].available():
+        here = ", ".join(kind for kind, device in DEVICES.items() if device.available())
+        raise RecipeError(f"device: {name!r} is not to be had on this machine; available: {here}")
+    return DEVICES[name]
+
+
+def _dtype(asked: str, device: Device) -> str:
+    if asked != "auto":
+        if asked not in device.dtypes:
+            allowed = ", ".join(device.dtypes)
+            raise RecipeError(f"model.dtype: {asked!r} does not run on {device.name}; allowed: {allowed}")
+        return asked
+    if device.name == "cpu" and not _cpu_computes_bfloat16():
+        return "float32"
+    return device.dtypes[0]
+
+
+def _cpu_computes_bfloat16() -> bool:
+    """bf16 is only faster than float32 on a CPU with instructions for it (AMX or AVX512-BF16)."""
+    import torch
+
+    if hasattr(torch.cpu, "get_capabilities"):
+        capability = torch.cpu.get_capabilities()
+        return bool(capability.get("amx_bf16") or capability.get("avx512_bf16") or capability.get("bf16"))
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def _keep_freed_memory() -> None:
+    """glibc: no mmap per large tensor and no return of freed pages; page faults otherwise take half of a CPU step."""
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, -1)
+    except (OSError, AttributeError):
+        return  # not glibc: nothing to set

@@ -1,0 +1,77 @@
+"""Greedy answers to held-out prompts: batched, sorted by length, with a KV cache, spread over the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finetune.data.chat import ChatEncoder
+from finetune.data.template import Sample
+from finetune.device import Placement
+from finetune.log import Log
+from finetune.recipe import EvaluateSection
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Text of one answer; `finished` is false when it was cut at `max_new_tokens` before a stop token."""
+
+    text: str
+    finished: bool
+
+
+def answer(
+    model: Any,
+    encoder: ChatEncoder,
+    samples: Sequence[Sample],
+    section: EvaluateSection,
+    placement: Placement,
+    log: Log,
+    what: str,
+) -> list[Answer]:
+    """One greedy answer a sample, in the order of the samples, on every process the same list."""
+    from accelerate.utils import gather_object
+
+    accelerator = placement.accelerator
+    prompts = [encoder.encode_prompt(sample.prompt, sample.where) for sample in samples]
+    longest_first = sorted(range(len(samples)), key=lambda index: len(prompts[index]), reverse=True)
+    mine = longest_first[accelerator.process_index :: accelerator.num_processes]
+    batches = [mine[start : start + section.batch_size] for start in range(0, len(mine), section.batch_size)]
+    found: list[tuple[int, Answer]] = []
+    model.eval()
+    # Compiled layers are made for training's shapes; one token at a time would compile them anew again and again.
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        for batch in log.track(batches, len(batches), what):
+            answers = _batch(model, encoder.tokenizer, [prompts[index] for index in batch], section, placement)
+            found += zip(batch, answers, strict=True)
+    everyone = gather_object(found) if accelerator.num_processes > 1 else found
+    return [item for _, item in sorted(everyone, key=lambda pair: pair[0])]
+
+
+def _batch(
+    model: Any, tokenizer: Any, prompts: list[list[int]], section: EvaluateSection, placement: Placement
+) -> list[Answer]:
+    from transformers import GenerationConfig
+
+    width = max(len(prompt) for prompt in prompts)
+    pad = tokenizer.pad_token_id
+    device = placement.accelerator.device
+    input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)  # (B, T)
+    attention_mask = torch.tensor(
+        [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
+    )  # (B, T)
+    stops = model.generation_config.eos_token_id
+    config = GenerationConfig(
+        max_new_tokens=section.max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=pad, use_cache=True
+    )
+    with placement.autocast():
+        output = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
+    stop_ids = {stops} if isinstance(stops, int) else set(stops)
+    answers = []
+    for row in output[:, width:].tolist():
+        end = next((position for position, token in enumerate(row) if token in stop_ids), None)
+        answers.append(Answer(tokenizer.decode(row[:end], skip_special_tokens=True).strip(), end is not None))
+    return answers

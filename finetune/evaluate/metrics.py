@@ -1,0 +1,86 @@
+"""Scores of one answer against its reference. Pure functions of text; every score lies between 0 and 1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
+
+from finetune.data.template import Metric
+from finetune.errors import DataError, did_you_mean
+
+Scores = dict[str, float]
+
+
+def fields(answer: str, reference: str, metric: Metric) -> Scores:
+    """One field a line, `name<separator>value`. Exact match of each field of the reference.
+
+    Returns:
+        `field_match`: share of the reference's fields with the same value in the answer; `all_fields`: 1 when all are
+        right and the answer has no other line; `field/NAME` for each field. A field given twice is wrong.
+    """
+    expected = dict(_pairs(reference, metric.separator))
+    given: dict[str, str | None] = {}
+    for name, value in _pairs(answer, metric.separator):
+        given[name] = None if name in given else value
+    right = {name: float(given.get(name) == value) for name, value in expected.items()}
+    exact = all(right.values()) and given.keys() == expected.keys()
+    match = sum(right.values()) / len(right)
+    return {"field_match": match, "all_fields": float(exact)} | {
+        f"field/{name}": score for name, score in right.items()
+    }
+
+
+def number(answer: str, reference: str, metric: Metric) -> Scores:
+    """The last number of the answer against the last number of the reference (thousands separators allowed).
+
+    Returns:
+        `exact`: the same number written with at least as many decimals as the reference, after rounding to those;
+        `within_tolerance`: off by at most `tolerance` times the reference's size.
+    """
+    expected, given = _last_number(reference), _last_number(answer)
+    if expected is None or given is None:
+        return {"exact": 0.0, "within_tolerance": 0.0}
+    exact = round(given, -int(expected.as_tuple().exponent)) == expected
+    near = abs(given - expected) <= Decimal(str(metric.tolerance)) * abs(expected)
+    return {"exact": float(exact), "within_tolerance": float(exact or near)}
+
+
+METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {"fields": fields, "number": number}
+
+
+def score(answers: Sequence[str], references: Sequence[str], metric: Metric) -> Scores:
+    """Mean of each score over the rows that have it."""
+    check_metric(metric)
+    rows = [METRICS[metric.name](answer, wanted, metric) for answer, wanted in zip(answers, references, strict=True)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: _mean([row[name] for row in rows if name in row]) for name in names}
+
+
+def check_metric(metric: Metric) -> None:
+    """Raises DataError for a name that METRICS lacks."""
+    if metric.name not in METRICS:
+        raise DataError(f"metric.name: {metric.name!r} is not a metric{did_you_mean(metric.name, METRICS)}")
+
+
+def score_names(reference: str, metric: Metric) -> list[str]:
+    """Names that this metric gives, found by scoring a reference against itself."""
+    check_metric(metric)
+    return list(METRICS[metric.name](reference, reference, metric))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _pairs(text: str, separator: str) -> list[tuple[str, str]]:
+    split = (line.partition(separator) for line in text.strip().splitlines() if line.strip())
+    return [(name.strip(), value.strip()) for name, _, value in split]
+
+
+def _last_number(text: str) -> Decimal | None:
+    found = re.findall(r"[-+]?\d[\d,]*(?:\.\d+)?", text)
+    try:
+        return Decimal(found[-1].replace(",", "")) if found else None
+    except InvalidOperation:
+        return None

@@ -1,0 +1,163 @@
+"""The bundle: everything a server needs, nothing half-written, and a manifest that says where it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from finetune import device
+from finetune.data.chat import Example
+from finetune.data.template import DataTemplate
+from finetune.export.layout import modes_follow_umask, write_both_spellings
+from finetune.export.merge import merge
+from finetune.export.parity import prove
+from finetune.model.load import Base, file_sha256
+from finetune.recipe import ExportSection
+
+PACKAGES = ("finetune", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the manifest says of the run, beside the files and the proof."""
+
+    recipe: dict[str, Any]
+    data: dict[str, Any]
+    training: dict[str, Any]
+    scores: dict[str, Any]
+
+
+def save_adapter(model: Any, tokenizer: Any, folder: Path, base_folder: str | None) -> None:
+    """The adapter with its tokenizer and chat template: servable as it is, beside the base it names."""
+    if base_folder is not None:
+        model.peft_config["default"].base_model_name_or_path = base_folder
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_both_spellings(folder, tokenizer)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    modes_follow_umask(folder)
+
+
+def write_bundle(
+    run_folder: Path,
+    model: Any,
+    base: Base,
+    template: DataTemplate,
+    section: ExportSection,
+    examples: Sequence[Example],
+    record: Record,
+) -> tuple[Path, dict[str, Any]]:
+    """Merges, proves and writes `run_folder/bundle`; it appears whole or not at all.
+
+    Args:
+        model: the trained peft model.
+        examples: held-out conversations to prove the merge on.
+
+    Returns:
+        The bundle's folder and its manifest.
+
+    Raises:
+        GateError: the merge is not finite or not the adapter; no bundle is left behind.
+    """
+    final = run_folder / "bundle"
+    draft = run_folder / f".bundle-{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir()
+        manifest = _fill(draft, final, model, base, template, section, examples, record)
+        modes_follow_umask(draft)
+        draft.rename(final)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return final, manifest
+
+
+def _fill(
+    draft: Path,
+    final: Path,
+    model: Any,
+    base: Base,
+    template: DataTemplate,
+    section: ExportSection,
+    examples: Sequence[Example],
+    record: Record,
+) -> dict[str, Any]:
+    base_dtype = next(p.dtype for p in model.parameters() if not p.requires_grad)
+    base_folder = base.folder
+    if base_folder is None:  # GGUF: the base exists nowhere as a folder that others can load, so it ships along
+        _save_base(model, base.tokenizer, draft / "base")
+        base_folder = str(draft / "base")
+    named_base = base.folder or str((final / "base").resolve())
+    save_adapter(model, base.tokenizer, draft / "adapter", named_base)
+
+    dtype = base_dtype if section.dtype == "auto" else getattr(torch, section.dtype)
+    merged = merge(base_folder, draft / "adapter", base_dtype, dtype)
+    merged.generation_config = model.generation_config
+    merged.save_pretrained(draft, max_shard_size=section.max_shard_size)
+    del merged
+    base.tokenizer.save_pretrained(draft)
+    write_both_spellings(draft, base.tokenizer)
+    proof = prove(base_folder, draft / "adapter", draft, base_dtype, examples)
+
+    recipe_text = yaml.safe_dump(record.recipe, allow_unicode=True, sort_keys=False)
+    (draft / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
+    shutil.copyfile(template.path, draft / "data_template.yaml")
+    manifest = {
+        "name": record.recipe["name"],
+        "base": base.identity,
+        "data": record.data,
+        "training": record.training,
+        "scores": record.scores,
+        "merge_proof": proof,
+        "versions": {package: version(package) for package in PACKAGES},
+        "environment": device.environment(),
+        "git_commit": _git_commit(),
+        "files": _hashes(draft),
+    }
+    (draft / "MANIFEST.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _save_base(model: Any, tokenizer: Any, folder: Path) -> None:
+    """The frozen base without the adapter: peft's layers keep the original weights under `base_layer`."""
+    state = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in model.get_base_model().state_dict().items()
+        if "lora_" not in name
+    }
+    model.get_base_model().save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+    write_both_spellings(folder, tokenizer)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
+
+
+def _git_commit() -> str | None:
+    """Commit of the toolkit's checkout, with `+` when it has uncommitted changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")

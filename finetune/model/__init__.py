@@ -1,0 +1,1 @@
+"""The base model, its tokenizer, and the LoRA adapter on it."""

@@ -1,0 +1,75 @@
+"""LoRA on the base through peft, and a plain statement of what it covers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.errors import RecipeError, did_you_mean
+from finetune.recipe import LoraSection
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Counts of parameters, and of linear layers by name: with an adapter, and without one."""
+
+    trainable: int
+    total: int
+    matched: dict[str, int]
+    unmatched: dict[str, int]
+
+    def line(self) -> str:
+        """One line for the console."""
+        share = 100 * self.trainable / self.total
+        covered = ", ".join(f"{name} x{count}" for name, count in self.matched.items())
+        rest = ", ".join(f"{name} x{count}" for name, count in self.unmatched.items()) or "none"
+        return f"{self.trainable:,} of {self.total:,} parameters trained ({share:.2f} %); on {covered}; without: {rest}"
+
+
+def add_adapter(model: Any, section: LoraSection, seed: int) -> tuple[Any, Coverage]:
+    """The peft model with fresh LoRA weights in float32, the same for every process and machine.
+
+    Raises:
+        RecipeError: peft refuses the settings, or a target matches no layer (the model's linear layers are listed).
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    linear = _linear_layers(model)
+    head = _output_name(model)
+    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in section.model_dump().items()}
+    targets = settings["target_modules"]
+    for target in targets if isinstance(targets, list) else []:
+        if not any(name == target or name.endswith("." + target) for name in linear):
+            kinds = {name.rpartition(".")[2] for name in linear}
+            raise RecipeError(f"lora.target_modules: {target!r} matches no linear layer{did_you_mean(target, kinds)}")
+    torch.manual_seed(seed)
+    try:
+        config = LoraConfig(task_type="CAUSAL_LM", **settings)
+        peft_model = get_peft_model(model, config)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"lora: {error}") from None
+    for parameter in peft_model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    adapted = {name for name, module in peft_model.get_base_model().named_modules() if hasattr(module, "lora_A")}
+    if not adapted:
+        kinds = sorted({name.rpartition(".")[2] for name in linear})
+        raise RecipeError(f"lora.target_modules: {targets!r} matches no layer; linear layers: {', '.join(kinds)}")
+    trainable = sum(p.numel() for p in peft_model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in peft_model.parameters())
+    matched = Counter(name.rpartition(".")[2] for name in sorted(adapted))
+    unmatched = Counter(name.rpartition(".")[2] for name in sorted(linear) if name not in adapted and name != head)
+    return peft_model, Coverage(trainable, total, dict(matched), dict(unmatched))
+
+
+def _linear_layers(model: Any) -> list[str]:
+    import torch
+
+    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+
+
+def _output_name(model: Any) -> str | None:
+    head = model.get_output_embeddings()
+    return next((name for name, module in model.named_modules() if module is head), None)

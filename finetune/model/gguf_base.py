@@ -1,0 +1,68 @@
+"""A GGUF file as a training base: dequantised weights, and what transformers' GGUF reader loses put back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import RecipeError
+
+
+def mend_tokenizer(tokenizer: Any, file: Path) -> None:
+    """Sets the pre-tokenizer that the file names and the context length; transformers 5.23 reads neither.
+
+    The names and their rules are llama.cpp's (src/llama-vocab.cpp, `tokenizer.ggml.pre`).
+
+    Raises:
+        RecipeError: a pre-tokenizer this table lacks; ids would differ from those of the serving engine.
+    """
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+
+    reader = GGUFReader(str(file))
+    kind = _value(reader, "tokenizer.ggml.model")
+    name = _value(reader, "tokenizer.ggml.pre")
+    if kind == "gpt2":
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)
+        rules = {
+            "gpt-2": byte_level,
+            "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]),
+        }
+        if name not in rules:
+            raise RecipeError(
+                f"model.gguf_file: {file.name} needs the pre-tokenizer {name!r}, which the GGUF reader loses; name the "
+                "original tokenizer (hub id or folder) in model.tokenizer_name_or_path"
+            )
+        tokenizer.backend_tokenizer.pre_tokenizer = rules[name]
+    architecture = _value(reader, "general.architecture")
+    tokenizer.model_max_length = int(_value(reader, f"{architecture}.context_length") or tokenizer.model_max_length)
+
+
+def load_gguf(folder: str, gguf_file: str, tokenizer: Any, options: dict[str, Any]) -> Any:
+    """The dequantised model, free of what would keep it from being saved as a plain one."""
+    from transformers import AutoModelForCausalLM, GenerationConfig, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=gguf_file, quantization_config=GgufConfig(dequantize=True), **options
+    )
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.architectures = [type(model).__name__]
+    config._name_or_path = ""
+    if hasattr(config, "rms_norm_eps"):  # stored as float32: 9.999999747e-06
+        config.rms_norm_eps = float(f"{config.rms_norm_eps:.3g}")
+    config.dtype = options["dtype"]
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return model
+
+
+def _value(reader: Any, key: str) -> Any:
+    field = reader.get_field(key)
+    return field.contents() if field else None

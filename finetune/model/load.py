@@ -1,0 +1,146 @@
+"""Tokenizer and base model from a hub id, a local folder, or files inside an installed package (GGUF included)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import RecipeError
+from finetune.recipe import ModelSection
+
+if TYPE_CHECKING:
+    from finetune.device import Placement
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base.
+
+    Attributes:
+        model: frozen, in the run's dtype, on the CPU.
+        identity: what the manifest records: name, revision or the sha256 of each weight file.
+        folder: what transformers can load the same base from again; None for a GGUF file, which has to be converted.
+    """
+
+    model: Any
+    tokenizer: Any
+    identity: dict[str, Any]
+    folder: str | None
+
+
+def locate(section: ModelSection) -> str:
+    """The folder or hub id that transformers is given.
+
+    Raises:
+        RecipeError: the package, folder or GGUF file is not there.
+    """
+    name = section.name_or_path
+    if name.startswith("pkg:"):
+        package = name.removeprefix("pkg:")
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            raise RecipeError(f"model.name_or_path: {name!r}: no installed package {package!r}; pip install it")
+        name = str(next(iter(spec.submodule_search_locations)))
+    elif name.startswith(("/", ".")) and not Path(name).is_dir():
+        raise RecipeError(f"model.name_or_path: no such folder: {name}")
+    if section.gguf_file and Path(name).is_dir() and not (Path(name) / section.gguf_file).is_file():
+        found = sorted(file.name for file in Path(name).glob("*.gguf"))
+        raise RecipeError(
+            f"model.gguf_file: {section.gguf_file!r} is not in {name}; there: {', '.join(found) or 'none'}"
+        )
+    if section.gguf_file and importlib.util.find_spec("gguf") is None:
+        raise RecipeError("model.gguf_file: reading GGUF needs the package gguf; pip install 'finetune[gguf]'")
+    return name
+
+
+def load_tokenizer(section: ModelSection) -> Any:
+    """The tokenizer with its chat template, GGUF's losses mended.
+
+    Raises:
+        RecipeError: it can't be loaded, with the library's own reason.
+    """
+    from transformers import AutoTokenizer
+
+    own = section.tokenizer_name_or_path
+    name = own or locate(section)
+    gguf_file = None if own else section.gguf_file
+    options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
+    try:
+        if gguf_file:
+            tokenizer = AutoTokenizer.from_pretrained(name, gguf_file=gguf_file, **options)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"model.name_or_path: no tokenizer from {name!r}: {_first_line(error)}") from None
+    if gguf_file:
+        from finetune.model.gguf_base import mend_tokenizer
+
+        mend_tokenizer(tokenizer, Path(name) / gguf_file)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked by position, so any id will do
+    return tokenizer
+
+
+def load_base(section: ModelSection, placement: Placement) -> Base:
+    """Tokenizer and frozen base in the run's dtype.
+
+    Raises:
+        RecipeError: it can't be loaded, with the library's own reason.
+    """
+    from transformers import AutoModelForCausalLM
+
+    name = locate(section)
+    tokenizer = load_tokenizer(section)
+    options: dict[str, Any] = {
+        "dtype": placement.torch_dtype,
+        "attn_implementation": placement.attention,
+        "revision": section.revision,
+        "trust_remote_code": section.trust_remote_code,
+    }
+    try:
+        if section.gguf_file:
+            from finetune.model.gguf_base import load_gguf
+
+            model = load_gguf(name, section.gguf_file, tokenizer, options)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(name, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"model.name_or_path: no model from {name!r}: {_first_line(error)}") from None
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    _stop_ids(model, tokenizer)
+    return Base(model, tokenizer, _identity(section, name, model), None if section.gguf_file else name)
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> None:
+    """The turn's end in all three places engines look for it, without losing the base's own stop ids."""
+    generation = model.generation_config
+    stops = generation.eos_token_id if generation.eos_token_id is not None else model.config.eos_token_id
+    stops = [stops] if isinstance(stops, int) else list(stops or [])
+    if tokenizer.eos_token_id not in stops:
+        stops.append(tokenizer.eos_token_id)
+    generation.eos_token_id = stops[0] if len(stops) == 1 else stops
+    if generation.pad_token_id is None:
+        generation.pad_token_id = tokenizer.pad_token_id
+
+
+def _identity(section: ModelSection, name: str, model: Any) -> dict[str, Any]:
+    identity: dict[str, Any] = {"name_or_path": section.name_or_path, "revision": section.revision}
+    folder = Path(name)
+    if not folder.is_dir():
+        return identity | {"commit": getattr(model.config, "_commit_hash", None)}
+    files = [folder / section.gguf_file] if section.gguf_file else sorted(folder.glob("*.safetensors"))
+    return identity | {"sha256": {file.name: file_sha256(file) for file in files}}
+
+
+def file_sha256(file: Path) -> str:
+    """Hex sha256 of a file, read in pieces."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

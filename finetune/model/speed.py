@@ -1,0 +1,28 @@
+"""What the recipe asks of the model for speed and memory before training: compiled layers, checkpointing, a thin head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune.errors import RecipeError
+from finetune.model.head import TrainedPositions
+from finetune.recipe import TrainSection
+
+
+def prepare_for_training(model: Any, section: TrainSection) -> TrainedPositions:
+    """The peft model, wrapped for training; `model` itself stays what evaluation and export use.
+
+    Raises:
+        RecipeError: the recipe asks to compile a model whose layers can't be found.
+    """
+    base = model.get_base_model()
+    if section.gradient_checkpointing:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base.enable_input_require_grads()
+    if section.torch_compile:
+        layers = getattr(base.get_decoder(), "layers", None)
+        if layers is None:
+            raise RecipeError(f"train.torch_compile: no decoder layers found in {type(base).__name__}; set it to false")
+        for layer in layers:
+            layer.compile(dynamic=True)
+    return TrainedPositions(model)

@@ -1,0 +1,31 @@
+"""Rendered samples on the terminal: what the model reads, and which tokens it is trained on."""
+
+from __future__ import annotations
+
+import sys
+
+from finetune.data.chat import IGNORED
+from finetune.recipe import Recipe
+from finetune.run import load_data, make_stage
+
+
+def show_samples(recipe: Recipe, rows: int) -> None:
+    """Prints the first `rows` training samples; trained tokens green on a terminal, between ⟦ and ⟧ elsewhere."""
+    from finetune.model.load import load_tokenizer
+
+    data = load_data(recipe)
+    tokenizer = load_tokenizer(recipe.model)
+    stage, _ = make_stage(recipe, tokenizer)
+    on, off = ("\x1b[32m", "\x1b[0m") if sys.stdout.isatty() else ("⟦", "⟧")
+    for example in stage.encode(data.train[:rows]):
+        print(f"--- {example.where}: {len(example.ids)} tokens, {example.trained} trained")
+        text, inside, run = "", False, []
+        for token, label in zip((*example.ids, None), (*example.labels, None), strict=True):
+            trained = label is not None and label != IGNORED
+            if token is None or trained != inside:
+                piece = tokenizer.decode(run)
+                text += f"{on}{piece}{off}" if inside else piece
+                inside, run = trained, []
+            if token is not None:
+                run.append(token)
+        print(text)
