@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def _npu_available() -> bool:
 def _npu_peak_bytes() -> int:
     import torch
 
-    return torch.npu.max_memory_allocated()
+    return torch.npu.max_memory_allocated()  # type: ignore[attr-defined]
 
 
 DEVICES = {
@@ -143,10 +144,16 @@ def environment() -> dict[str, Any]:
     }
 
 
-def silence_progress_bars() -> None:
-    """One progress bar, ours: the libraries' own bars and notices would cut through it."""
+def quiet_libraries() -> None:
+    """One progress bar, ours: the libraries' own bars and notices to their developers would cut through it.
+
+    Call before transformers is first imported (tqdm reads its switch then).
+    """
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # peft 0.21 still asks transformers 5.23 for an attribute under its old name.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 def local_rank() -> int:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -37,12 +37,11 @@ class Log:
             self._console.print(text, markup=False)
             sys.stdout.flush()
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """One line on the console, one in metrics.jsonl, and the trackers."""
+    def metrics(self, step: int, values: dict[str, float], line: str) -> None:
+        """`line` on the console, the values as one line of metrics.jsonl, and to the trackers."""
         if not self._main:
             return
-        shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
-        self.say(f"step {step:>5}  {shown}")
+        self.say(line)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | values) + "\n")
         self._accelerator.log(values, step=step)
@@ -58,9 +57,3 @@ class Log:
         )  # fmt: skip
         with Progress(*columns, console=self._console, transient=True) as bar:
             yield from bar.track(items, total=total, description=what)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.2e}" if value and (abs(value) < 1e-3 or abs(value) >= 1e5) else f"{value:.4g}"
-    return str(value)

@@ -302,8 +302,8 @@ def _near_key(location: tuple[str, ...]) -> str:
             return f"; it belongs at the top level, not under {location[-2]}:"
     model: type[BaseModel] | None = Recipe
     for part in location[:-1]:
-        field = model.model_fields.get(part) if model else None
-        model = _section_class(field.annotation) if field else None
+        inside = model.model_fields.get(part) if model else None
+        model = _section_class(inside.annotation) if inside else None
     return did_you_mean(word, model.model_fields if model else ())
 
 

@@ -48,6 +48,8 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
         GateError: the tuned model is not good enough, or the merged one is not the adapter.
     """
     from finetune import device
+
+    device.quiet_libraries()
     from finetune.export.bundle import Record, save_adapter, write_bundle
     from finetune.log import Log
     from finetune.model.adapter import add_adapter
@@ -56,7 +58,6 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     from finetune.train import train
 
     data = load_data(recipe)
-    device.silence_progress_bars()
     placement = device.start(recipe)
     accelerator = placement.accelerator
     with accelerator.main_process_first():

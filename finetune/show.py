@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 
 from finetune.data.chat import IGNORED
+from finetune.device import quiet_libraries
 from finetune.recipe import Recipe
 from finetune.run import load_data, make_stage
 
 
 def show_samples(recipe: Recipe, rows: int) -> None:
     """Prints the first `rows` training samples; trained tokens green on a terminal, between ⟦ and ⟧ elsewhere."""
+    quiet_libraries()
     from finetune.model.load import load_tokenizer
 
     data = load_data(recipe)
@@ -19,7 +21,8 @@ def show_samples(recipe: Recipe, rows: int) -> None:
     on, off = ("\x1b[32m", "\x1b[0m") if sys.stdout.isatty() else ("⟦", "⟧")
     for example in stage.encode(data.train[:rows]):
         print(f"--- {example.where}: {len(example.ids)} tokens, {example.trained} trained")
-        text, inside, run = "", False, []
+        text, inside = "", False
+        run: list[int] = []
         for token, label in zip((*example.ids, None), (*example.labels, None), strict=True):
             trained = label is not None and label != IGNORED
             if token is None or trained != inside:

@@ -116,7 +116,7 @@ def train(
     model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
     torch.manual_seed(seed + accelerator.process_index)  # dropout
-    totals = {"steps": layout.steps, "tokens": 0, "trained_tokens": 0}
+    totals: dict[str, Any] = {"steps": layout.steps, "tokens": 0, "trained_tokens": 0}
     window: list[dict[str, float]] = []
     started = window_started = time.perf_counter()
     for step in log.track(range(layout.steps), layout.steps, "training"):
@@ -131,7 +131,7 @@ def train(
             now = time.perf_counter()
             values = _log_values(window, now - window_started, learning_rate(section, step, layout.steps), placement)
             totals["loss"] = values["loss"]
-            log.metrics(step + 1, values)
+            log.metrics(step + 1, values, _line(step + 1, layout.steps, values))
             window, window_started = [], time.perf_counter()
     return totals | {"seconds": round(time.perf_counter() - started, 1)}
 
@@ -191,6 +191,14 @@ def _micro_batches(stage: Stage, chosen: Sequence[Example], layout: Plan, proces
     groups = [share[i * layout.micro_batch : (i + 1) * layout.micro_batch] for i in range(count)]
     blank = replace(by_length[-1], labels=(IGNORED,) * len(by_length[-1].labels))
     return [stage.collate(group or [blank]) for group in groups]
+
+
+def _line(step: int, steps: int, values: dict[str, float]) -> str:
+    return (
+        f"step {step:>{len(str(steps))}}/{steps}  loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}  "
+        f"grad norm {values['grad_norm']:.2f}  {values['tokens_per_second']:.0f} tokens/s "
+        f"({values['trained_tokens_per_second']:.0f} trained)  peak {values['peak_memory_gib']:.2f} GiB"
+    )
 
 
 def _log_values(window: list[dict[str, float]], seconds: float, rate: float, placement: Placement) -> dict[str, float]:

@@ -31,6 +31,11 @@ CHECKED = (
     "station_id", "observation_time", "wind_dir", "wind_speed_kt", "wind_gust_kt", "visibility_statute_mi",
     "wx_string", "sky", "temp_c", "dewpoint_c", "altim_in_hg",
 )  # fmt: skip
+# The cache gives every visibility in miles and every pressure in inHg, rounded. Reports come in miles or metres, inHg or
+# hPa; where both decoders agree on the value, the sample carries it in the unit of the report, exact, and null in the
+# other one.
+HPA_PER_IN_HG = 33.86389
+METRES_PER_MILE = 1609.344
 # Largest difference that rounding and unit conversion explain: knots from m/s, inHg from hPa, miles from metres.
 TOLERANCE = {
     "wind_speed_kt": 0.51,
@@ -91,7 +96,7 @@ def official(pairs: list[tuple[str, str]]) -> dict:
         "sky": sky,
         "temp_c": number("temp_c"),
         "dewpoint_c": number("dewpoint_c"),
-        "altim_in_hg": round(number("altim_in_hg"), 2) if cells["altim_in_hg"] else None,
+        "altim_in_hg": number("altim_in_hg"),
         "flight_category": cells["flight_category"] or None,
     }
 
@@ -145,6 +150,22 @@ def verdict(field: str, ours: object, theirs: object) -> str:
     return "agree" if ours == theirs else "contradict"
 
 
+def in_reported_units(record: dict) -> dict:
+    """`visibility_statute_mi` or `visibility_m`, `altim_in_hg` or `qnh_hpa`: the unit that the report itself uses."""
+    body = record["raw_text"].split(" RMK")[0]
+    miles, inches = record["visibility_statute_mi"], record["altim_in_hg"]
+    metric = miles is not None and not re.search(r"\dSM\b", body)
+    hectopascal = inches is not None and re.search(r"\bQ\d{3,4}\b", body)
+    metres = round(miles * METRES_PER_MILE / 50) * 50 if metric else None  # 6.21 mi is 10000 m, 0.06 mi is 100 m
+    units = {
+        "visibility_statute_mi": None if metric else miles,
+        "visibility_m": metres,
+        "altim_in_hg": None if hectopascal or inches is None else round(inches, 2),
+        "qnh_hpa": round(inches * HPA_PER_IN_HG) if hectopascal else None,
+    }
+    return {key: units.get(key, value) for key, value in (record | units).items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path, help="metars.cache.csv, plain or .gz")
@@ -173,7 +194,7 @@ def main() -> None:
                 agreed = False
                 contradictions[field].append(f"`{record['raw_text']}`: {record[field]} against {other[field]}")
         if agreed:
-            kept.append(record)
+            kept.append(in_reported_units(record))
 
     # A sample that does not depend on the order of the file: the first rows by hash of the station.
     kept.sort(key=lambda record: hashlib.sha256(record["station_id"].encode()).hexdigest())

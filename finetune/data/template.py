@@ -192,7 +192,7 @@ def check_cell(value: Any, column: Column) -> Any:
         if not column.nullable:
             raise ValueError("is null; a value is needed")
         return None
-    typed = _PARSERS[column.type](value, column)
+    typed: Any = _PARSERS[column.type](value, column)
     if column.choices is not None and typed not in column.choices:
         near = did_you_mean(str(typed), [str(choice) for choice in column.choices])
         raise ValueError(f"{value!r} is not one of the choices{near}")
@@ -297,11 +297,13 @@ def _jinja_problems(path: Path, content: _TemplateFile, lines: Lines) -> list[st
     for index, part in enumerate(content.messages):
         line = lines.get(("messages", str(index), "content"), 0)
         try:
-            names = meta.find_undeclared_variables(ENVIRONMENT.parse(part.content))
+            tree = ENVIRONMENT.parse(part.content)
         except jinja2.TemplateSyntaxError as error:
             problems.append(f"{path}:{line}: messages: Jinja line {error.lineno}: {error.message}")
             continue
-        for name in sorted(names - set(content.columns)):
+        names = meta.find_undeclared_variables(tree)
+        assigned = {name.name for name in tree.find_all(jinja2.nodes.Name) if name.ctx == "store"}
+        for name in sorted(names - assigned - set(content.columns)):
             problems.append(f"{path}:{line}: messages: {name}: not a column{did_you_mean(name, content.columns)}")
     return problems
 
@@ -327,7 +329,9 @@ def _problem(path: Path, item: Any, lines: Lines) -> str:
     line = next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), 1)
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        known = {"columns": Column, "messages": MessageTemplate, "metric": Metric, "examples": Example}
+        known: dict[str, type[_Part]] = {
+            "columns": Column, "messages": MessageTemplate, "metric": Metric, "examples": Example,
+        }  # fmt: skip
         section = known.get(location[0], _TemplateFile) if len(location) > 1 else _TemplateFile
         message = f"unknown key{did_you_mean(location[-1], section.model_fields)}"
     return f"{path}:{line}: {'.'.join(location)}: {message[0].lower() + message[1:]}"

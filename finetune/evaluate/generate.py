@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +44,25 @@ def answer(
     found: list[tuple[int, Answer]] = []
     model.eval()
     # Compiled layers are made for training's shapes; one token at a time would compile them anew again and again.
-    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"), _adapter_in(model, placement.torch_dtype):
         for batch in log.track(batches, len(batches), what):
             answers = _batch(model, encoder.tokenizer, [prompts[index] for index in batch], section, placement)
             found += zip(batch, answers, strict=True)
     everyone = gather_object(found) if accelerator.num_processes > 1 else found
     return [item for _, item in sorted(everyone, key=lambda pair: pair[0])]
+
+
+@contextmanager
+def _adapter_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
+    """The adapter's float32 weights rounded once to the dtype that autocast would round them to at every step."""
+    kept = [(p, p.data) for name, p in model.named_parameters() if "lora_" in name and p.dtype == torch.float32]
+    try:
+        for parameter, data in kept:
+            parameter.data = data.to(dtype)
+        yield
+    finally:
+        for parameter, data in kept:
+            parameter.data = data
 
 
 def _batch(

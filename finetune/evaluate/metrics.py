@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from finetune.data.template import Metric
 from finetune.errors import DataError, did_you_mean
@@ -32,13 +32,21 @@ def fields(answer: str, reference: str, metric: Metric) -> Scores:
 
 
 def number(answer: str, reference: str, metric: Metric) -> Scores:
-    """The last number of the answer against the last number of the reference (thousands separators allowed).
+    """The result's number against the reference's (thousands separators allowed).
+
+    Where the reference's last line is `label<separator>number`, the answer's last line with that label counts, so a
+    working that stops before the result scores nothing; without a label, the last number of the answer.
 
     Returns:
-        `exact`: the same number written with at least as many decimals as the reference, after rounding to those;
-        `within_tolerance`: off by at most `tolerance` times the reference's size.
+        `exact`: equal after rounding to the reference's decimals;
+        `within_tolerance`: exact, or off by at most `tolerance` times the reference's size.
     """
-    expected, given = _last_number(reference), _last_number(answer)
+    last_line = reference.strip().splitlines()[-1]
+    label, labelled, _ = last_line.partition(metric.separator)
+    if labelled:
+        results = [value for name, value in _pairs(answer, metric.separator) if name == label.strip()]
+        answer = results[-1] if results else ""
+    expected, given = _last_number(last_line), _last_number(answer)
     if expected is None or given is None:
         return {"exact": 0.0, "within_tolerance": 0.0}
     exact = round(given, -int(expected.as_tuple().exponent)) == expected
@@ -79,8 +87,7 @@ def _pairs(text: str, separator: str) -> list[tuple[str, str]]:
 
 
 def _last_number(text: str) -> Decimal | None:
-    found = re.findall(r"[-+]?\d[\d,]*(?:\.\d+)?", text)
-    try:
-        return Decimal(found[-1].replace(",", "")) if found else None
-    except InvalidOperation:
-        return None
+    """None without a number, and for a run of more than 18 digits (a model that repeats itself)."""
+    found = re.findall(r"[-+]?\d[\d,]*(?:\.\d+)?", text.replace("\N{MINUS SIGN}", "-"))
+    digits = found[-1].replace(",", "") if found else ""
+    return Decimal(digits) if 0 < len(digits) <= 20 else None

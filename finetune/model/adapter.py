@@ -55,8 +55,8 @@ def add_adapter(model: Any, section: LoraSection, seed: int) -> tuple[Any, Cover
             parameter.data = parameter.data.float()
     adapted = {name for name, module in peft_model.get_base_model().named_modules() if hasattr(module, "lora_A")}
     if not adapted:
-        kinds = sorted({name.rpartition(".")[2] for name in linear})
-        raise RecipeError(f"lora.target_modules: {targets!r} matches no layer; linear layers: {', '.join(kinds)}")
+        layers = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+        raise RecipeError(f"lora.target_modules: {targets!r} matches no layer; linear layers: {layers}")
     trainable = sum(p.numel() for p in peft_model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in peft_model.parameters())
     matched = Counter(name.rpartition(".")[2] for name in sorted(adapted))

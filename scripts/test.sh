@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# All checks on a fresh machine: install, lint, types, fast tests, then the slow ones (real model, several processes).
+#   ./scripts/test.sh          everything
+#   ./scripts/test.sh --fast   without the slow tests
+source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" dev
+ruff check .
+ruff format --check .
+mypy
+python -m pytest -m "not slow"
+if [ "${1:-}" != "--fast" ]; then
+    python -m pytest -m slow
+fi

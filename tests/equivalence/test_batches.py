@@ -1,0 +1,126 @@
+"""Splitting a batch changes nothing: micro-batches of 4, 2 and 1, and two processes, are one run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune.recipe import load_recipe
+from finetune.run import run
+from tests.conftest import ROOT, write_tiny_recipe
+
+
+def losses(folder: Path) -> list[float]:
+    import json
+
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter/adapter_model.safetensors")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Losses of every step to 1e-5, adapters to 1e-4: float32 sums in another order, carried through Adam.
+
+    Adam divides by the root of the second moment, so a rounding difference in a gradient near zero can turn up to the
+    size of the learning rate in one step; the bound is on the whole, relative to how far training moved.
+    """
+    assert losses(one) == pytest.approx(losses(other), abs=1e-5)
+    left, right = adapter(one), adapter(other)
+    assert left.keys() == right.keys()
+    apart = sum(float((left[name] - right[name]).square().sum()) for name in left) ** 0.5
+    size = sum(float(left[name].square().sum()) for name in left) ** 0.5
+    assert apart < 1e-4 * size
+
+
+@pytest.fixture(scope="module")
+def whole_batch(tiny_base, tiny_data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = load_recipe(write_tiny_recipe(folder, tiny_base, tiny_data), ["train.micro_batch_size=4"])
+    run(recipe)
+    return recipe.output_dir
+
+
+@pytest.mark.parametrize("micro_batch", [2, 1])
+def test_micro_batches(tiny_recipe, whole_batch, micro_batch):
+    """T17: 4 = 2 = 1, rows of different length and trained tokens, the epoch's last batch short (32 rows... of 4)."""
+    recipe = tiny_recipe(f"train.micro_batch_size={micro_batch}")
+    run(recipe)
+    assert_same_run(recipe.output_dir, whole_batch)
+
+
+def test_gradients_of_a_short_last_batch(tiny_base, tiny_data):
+    """T17, T19: gradients of a window of 3 rows (one of them with nothing to train on) as 3, as 2 + 1, as 1 + 1 + 1."""
+    from dataclasses import replace
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from finetune.data.chat import IGNORED, ChatEncoder
+    from finetune.data.source import read_rows
+    from finetune.data.template import load_template
+    from finetune.model.head import TrainedPositions
+    from finetune.recipe import DataSection, SplitSection
+    from finetune.stages.sft import Sft
+
+    files = (tiny_data / "larger.jsonl",)
+    samples = load_template(tiny_data / "larger.yaml").render_all(read_rows(files))[:3]
+    section = DataSection(template=tiny_data / "larger.yaml", train=files, split=SplitSection(eval_rows=1))
+    stage = Sft(ChatEncoder(AutoTokenizer.from_pretrained(tiny_base)), section)
+    examples = stage.encode(samples)
+    examples[1] = replace(examples[1], labels=(IGNORED,) * len(examples[1].labels))
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float64)
+    wrapped = TrainedPositions(model)
+
+    def gradient(groups) -> torch.Tensor:
+        model.zero_grad()
+        batches = [stage.collate(group) for group in groups]
+        count = sum(stage.count(batch) for batch in batches)
+        for batch in batches:
+            (stage.loss(wrapped, batch).value / count).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    whole = gradient([examples])
+    for groups in ([examples[:2], examples[2:]], [[example] for example in examples]):
+        other = gradient(groups)
+        assert float((other - whole).norm() / whole.norm()) < 1e-6
+
+
+def test_two_processes(tiny_base, tiny_data, tmp_path, whole_batch):
+    """T18, T20: torchrun with two gloo processes = one; the held-out rows are each answered once."""
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
+    done = subprocess.run(
+        [*command, str(ROOT / "scripts/train.py"), str(file), "--set", "train.micro_batch_size=1"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cpu, float32, 2 process(es)" in done.stdout
+    assert "= 2 process(es) x 2 x micro-batch of 1" in done.stdout
+    assert_same_run(tmp_path / "run", whole_batch)
+    one, two = (folder / "answers.tuned.jsonl" for folder in (whole_batch, tmp_path / "run"))
+    assert one.read_text() == two.read_text()
+
+
+def test_head_at_trained_positions_is_the_whole_head(tiny_base):
+    """Logits at chosen positions equal the plain model's logits there; without a choice the model is unchanged."""
+    from transformers import AutoModelForCausalLM
+
+    from finetune.model.head import TrainedPositions
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    ids = torch.randint(0, 250, (3, 11))
+    mask = torch.ones_like(ids)
+    keep = torch.rand(3, 11) < 0.4
+    plain = model(input_ids=ids, attention_mask=mask).logits
+    assert torch.equal(TrainedPositions(model)(ids, mask, keep), plain[keep])
+    assert torch.equal(model(input_ids=ids, attention_mask=mask).logits, plain)

@@ -1,0 +1,184 @@
+"""The bundle of a finished tiny run: proven, whole, readable by others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune.errors import GateError
+from finetune.export.merge import load_with_adapter, merge
+from finetune.export.parity import compare, prove
+
+
+@pytest.fixture(scope="module")
+def bundle(finished_run):
+    return finished_run[1].bundle
+
+
+def test_manifest_names_every_file_with_its_hash(bundle, finished_run):
+    manifest = json.loads((bundle / "MANIFEST.json").read_text())
+    files = {f.relative_to(bundle).as_posix() for f in bundle.rglob("*") if f.is_file()} - {"MANIFEST.json"}
+    assert files == set(manifest["files"]) >= {
+        "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+        "chat_template.jinja", "recipe.yaml", "data_template.yaml", "adapter/adapter_model.safetensors",
+        "adapter/adapter_config.json", "adapter/tokenizer.json",
+    }  # fmt: skip
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == digest
+    assert manifest["scores"] == finished_run[1].scores
+    assert manifest["data"]["train_rows"] == 32 and manifest["data"]["evaluate_rows"] == 8
+    assert set(manifest["base"]["sha256"]) == {"model.safetensors"}
+
+
+def test_file_modes_follow_the_umask(bundle, tmp_path):
+    """T39: safetensors 0.8 writes 0600."""
+    (tmp_path / "new").touch()
+    wanted = stat.S_IMODE((tmp_path / "new").stat().st_mode)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in bundle.rglob("*") if file.is_file()} == {wanted}
+
+
+def test_bundle_and_adapter_answer_the_same(bundle, tiny_base):
+    """AutoModelForCausalLM on the bundle and AutoPeftModelForCausalLM on the adapter: same greedy answer."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(bundle)
+    chat = [{"role": "user", "content": "9 1?"}]
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answers = [
+        model.generate(**ids, max_new_tokens=20, do_sample=False).tolist()
+        for model in (
+            AutoModelForCausalLM.from_pretrained(bundle),
+            AutoPeftModelForCausalLM.from_pretrained(bundle / "adapter"),
+        )
+    ]
+    assert answers[0] == answers[1]
+    base = AutoModelForCausalLM.from_pretrained(tiny_base).generate(**ids, max_new_tokens=20, do_sample=False).tolist()
+    assert base != answers[0], "the adapter must have an effect for this test to say anything"
+
+
+@pytest.mark.parametrize(("dtype", "logits"), [("float32", 1e-4), ("bfloat16", 0.2)], ids=["float32", "bfloat16"])
+def test_merged_is_adapter(finished_run, tiny_base, tmp_path, dtype, logits):
+    """T34, T35: float32 to rounding; bfloat16 is the float32 merge cast once, element for element."""
+    adapter = finished_run[1].bundle / "adapter"
+    merged = merge(str(tiny_base), adapter, torch.float32, getattr(torch, dtype))
+    exact = merge(str(tiny_base), adapter, torch.float32, torch.float32).state_dict()
+    assert all(torch.equal(value, exact[name].to(value.dtype)) for name, value in merged.state_dict().items())
+    model = load_with_adapter(str(tiny_base), adapter, torch.float32)
+    ids = torch.arange(40)[None]
+    assert float((model(input_ids=ids).logits - merged.float()(input_ids=ids).logits).abs().max()) < logits
+
+
+def test_the_merge_is_w_plus_scale_b_a(finished_run, tiny_base):
+    """W' = W + (lora_alpha / r) B A (Hu et al. 2021, section 4.1), each layer, by hand."""
+    recipe, result = finished_run
+    base = load_file(tiny_base / "model.safetensors")
+    merged = load_file(result.bundle / "model.safetensors")
+    lora = load_file(result.bundle / "adapter/adapter_model.safetensors")
+    layers = [name.removesuffix(".lora_A.weight") for name in lora if name.endswith(".lora_A.weight")]
+    assert len(layers) == 2 * 7
+    for layer in layers:
+        a, b = lora[f"{layer}.lora_A.weight"].double(), lora[f"{layer}.lora_B.weight"].double()
+        name = layer.removeprefix("base_model.model.") + ".weight"
+        expected = base[name].double() + recipe.lora.lora_alpha / recipe.lora.r * b @ a
+        assert b.abs().max() > 0
+        assert float((merged[name].double() - expected).abs().max()) < 1e-7
+
+
+def test_an_adapter_with_nan_is_refused(finished_run, tiny_base, tmp_path):
+    """T38: named tensor, no folder left behind."""
+    import shutil
+
+    broken = tmp_path / "adapter"
+    shutil.copytree(finished_run[1].bundle / "adapter", broken)
+    tensors = load_file(broken / "adapter_model.safetensors")
+    name = next(name for name in tensors if "lora_B" in name)
+    tensors[name][0, 0] = torch.nan
+    save_file(tensors, broken / "adapter_model.safetensors")
+    with pytest.raises(GateError, match=r"lora_B\.default\.weight is not finite"):
+        merge(str(tiny_base), broken, torch.float32, torch.float32)
+
+
+def test_a_merge_that_is_not_the_adapter_is_refused(finished_run, tiny_base):
+    """The proof can fail: against the base (no adapter merged) it does, with the numbers."""
+    from transformers import AutoTokenizer
+
+    from finetune.data.chat import ChatEncoder
+    from finetune.data.template import Sample
+
+    messages = ({"role": "user", "content": "9 1?"}, {"role": "assistant", "content": "larger 9\nsame no"})
+    example = ChatEncoder(AutoTokenizer.from_pretrained(tiny_base)).encode(Sample({}, messages, "f:1"))
+    adapter = finished_run[1].bundle / "adapter"
+    with pytest.raises(
+        GateError, match=r"merged model is not the adapter \(float32\): max_logit_difference .*limit 0.001"
+    ):
+        prove(str(tiny_base), adapter, tiny_base, torch.float32, [example])
+    good = prove(str(tiny_base), adapter, finished_run[1].bundle, torch.float32, [example])
+    assert (good["greedy_agreement"], good["positions"]) == (1.0, len(example.ids))
+
+
+def test_no_bundle_is_left_when_the_export_fails(tiny_recipe, monkeypatch):
+    from finetune.export import bundle as module
+    from finetune.run import run
+
+    def fails(*_):
+        raise GateError("export stopped: no")
+
+    monkeypatch.setattr(module, "prove", fails)
+    recipe = tiny_recipe("train.max_steps=1")
+    with pytest.raises(GateError):
+        run(recipe)
+    assert not [path for path in recipe.output_dir.iterdir() if "bundle" in path.name]
+    assert (recipe.output_dir / "adapter/adapter_model.safetensors").is_file()
+
+
+def test_both_spellings_of_the_configuration(bundle):
+    """What transformers 4 and older engines read is there beside what transformers 5 writes."""
+    config = json.loads((bundle / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 50000.0
+    assert config["torch_dtype"] == config["dtype"] == "float32"
+    settings = json.loads((bundle / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert settings["chat_template"] == (bundle / "chat_template.jinja").read_text()
+    special = json.loads((bundle / "special_tokens_map.json").read_text())
+    assert special["eos_token"] == special["pad_token"] == "<|im_end|>"
+    generation = json.loads((bundle / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == 257
+
+
+def test_ctranslate2_serves_the_same_greedy_tokens(bundle, tmp_path):
+    """An engine without PyTorch, in float32: same tokens as transformers from the same prompt ids."""
+    import ctranslate2
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    ctranslate2.converters.TransformersConverter(str(bundle)).convert(str(tmp_path / "ct2"))
+    engine = ctranslate2.Generator(str(tmp_path / "ct2"), device="cpu", compute_type="float32", intra_threads=1)
+    tokenizer = AutoTokenizer.from_pretrained(bundle)
+    model = AutoModelForCausalLM.from_pretrained(bundle)
+    for question in ("9 1?", "3 3?", "0 7?", "5 4?"):
+        chat = [{"role": "user", "content": question}]
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ours = model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :].tolist()
+        theirs = engine.generate_batch(
+            [tokenizer.convert_ids_to_tokens(ids)], max_length=24, sampling_topk=1, include_prompt_in_result=False,
+            end_token=[tokenizer.eos_token_id], return_end_token=True,
+        )[0].sequences_ids[0]  # fmt: skip
+        assert theirs == ours
+
+
+def test_compare_counts_positions_by_hand(tiny_base):
+    """A model against itself: zero everywhere, every position counted, greedy positions = trained tokens."""
+    from transformers import AutoModelForCausalLM
+
+    from finetune.data.chat import IGNORED, Example
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    example = Example((5, 6, 7, 8), (IGNORED, IGNORED, 7, 8), "f:1")
+    proof = compare(model, model, [example], "float32")
+    assert (proof.max_logit_difference, proof.mean_kl, proof.greedy_agreement) == (0.0, 0.0, 1.0)
+    assert (proof.positions, proof.greedy_positions) == (4, 2)

@@ -1,0 +1,58 @@
+"""The structure: imports point down, heavy ones wait, and the device is named in one file."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+
+# A file may import from its own layer and those below it.
+LAYERS = [
+    {"finetune.cli"},
+    {"finetune.show"},
+    {"finetune.run"},
+    {"finetune.data", "finetune.model", "finetune.train", "finetune.evaluate", "finetune.export"},
+    {"finetune.stages"},
+    {"finetune.recipe", "finetune.device", "finetune.log", "finetune.yamlfile", "finetune.errors"},
+]
+# A stage works on encoded conversations, so it knows the data layer's types.
+ALLOWED = {("finetune.stages", "finetune.data")}
+
+
+def package_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def rank(package: str) -> int:
+    return next(index for index, layer in enumerate(LAYERS) if package in layer)
+
+
+def test_imports_point_down():
+    files = sorted((ROOT / "finetune").rglob("*.py"))
+    assert len(files) > 20
+    wrong = []
+    for file in files:
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if module == "finetune":
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("finetune."):
+                here, there = package_of(module), package_of(node.module)
+                if rank(here) > rank(there) and (here, there) not in ALLOWED:
+                    wrong.append(f"{module} imports {node.module}")
+    assert wrong == []
+
+
+def test_the_command_line_imports_nothing_heavy():
+    code = "import sys, finetune.cli, finetune.run; print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_devices_are_named_in_one_file():
+    named = re.compile(r"torch\.(cuda|npu)\b|torch_npu|os\.environ|os\.getenv")
+    files = [file for file in (ROOT / "finetune").rglob("*.py") if file.name != "device.py"]
+    assert [str(file) for file in files if named.search(file.read_text())] == []

@@ -1,0 +1,113 @@
+"""Everything shipped is executed: recipes (base swapped for a tiny one), templates, samples, README commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune.cli import main
+from finetune.data.source import read_rows
+from finetune.data.template import load_template
+from finetune.recipe import load_recipe
+from tests.conftest import ROOT, byte_tokenizer, tiny_llama
+
+RECIPES = sorted(file for file in (ROOT / "recipes").rglob("*.yaml") if "name" in yaml.safe_load(file.read_text()))
+TEMPLATES = sorted((ROOT / "data_templates").rglob("*.yaml"))
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs/recipe.md", ROOT / "docs/recipe.zh-CN.md"]
+
+
+def test_the_globs_found_files():
+    assert {file.stem for file in RECIPES} >= {"metar_decode", "cashflow"}
+    assert {file.stem for file in TEMPLATES} >= {"metar_decode", "cashflow"}
+
+
+@pytest.fixture(scope="session")
+def wide_base(tmp_path_factory) -> Path:
+    """The tiny base with room for a byte a token."""
+    folder = tmp_path_factory.mktemp("wide")
+    tokenizer = byte_tokenizer()
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def small(base: Path, output: Path) -> list[str]:
+    """Overrides that turn any recipe into a run of seconds on the tiny base."""
+    settings = [
+        f"model.name_or_path={base}", "model.gguf_file=null", "model.dtype=float32", "device=cpu",
+        f"output_dir={output}", "data.max_length=4096", "train.max_steps=2", "train.num_train_epochs=null",
+        "train.torch_compile=false", "train.global_batch_size=2", "evaluate.rows=3", "evaluate.max_new_tokens=4",
+        "gate.min={}", "gate.better_than_base=false", "export.parity_rows=1",
+    ]  # fmt: skip
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+def test_every_recipe_runs_to_a_bundle(recipe, wide_base, tmp_path):
+    assert main(["check", str(recipe)]) == 0
+    assert main(["train", str(recipe), *small(wide_base, tmp_path / "run")]) == 0
+    assert (tmp_path / "run/bundle/MANIFEST.json").is_file()
+    again = load_recipe(tmp_path / "run/bundle/recipe.yaml")
+    assert again.name == load_recipe(recipe).name
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+def test_every_template_holds_its_examples_and_renders_its_sample(file):
+    """Worked examples run at load; the sample beside the template has at least 1,000 rows, no two alike."""
+    template = load_template(file)
+    samples = template.render_all(read_rows([file.with_suffix(".sample.jsonl")]))
+    assert len(samples) >= 1000
+    assert len({(sample.prompt[-1]["content"]) for sample in samples}) == len(samples)
+
+
+def test_metar_sample_holds_more_than_2000_rows_and_no_station_twice_over_the_split():
+    from finetune.run import load_data
+
+    data = load_data(load_recipe(ROOT / "recipes/meteorology/metar_decode.yaml"))
+    assert len(data.train) + len(data.evaluate) >= 2000 and len(data.evaluate) == 200
+    stations = [{sample.record["station_id"] for sample in part} for part in (data.train, data.evaluate)]
+    assert not stations[0] & stations[1]
+
+
+def commands() -> list[str]:
+    """Every command line of the bash blocks in the READMEs, once; continued lines joined, comments cut."""
+    found = []
+    for readme in READMES:
+        for block in re.findall(r"```bash\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                command = line.split("  #")[0].strip()
+                if command and not command.startswith("#"):
+                    found.append(command)
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_readme_command(command, wide_base, tmp_path, monkeypatch, capsys):
+    """`finetune` commands run (training on the tiny base); scripts exist and are executable; others are listed here."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("recipes", "data_templates", "scripts"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    words = shlex.split(command)
+    if words[0] in ("./scripts/quickstart.sh", "./scripts/test.sh"):  # run whole by people and CI
+        assert (ROOT / words[0]).stat().st_mode & 0o111
+        return
+    if words[:2] == ["accelerate", "launch"]:
+        script = next(word for word in words if word.endswith(".py"))
+        assert script == "scripts/train.py"
+        words = ["finetune", "train", *words[words.index(script) + 1 :]]
+    if words[:3] == ["python", "-m", "http.server"] or words[0] in (
+        "git",
+        "cd",
+        "source",
+        "pip",
+        "ct2-transformers-converter",
+    ):
+        return
+    assert words[0] == "finetune", f"this test does not know how to run: {command}"
+    extra = small(wide_base, tmp_path / "run") if words[1] == "train" else []
+    assert main([*words[1:], *extra]) == 0
+    capsys.readouterr()
