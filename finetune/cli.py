@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from finetune import __version__
+from finetune.device import local_rank
 from finetune.errors import GateError, RecipeError
 
-EXIT_OK, EXIT_MISTAKE, EXIT_GATE = 0, 2, 3
+EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
 
 
 def train(options: argparse.Namespace) -> int:
@@ -51,17 +52,28 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"train": train, "che
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done; 2 a mistake in recipe, template or data; 3 the gate or a proof said no."""
+    """Exit code: 0 done; 2 a mistake in recipe, template or data; 3 the gate or a proof said no; 4 the disk is full."""
     options = _parser().parse_args(arguments)
     try:
         return COMMANDS[options.command](options)
     except RecipeError as error:
-        many = len(error.problems) > 1
-        print(*(["several things are wrong:"] if many else []), *error.problems, sep="\n", file=sys.stderr)
-        return EXIT_MISTAKE
+        many = ["several things are wrong:"] if len(error.problems) > 1 else []
+        return _stop(EXIT_MISTAKE, *many, *error.problems)
     except GateError as error:
-        print(error, file=sys.stderr)
-        return EXIT_GATE
+        return _stop(EXIT_GATE, str(error))
+    except KeyboardInterrupt:
+        return _stop(EXIT_INTERRUPTED, "interrupted")
+    except Exception as error:
+        if "No space left on device" not in str(error):  # OSError, safetensors' own error and torch's all say so
+            raise
+        return _stop(EXIT_DISK_FULL, f"the disk is full; the file that was being written is removed ({error})")
+
+
+def _stop(code: int, *lines: str) -> int:
+    """The lines on stderr, once a machine however many processes run into the same mistake."""
+    if local_rank() == 0:
+        print(*lines, sep="\n", file=sys.stderr)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

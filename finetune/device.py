@@ -25,13 +25,15 @@ class Device:
 
     Attributes:
         dtypes: allowed for the base's weights, best first; `auto` takes the first that `supports` says yes to.
-        attention: allowed `attn_implementation`, best first.
+        attention: allowed `attn_implementation`, the best one for training first.
+        generation_attention: the best one for generating, when the recipe leaves it open.
         auto_micro_batch: sequences per forward pass when the recipe leaves `micro_batch_size` open.
     """
 
     name: str
     dtypes: tuple[str, ...]
     attention: tuple[str, ...]
+    generation_attention: str
     auto_micro_batch: int
     available: Callable[[], bool]
     peak_memory: Callable[[], int]
@@ -70,16 +72,19 @@ def _npu_peak_bytes() -> int:
 
 DEVICES = {
     "cpu": Device(
-        "cpu", ("bfloat16", "float32"), ("eager", "sdpa"), 16, lambda: True, _cpu_peak_bytes
-    ),  # eager beats sdpa at some hundred tokens on CPU
+        "cpu", ("bfloat16", "float32"), ("eager", "sdpa"), "sdpa", 16, lambda: True, _cpu_peak_bytes,
+    ),  # eager trains faster at some hundred tokens; sdpa decodes faster, it does not repeat the keys for each head
     "cuda": Device(
-        "cuda", ("bfloat16", "float16", "float32"), ("sdpa", "eager", "flash_attention_2"), 8, _cuda_available,
+        "cuda", ("bfloat16", "float16", "float32"), ("sdpa", "eager", "flash_attention_2"), "sdpa", 8, _cuda_available,
         _cuda_peak_bytes,
     ),
     "npu": Device(
-        "npu", ("bfloat16", "float16", "float32"), ("sdpa", "eager"), 8, _npu_available, _npu_peak_bytes,
+        "npu", ("bfloat16", "float16", "float32"), ("sdpa", "eager"), "sdpa", 8, _npu_available, _npu_peak_bytes,
     ),
 }  # fmt: skip
+
+
+ENGINES = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU")  # accelerate's DistributedType: one process, or DDP
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class Placement:
     device: Device
     dtype: str
     attention: str
+    generation_attention: str
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -115,9 +121,9 @@ def start(recipe: Recipe) -> Placement:
 
     device = _choose(recipe.device)
     dtype = _dtype(recipe.model.dtype, device)
-    attention = recipe.model.attn_implementation
+    attention = generation_attention = recipe.model.attn_implementation
     if attention == "auto":
-        attention = device.attention[0]
+        attention, generation_attention = device.attention[0], device.generation_attention
     elif attention not in device.attention:
         allowed = ", ".join(device.attention)
         raise RecipeError(f"model.attn_implementation: {attention!r} does not run on {device.name}; allowed: {allowed}")
@@ -125,11 +131,16 @@ def start(recipe: Recipe) -> Placement:
         _keep_freed_memory()
     accelerator = Accelerator(
         cpu=device.name == "cpu",
+        mixed_precision="no",  # the recipe's dtype decides, through Placement.autocast, not the launcher's settings
         log_with=list(recipe.report_to) or None,
         project_dir=str(recipe.output_dir),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    return Placement(accelerator, device, dtype, attention)
+    if accelerator.distributed_type.value not in ENGINES:
+        raise RecipeError(
+            f"launcher: {accelerator.distributed_type.value} is not supported; launch plain data parallelism (DDP)"
+        )
+    return Placement(accelerator, device, dtype, attention, generation_attention)
 
 
 def environment() -> dict[str, Any]:
@@ -192,11 +203,11 @@ def _cpu_computes_bfloat16() -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """glibc: no mmap per large tensor and no return of freed pages; page faults otherwise take half of a CPU step."""
-    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    """glibc: tensors up to 32 MiB from the heap, and no return of freed pages; each step would fault them in again."""
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_mmap_threshold, 32 << 20)  # the largest that glibc takes
         libc.mallopt(m_trim_threshold, -1)
     except (OSError, AttributeError):
         return  # not glibc: nothing to set

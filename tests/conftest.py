@@ -129,7 +129,7 @@ def write_tiny_recipe(folder: Path, base: Path, data: Path, name: str = "tiny") 
             "train": str(data / "larger.jsonl"),
             "split": {"by": "group", "eval_rows": 8},
         },
-        "train": {"global_batch_size": 4, "max_steps": 6, "learning_rate": 0.01},
+        "train": {"global_batch_size": 4, "max_steps": 9, "learning_rate": 0.01},
         "evaluate": {"max_new_tokens": 24},
         "gate": {"better_than_base": False},
         "export": {"parity_rows": 4},

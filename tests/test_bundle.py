@@ -31,7 +31,7 @@ def test_manifest_names_every_file_with_its_hash(bundle, finished_run):
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == digest
     assert manifest["scores"] == finished_run[1].scores
-    assert manifest["data"]["train_rows"] == 32 and manifest["data"]["evaluate_rows"] == 8
+    assert (manifest["data"]["train_rows"], manifest["data"]["evaluate_rows"]) == (31, 9)
     assert set(manifest["base"]["sha256"]) == {"model.safetensors"}
 
 

@@ -77,7 +77,7 @@ def test_yaml_1_1_traps_are_closed(tmp_path):
         ("a: 1\nb: 2\na: 3\n", 3, "given twice"),
         ("a: &x [1]\nb: *x\n", 1, "anchors"),
         ("a: 1\nb: !!python/name:os.system ''\n", 2, "not allowed"),
-        ("a: [1,\nb: 2\n", 2, "expected"),
+        ("a: [1,\nb: 2\n", 3, "expected"),
     ):
         file.write_text(text)
         with pytest.raises(RecipeError) as caught:
@@ -155,11 +155,14 @@ def test_check_of_a_wrong_recipe_imports_no_torch_and_exits_with_2(tmp_path, tin
         "import sys; from finetune.cli import main; code = main(sys.argv[1:]);"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules; sys.exit(code)"
     )
-    command = [sys.executable, "-c", code, "check", str(tmp_path / "tiny.yaml"), "--set", "train.x=1"]
+    command = [sys.executable, "-c", code, "check", str(tmp_path / "tiny.yaml"), "--set", "train.learnig_rate=1"]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, done.stderr) == (2, "--set: train.x: unknown key\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "--set: train.learnig_rate: unknown key; did you mean 'learning_rate'?\n",
+    )
     assert time.perf_counter() - started < 5
     right = subprocess.run([*command[:-2]], capture_output=True, text=True, cwd=ROOT)
     assert right.returncode == 0, right.stderr
-    assert right.stdout == f"{tmp_path}/tiny.yaml: right; 32 rows to train on, 8 held out\n"
+    assert right.stdout == f"{tmp_path}/tiny.yaml: right; 31 rows to train on, 9 held out\n"

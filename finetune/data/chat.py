@@ -92,17 +92,15 @@ class ChatEncoder:
         )
 
     def _assistant_spans(self, messages: Sequence[Message], text: str, where: str) -> list[tuple[int, int]]:
-        """Character ranges of the assistant contents in the plain render."""
-        marked = []
-        for message in messages:
-            content = message["content"]
-            if message["role"] == "assistant":
-                core = content.strip()
-                lead, tail = content[: content.index(core)], content[content.index(core) + len(core) :]
-                content = f"{lead}{_OPEN}{core}{_CLOSE}{tail}"
-            marked.append({**message, "content": content})
-        render = self._render(marked)
-        if render.replace(_OPEN, "").replace(_CLOSE, "") != text:
+        """Character ranges of the assistant contents in the plain render.
+
+        Marks go around the whole content; around its core where the template trims white space.
+        """
+        for trims in (False, True):
+            render = self._render([_marked(message, trims) for message in messages])
+            if render.replace(_OPEN, "").replace(_CLOSE, "") == text:
+                break
+        else:
             raise DataError(
                 f"{where}: the chat template changes the assistant's text, so it can't be marked for training"
             )
@@ -144,6 +142,16 @@ class ChatEncoder:
                 raise DataError(
                     f"{where}: the {message['role']} message holds a private-use character U+E0F0 or U+E0F1"
                 )
+
+
+def _marked(message: Message, trims: bool) -> Message:
+    """An assistant message with marks around its content (its core without outer white space when `trims`)."""
+    if message["role"] != "assistant":
+        return message
+    content = message["content"]
+    start = len(content) - len(content.lstrip()) if trims else 0
+    end = len(content.rstrip()) if trims else len(content)
+    return {**message, "content": f"{content[:start]}{_OPEN}{content[start:end]}{_CLOSE}{content[end:]}"}
 
 
 def encode_all(encoder: ChatEncoder, samples: Sequence[Sample], max_length: int, too_long: str) -> list[Example]:

@@ -41,7 +41,7 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path, base_folder: str | No
     """The adapter with its tokenizer and chat template: servable as it is, beside the base it names."""
     if base_folder is not None:
         model.peft_config["default"].base_model_name_or_path = base_folder
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub about the vocabulary
     tokenizer.save_pretrained(folder)
     write_both_spellings(folder, tokenizer)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card

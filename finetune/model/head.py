@@ -30,7 +30,9 @@ class TrainedPositions(nn.Module):
             self._keep = None
         return output.logits[0]  # (1, N, V)
 
-    def _select(self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+    def _select(self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         if self._keep is None:
-            return None
+            # The last position's slice of a prompt (B, 1, D) is not contiguous; on CPU the product would then copy the
+            # whole (D, V) weight B times.
+            return (inputs[0].contiguous(), *inputs[1:])
         return (inputs[0][self._keep][None], *inputs[1:])  # (B, T, D) -> (1, N, D)

@@ -104,6 +104,14 @@ def test_templates_that_can_not_be_trained_safely_are_refused(template, what):
         ChatEncoder(tokenizer).encode(sample("hi there", "fine thanks"))
 
 
+def test_a_template_that_trims_the_answer(tokenizer):
+    trimming = byte_tokenizer()
+    trimming.chat_template = CHATML.replace("message['content']", "message['content'] | trim")
+    assert (
+        trained_text(trimming, ChatEncoder(trimming).encode(sample("hi", "  two spaces\n"))) == "two spaces<|im_end|>"
+    )
+
+
 def test_no_chat_template(tokenizer):
     bare = byte_tokenizer()
     bare.chat_template = None
@@ -118,6 +126,6 @@ def test_length_policy(tokenizer):
     assert len(encode_all(encoder, [short, long], 40, "drop")) == 1
     with pytest.raises(DataError) as caught:
         encode_all(encoder, [short, long], 40, "error")
-    assert caught.value.problems == ["f:1: 113 tokens, data.max_length is 40; raise it or set data.too_long: drop"]
+    assert caught.value.problems == ["f:1: 112 tokens, data.max_length is 40; raise it or set data.too_long: drop"]
     with pytest.raises(DataError, match="all 1 rows are longer"):
         encode_all(encoder, [long], 40, "drop")

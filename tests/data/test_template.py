@@ -81,7 +81,7 @@ def test_wrong_templates(tiny_data, tmp_path):
         return lambda content: content["messages"][1].update(content=text)
 
     assert changed(tiny_data, tmp_path, message("{{ aa }}")) == [
-        "t.yaml:17: messages: aa: not a column; did you mean 'a'?"
+        "t.yaml:18: messages: aa: not a column; did you mean 'a'?"
     ]
     assert "messages: Jinja line 1: unexpected '}'" in changed(tiny_data, tmp_path, message("{{ a }"))[0]
     assert changed(tiny_data, tmp_path, lambda c: c["columns"]["a"].update(minimun=0))[0].endswith(

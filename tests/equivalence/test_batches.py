@@ -50,7 +50,7 @@ def whole_batch(tiny_base, tiny_data, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("micro_batch", [2, 1])
 def test_micro_batches(tiny_recipe, whole_batch, micro_batch):
-    """T17: 4 = 2 = 1, rows of different length and trained tokens, the epoch's last batch short (32 rows... of 4)."""
+    """T17: 4 = 2 = 1, rows of different length; 31 rows in batches of 4, so an epoch ends with one of 3."""
     recipe = tiny_recipe(f"train.micro_batch_size={micro_batch}")
     run(recipe)
     assert_same_run(recipe.output_dir, whole_batch)
