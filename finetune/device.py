@@ -24,7 +24,7 @@ class Device:
     """One row: what a kind of device can do and what `auto` means on it.
 
     Attributes:
-        dtypes: allowed for the base's weights, best first; `auto` takes the first that `supports` says yes to.
+        dtypes: allowed for the base's weights, best first. No float16: its gradients need loss scaling.
         attention: allowed `attn_implementation`, the best one for training first.
         generation_attention: the best one for generating, when the recipe leaves it open.
         auto_micro_batch: sequences per forward pass when the recipe leaves `micro_batch_size` open.
@@ -75,11 +75,11 @@ DEVICES = {
         "cpu", ("bfloat16", "float32"), ("eager", "sdpa"), "sdpa", 16, lambda: True, _cpu_peak_bytes,
     ),  # eager trains faster at some hundred tokens; sdpa decodes faster, it does not repeat the keys for each head
     "cuda": Device(
-        "cuda", ("bfloat16", "float16", "float32"), ("sdpa", "eager", "flash_attention_2"), "sdpa", 8, _cuda_available,
+        "cuda", ("bfloat16", "float32"), ("sdpa", "eager", "flash_attention_2"), "sdpa", 8, _cuda_available,
         _cuda_peak_bytes,
     ),
     "npu": Device(
-        "npu", ("bfloat16", "float16", "float32"), ("sdpa", "eager"), "sdpa", 8, _npu_available, _npu_peak_bytes,
+        "npu", ("bfloat16", "float32"), ("sdpa", "eager"), "sdpa", 8, _npu_available, _npu_peak_bytes,
     ),
 }  # fmt: skip
 
@@ -129,6 +129,7 @@ def start(recipe: Recipe) -> Placement:
         raise RecipeError(f"model.attn_implementation: {attention!r} does not run on {device.name}; allowed: {allowed}")
     if device.name == "cpu":
         _keep_freed_memory()
+        _use_all_cores()
     accelerator = Accelerator(
         cpu=device.name == "cpu",
         mixed_precision="no",  # the recipe's dtype decides, through Placement.autocast, not the launcher's settings
@@ -200,6 +201,20 @@ def _cpu_computes_bfloat16() -> bool:
         capability = torch.cpu.get_capabilities()
         return bool(capability.get("amx_bf16") or capability.get("avx512_bf16") or capability.get("bf16"))
     return torch.cpu._is_avx512_bf16_supported()
+
+
+def _use_all_cores() -> None:
+    """accelerate and torchrun give a process one thread unless told otherwise: share the cores among the processes."""
+    import psutil
+    import torch
+
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+        return  # started directly: torch's own choice, or the user's OMP_NUM_THREADS, stands
+    if os.environ.get("OMP_NUM_THREADS", "1") != "1":
+        return  # the user's choice, passed on by the launcher
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(allowed, psutil.cpu_count(logical=False) or allowed)
+    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _keep_freed_memory() -> None:

@@ -35,7 +35,7 @@ class ModelSection(Section):
     revision: str | None = None
     gguf_file: str | None = None
     tokenizer_name_or_path: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attn_implementation: str = "auto"
     trust_remote_code: bool = False
 

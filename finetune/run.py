@@ -50,6 +50,7 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     from finetune import device
 
     device.quiet_libraries()
+    from finetune.evaluate.generate import answer
     from finetune.export.bundle import Record, save_adapter, write_bundle
     from finetune.log import Log
     from finetune.model.adapter import add_adapter
@@ -81,13 +82,12 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
         prepare_for_training(model, recipe.train), stage, examples, recipe.train, placement, recipe.seed, log
     )
     if accelerator.is_main_process:
-        save_adapter(model, base.tokenizer, recipe.output_dir / "adapter", base.folder)
+        save_adapter(model, base, recipe.output_dir / "adapter", recipe.output_dir)
 
-    from finetune.evaluate.generate import answer
-
-    model.to(accelerator.device)
+    log.say(f"answering {len(data.evaluate)} held-out prompts: base")
     with model.disable_adapter():
         base_answers = answer(model, encoder, data.evaluate, recipe.evaluate, placement, log, "base answers")
+    log.say(f"answering {len(data.evaluate)} held-out prompts: tuned")
     tuned_answers = answer(model, encoder, data.evaluate, recipe.evaluate, placement, log, "tuned answers")
     accelerator.end_training()
     if not accelerator.is_main_process:
@@ -182,8 +182,11 @@ def _scored(recipe: Recipe, data: Data, answers: Sequence[Answer], who: str) -> 
 
 
 def _claim(folder: Path, overwrite: bool) -> None:
-    """An output folder of our own: never one that already holds something, unless told to overwrite."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """An output folder of our own: never one that already holds something, unless told to overwrite.
+
+    What a run leaves that stopped before its first step (an empty metrics.jsonl) counts as nothing.
+    """
+    if folder.exists() and not (folder.is_dir() and all(_is_empty_log(path) for path in folder.iterdir())):
         if not overwrite:
             raise RecipeError(
                 f"output_dir: {folder} already exists; give another with --set output_dir=..., or --overwrite it"
@@ -195,6 +198,10 @@ def _claim(folder: Path, overwrite: bool) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").touch()
+
+
+def _is_empty_log(path: Path) -> bool:
+    return path.name == "metrics.jsonl" and path.stat().st_size == 0
 
 
 def _start_trackers(recipe: Recipe, placement: Any) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from finetune.errors import GateError
 from finetune.export.merge import load_with_adapter, merge
 from finetune.export.parity import compare, prove
+from finetune.model.load import Source
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +67,10 @@ def test_bundle_and_adapter_answer_the_same(bundle, tiny_base):
 def test_merged_is_adapter(finished_run, tiny_base, tmp_path, dtype, logits):
     """T34, T35: float32 to rounding; bfloat16 is the float32 merge cast once, element for element."""
     adapter = finished_run[1].bundle / "adapter"
-    merged = merge(str(tiny_base), adapter, torch.float32, getattr(torch, dtype))
-    exact = merge(str(tiny_base), adapter, torch.float32, torch.float32).state_dict()
+    merged = merge(Source(str(tiny_base)), adapter, torch.float32, getattr(torch, dtype))
+    exact = merge(Source(str(tiny_base)), adapter, torch.float32, torch.float32).state_dict()
     assert all(torch.equal(value, exact[name].to(value.dtype)) for name, value in merged.state_dict().items())
-    model = load_with_adapter(str(tiny_base), adapter, torch.float32)
+    model = load_with_adapter(Source(str(tiny_base)), adapter, torch.float32)
     ids = torch.arange(40)[None]
     assert float((model(input_ids=ids).logits - merged.float()(input_ids=ids).logits).abs().max()) < logits
 
@@ -101,7 +102,7 @@ def test_an_adapter_with_nan_is_refused(finished_run, tiny_base, tmp_path):
     tensors[name][0, 0] = torch.nan
     save_file(tensors, broken / "adapter_model.safetensors")
     with pytest.raises(GateError, match=r"lora_B\.default\.weight is not finite"):
-        merge(str(tiny_base), broken, torch.float32, torch.float32)
+        merge(Source(str(tiny_base)), broken, torch.float32, torch.float32)
 
 
 def test_a_merge_that_is_not_the_adapter_is_refused(finished_run, tiny_base):
@@ -117,8 +118,8 @@ def test_a_merge_that_is_not_the_adapter_is_refused(finished_run, tiny_base):
     with pytest.raises(
         GateError, match=r"merged model is not the adapter \(float32\): max_logit_difference .*limit 0.001"
     ):
-        prove(str(tiny_base), adapter, tiny_base, torch.float32, [example])
-    good = prove(str(tiny_base), adapter, finished_run[1].bundle, torch.float32, [example])
+        prove(Source(str(tiny_base)), adapter, tiny_base, torch.float32, [example])
+    good = prove(Source(str(tiny_base)), adapter, finished_run[1].bundle, torch.float32, [example])
     assert (good["greedy_agreement"], good["positions"]) == (1.0, len(example.ids))
 
 

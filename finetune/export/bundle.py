@@ -21,7 +21,7 @@ from finetune.data.template import DataTemplate
 from finetune.export.layout import modes_follow_umask, write_both_spellings
 from finetune.export.merge import merge
 from finetune.export.parity import prove
-from finetune.model.load import Base, file_sha256
+from finetune.model.load import Base, Source, file_sha256
 from finetune.recipe import ExportSection
 
 PACKAGES = ("finetune", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
@@ -37,13 +37,17 @@ class Record:
     scores: dict[str, Any]
 
 
-def save_adapter(model: Any, tokenizer: Any, folder: Path, base_folder: str | None) -> None:
-    """The adapter with its tokenizer and chat template: servable as it is, beside the base it names."""
-    if base_folder is not None:
-        model.peft_config["default"].base_model_name_or_path = base_folder
+def save_adapter(model: Any, base: Base, folder: Path, run_folder: Path) -> None:
+    """The adapter with its tokenizer and chat template, naming its base: servable as it is.
+
+    A GGUF base is named where the bundle of this run puts it.
+    """
+    named = base.source or Source(str((run_folder / "bundle/base").resolve()))
+    model.peft_config["default"].base_model_name_or_path = named.name
+    model.peft_config["default"].revision = named.revision
     model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub about the vocabulary
-    tokenizer.save_pretrained(folder)
-    write_both_spellings(folder, tokenizer)
+    base.tokenizer.save_pretrained(folder)
+    write_both_spellings(folder, base.tokenizer)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
     modes_follow_umask(folder)
 
@@ -74,7 +78,7 @@ def write_bundle(
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir()
-        manifest = _fill(draft, final, model, base, template, section, examples, record)
+        manifest = _fill(draft, run_folder, model, base, template, section, examples, record)
         modes_follow_umask(draft)
         draft.rename(final)
     except BaseException:
@@ -85,7 +89,7 @@ def write_bundle(
 
 def _fill(
     draft: Path,
-    final: Path,
+    run_folder: Path,
     model: Any,
     base: Base,
     template: DataTemplate,
@@ -94,21 +98,20 @@ def _fill(
     record: Record,
 ) -> dict[str, Any]:
     base_dtype = next(p.dtype for p in model.parameters() if not p.requires_grad)
-    base_folder = base.folder
-    if base_folder is None:  # GGUF: the base exists nowhere as a folder that others can load, so it ships along
+    source = base.source
+    if source is None:  # GGUF: the base exists nowhere as a folder that others can load, so it ships along
         _save_base(model, base.tokenizer, draft / "base")
-        base_folder = str(draft / "base")
-    named_base = base.folder or str((final / "base").resolve())
-    save_adapter(model, base.tokenizer, draft / "adapter", named_base)
+        source = Source(str(draft / "base"))
+    save_adapter(model, base, draft / "adapter", run_folder)
 
     dtype = base_dtype if section.dtype == "auto" else getattr(torch, section.dtype)
-    merged = merge(base_folder, draft / "adapter", base_dtype, dtype)
+    merged = merge(source, draft / "adapter", base_dtype, dtype)
     merged.generation_config = model.generation_config
     merged.save_pretrained(draft, max_shard_size=section.max_shard_size)
     del merged
     base.tokenizer.save_pretrained(draft)
     write_both_spellings(draft, base.tokenizer)
-    proof = prove(base_folder, draft / "adapter", draft, base_dtype, examples)
+    proof = prove(source, draft / "adapter", draft, base_dtype, examples)
 
     recipe_text = yaml.safe_dump(record.recipe, allow_unicode=True, sort_keys=False)
     (draft / "recipe.yaml").write_text(recipe_text, encoding="utf-8")

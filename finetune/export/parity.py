@@ -12,6 +12,7 @@ import torch
 from finetune.data.chat import Example
 from finetune.errors import GateError
 from finetune.export.merge import load_with_adapter
+from finetune.model.load import Source
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ LIMITS = {
 
 
 def prove(
-    base_folder: str, adapter_folder: Path, merged_folder: Path, base_dtype: torch.dtype, examples: Sequence[Example]
+    source: Source, adapter_folder: Path, merged_folder: Path, base_dtype: torch.dtype, examples: Sequence[Example]
 ) -> dict[str, Any]:
     """Compares the two models as they lie on disk, token by token along the reference conversations.
 
@@ -60,7 +61,7 @@ def prove(
     merged = AutoModelForCausalLM.from_pretrained(merged_folder, attn_implementation="eager")
     dtype = str(merged.dtype).removeprefix("torch.")
     merged = merged.float().eval()
-    adapter = load_with_adapter(base_folder, adapter_folder, base_dtype)
+    adapter = load_with_adapter(source, adapter_folder, base_dtype)
     proof = compare(adapter, merged, examples, dtype)
     limits = LIMITS[dtype]
     failed = [

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
+
+if TYPE_CHECKING:
+    from finetune.model.load import Source
 
 
 def mend_tokenizer(tokenizer: Any, file: Path) -> None:
@@ -38,13 +41,11 @@ def mend_tokenizer(tokenizer: Any, file: Path) -> None:
     tokenizer.model_max_length = int(_value(reader, f"{architecture}.context_length") or tokenizer.model_max_length)
 
 
-def load_gguf(folder: str, gguf_file: str, tokenizer: Any, options: dict[str, Any]) -> Any:
+def load_gguf(source: Source, gguf_file: str, tokenizer: Any, options: dict[str, Any]) -> Any:
     """The dequantised model, free of what would keep it from being saved as a plain one."""
-    from transformers import AutoModelForCausalLM, GenerationConfig, GgufConfig
+    from transformers import GenerationConfig, GgufConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=gguf_file, quantization_config=GgufConfig(dequantize=True), **options
-    )
+    model = source.load(gguf_file=gguf_file, quantization_config=GgufConfig(dequantize=True), **options)
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config

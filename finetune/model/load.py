@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +16,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Source:
+    """What transformers loads the very same base from again: a folder, or a hub id pinned to a commit."""
+
+    name: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def load(self, **options: Any) -> Any:
+        """The model, through AutoModelForCausalLM."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(
+            self.name, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
+        )
+
+
+@dataclass(frozen=True)
 class Base:
     """A loaded base.
 
     Attributes:
         model: frozen, in the run's dtype, on the CPU.
-        identity: what the manifest records: name, revision or the sha256 of each weight file.
-        folder: what transformers can load the same base from again; None for a GGUF file, which has to be converted.
+        identity: what the manifest records: name, commit or the sha256 of each weight file.
+        source: where to load the same base again; None for a GGUF file, which only this toolkit converts.
     """
 
     model: Any
     tokenizer: Any
     identity: dict[str, Any]
-    folder: str | None
+    source: Source | None
 
 
 def locate(section: ModelSection) -> str:
@@ -90,29 +107,25 @@ def load_base(section: ModelSection, placement: Placement) -> Base:
     Raises:
         RecipeError: it can't be loaded, with the library's own reason.
     """
-    from transformers import AutoModelForCausalLM
-
     name = locate(section)
     tokenizer = load_tokenizer(section)
-    options: dict[str, Any] = {
-        "dtype": placement.torch_dtype,
-        "attn_implementation": placement.attention,
-        "revision": section.revision,
-        "trust_remote_code": section.trust_remote_code,
-    }
+    asked = Source(name, section.revision, section.trust_remote_code)
+    options = {"dtype": placement.torch_dtype, "attn_implementation": placement.attention}
     try:
         if section.gguf_file:
             from finetune.model.gguf_base import load_gguf
 
-            model = load_gguf(name, section.gguf_file, tokenizer, options)
+            model = load_gguf(asked, section.gguf_file, tokenizer, options)
         else:
-            model = AutoModelForCausalLM.from_pretrained(name, **options)
+            model = asked.load(**options)
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"model.name_or_path: no model from {name!r}: {_first_line(error)}") from None
     model.requires_grad_(False)
     model.config.use_cache = False
     _stop_ids(model, tokenizer)
-    return Base(model, tokenizer, _identity(section, name, model), None if section.gguf_file else name)
+    commit = getattr(model.config, "_commit_hash", None)  # a branch may move on; the commit is what was trained on
+    source = None if section.gguf_file else replace(asked, revision=commit or section.revision)
+    return Base(model, tokenizer, _identity(section, name, commit), source)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> None:
@@ -127,11 +140,11 @@ def _stop_ids(model: Any, tokenizer: Any) -> None:
         generation.pad_token_id = tokenizer.pad_token_id
 
 
-def _identity(section: ModelSection, name: str, model: Any) -> dict[str, Any]:
+def _identity(section: ModelSection, name: str, commit: str | None) -> dict[str, Any]:
     identity: dict[str, Any] = {"name_or_path": section.name_or_path, "revision": section.revision}
     folder = Path(name)
     if not folder.is_dir():
-        return identity | {"commit": getattr(model.config, "_commit_hash", None)}
+        return identity | {"commit": commit}
     files = [folder / section.gguf_file] if section.gguf_file else sorted(folder.glob("*.safetensors"))
     return identity | {"sha256": {file.name: file_sha256(file) for file in files}}
 

@@ -1,0 +1,78 @@
+"""A base named by hub id and revision, from a hub cache on disk: training, merge and adapter all mean that commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, byte_tokenizer, tiny_llama, write_tiny_recipe
+
+COMMITS = {"main": "a" * 40, "v1": "b" * 40}
+
+
+def hub_cache(home: Path) -> None:
+    """`org/tiny` with two revisions of different weights, as huggingface_hub lays them out."""
+    repo = home / "hub/models--org--tiny"
+    for seed, (revision, commit) in enumerate(COMMITS.items()):
+        snapshot = repo / "snapshots" / commit
+        tokenizer = byte_tokenizer()
+        tiny_llama(len(tokenizer), seed).save_pretrained(snapshot)
+        tokenizer.save_pretrained(snapshot)
+        (repo / "refs").mkdir(exist_ok=True)
+        (repo / "refs" / revision).write_text(commit)
+
+
+def test_the_revision_is_the_base_everywhere(tmp_path, tiny_data):
+    home = tmp_path / "home"
+    hub_cache(home)
+    file = write_tiny_recipe(tmp_path, Path("org/tiny"), tiny_data)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "finetune.cli",
+            "train",
+            str(file),
+            "--set",
+            "model.revision=v1",
+            "--set",
+            "train.max_steps=2",
+        ],
+        env=os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    bundle = tmp_path / "run/bundle"
+    base = json.loads((bundle / "MANIFEST.json").read_text())["base"]
+    assert base == {"name_or_path": "org/tiny", "revision": "v1", "commit": COMMITS["v1"]}
+    adapter = json.loads((bundle / "adapter/adapter_config.json").read_text())
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("org/tiny", COMMITS["v1"])
+    merged = load_file(bundle / "model.safetensors")["model.norm.weight"]
+    embedding = load_file(bundle / "model.safetensors")["model.embed_tokens.weight"]
+    v1 = load_file(home / "hub/models--org--tiny/snapshots" / COMMITS["v1"] / "model.safetensors")
+    assert torch.equal(embedding, v1["model.embed_tokens.weight"]) and torch.equal(merged, v1["model.norm.weight"])
+    main = load_file(home / "hub/models--org--tiny/snapshots" / COMMITS["main"] / "model.safetensors")
+    assert not torch.equal(embedding, main["model.embed_tokens.weight"])
+
+
+def test_a_hub_id_that_is_not_there_is_one_clear_line(tmp_path, tiny_data):
+    file = write_tiny_recipe(tmp_path, Path("org/nowhere"), tiny_data)
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune.cli", "train", str(file)],
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("model.name_or_path: no tokenizer from 'org/nowhere'")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]  # free for the next attempt
