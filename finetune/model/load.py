@@ -123,9 +123,18 @@ def load_base(section: ModelSection, placement: Placement) -> Base:
     model.requires_grad_(False)
     model.config.use_cache = False
     _stop_ids(model, tokenizer)
-    commit = getattr(model.config, "_commit_hash", None)  # a branch may move on; the commit is what was trained on
+    commit = _commit(name, section.revision)  # a branch may move on; the commit is what was trained on
     source = None if section.gguf_file else replace(asked, revision=commit or section.revision)
     return Base(model, tokenizer, _identity(section, name, commit), source)
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """The commit of a hub id that lies in the cache; None for a folder."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    return (
+        None if Path(name).is_dir() else extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+    )
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> None:
