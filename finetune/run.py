@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.rows import Sample
 from finetune.data.source import read_rows
 from finetune.data.split import split_rows
-from finetune.data.template import DataTemplate, Sample, load_template
+from finetune.data.template import DataTemplate, load_template
 from finetune.errors import DataError, RecipeError, did_you_mean
 from finetune.evaluate.gate import check_gate, pass_gate
 from finetune.evaluate.metrics import Scores, score, score_names

@@ -110,7 +110,7 @@ def test_a_merge_that_is_not_the_adapter_is_refused(finished_run, tiny_base):
     from transformers import AutoTokenizer
 
     from finetune.data.chat import ChatEncoder
-    from finetune.data.template import Sample
+    from finetune.data.rows import Sample
 
     messages = ({"role": "user", "content": "9 1?"}, {"role": "assistant", "content": "larger 9\nsame no"})
     example = ChatEncoder(AutoTokenizer.from_pretrained(tiny_base)).encode(Sample({}, messages, "f:1"))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic_core import PydanticUndefined
 
-from finetune.data.source import Row
+from finetune.data.rows import Row
 from finetune.data.template import load_template
 from finetune.recipe import Recipe, _section_class
 from tests.conftest import ROOT

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.data.template import Message, Sample
+from finetune.data.rows import Message, Sample
 from finetune.errors import DataError
 
 IGNORED = -100  # label of a token that is not trained: torch's cross_entropy ignore_index

@@ -6,24 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.data.rows import Row
 from finetune.errors import DataError
-
-
-@dataclass(frozen=True)
-class Row:
-    """One record as read, not yet checked against a template's columns."""
-
-    values: dict[str, Any]
-    file: str
-    line: int
-
-    @property
-    def where(self) -> str:
-        return f"{self.file}:{self.line}"
 
 
 def read_rows(files: Sequence[Path]) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from finetune.data.template import Sample
+from finetune.data.rows import Sample
 from finetune.errors import DataError
 
 

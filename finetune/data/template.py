@@ -6,7 +6,6 @@ import datetime as dt
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,11 +14,9 @@ from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finetune.data.source import Row
+from finetune.data.rows import Row, Sample
 from finetune.errors import DataError, did_you_mean
 from finetune.yamlfile import Lines, read_yaml
-
-Message = dict[str, str]  # {"role": ..., "content": ...}
 
 
 class _Part(BaseModel):
@@ -70,23 +67,6 @@ class _TemplateFile(_Part):
     messages: Annotated[tuple[MessageTemplate, ...], Field(strict=False, min_length=1)]
     metric: Metric
     examples: Annotated[tuple[Example, ...], Field(strict=False, min_length=1)]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One row rendered: the typed record, the messages (the last one is the answer), and where the row came from."""
-
-    record: dict[str, Any]
-    messages: tuple[Message, ...]
-    where: str
-
-    @property
-    def prompt(self) -> tuple[Message, ...]:
-        return self.messages[:-1]
-
-    @property
-    def answer(self) -> str:
-        return self.messages[-1]["content"]
 
 
 class DataTemplate:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from finetune.data.chat import ChatEncoder
-from finetune.data.template import Sample
+from finetune.data.rows import Sample
 from finetune.device import Placement
 from finetune.log import Log
 from finetune.recipe import EvaluateSection

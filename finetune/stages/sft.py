@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from finetune.data.chat import IGNORED, ChatEncoder, Example, encode_all
-from finetune.data.template import Sample
+from finetune.data.rows import Sample
 from finetune.recipe import DataSection
 from finetune.stages.base import Batch, LossSum
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune.data.chat import IGNORED, ChatEncoder, encode_all
-from finetune.data.template import Sample
+from finetune.data.rows import Sample
 from finetune.errors import DataError
 from tests.conftest import CHATML, byte_tokenizer
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from finetune.data.rows import Sample
 from finetune.data.source import read_rows
 from finetune.data.split import split_rows
-from finetune.data.template import Sample
 from finetune.errors import DataError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from finetune.data.source import Row
+from finetune.data.rows import Row
 from finetune.data.template import Column, check_cell, load_template
 from finetune.errors import DataError
 

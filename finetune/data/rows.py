@@ -1,0 +1,41 @@
+"""What passes between the parts of the data path: a row as read, and a sample ready to encode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# {"role": system|user|assistant|tool, "content": str} and, where they apply, `reasoning_content`, `tool_calls`,
+# `tool_call_id`, `name`, and `train` (false: this assistant turn is context only).
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record as read, not yet checked against anything."""
+
+    values: dict[str, Any]
+    file: str
+    line: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation: the record it came from, its messages, where the row stands, and the tools on offer."""
+
+    record: dict[str, Any]
+    messages: tuple[Message, ...]
+    where: str
+    tools: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        return self.messages[:-1]
+
+    @property
+    def answer(self) -> str:
+        return self.messages[-1]["content"]
