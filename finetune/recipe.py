@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import glob
 import importlib.util
 import types
 import typing
@@ -221,8 +222,8 @@ class Recipe(Section):
 
 
 # Keys that hold paths: resolved against the folder of the file that gives them.
-PATH_KEYS = (("data", "template"), ("data", "train"), ("data", "eval"), ("model", "name_or_path"),
-             ("model", "tokenizer_name_or_path"))  # fmt: skip
+PATH_KEYS = (("model", "name_or_path"), ("model", "tokenizer_name_or_path"), ("data", "template"), ("data", "train"),
+             ("data", "eval"), ("data", "screen", "benchmarks"))  # fmt: skip
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -317,28 +318,46 @@ def _unknown_lora_keys(data: dict[str, Any], origin: Origin) -> list[str]:
 
 
 def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
-    for section, key in PATH_KEYS:
-        values = data.get(section)
+    """Every path made absolute, from the folder of the file that names it; a source that is plain text made one."""
+    for location in PATH_KEYS:
+        *sections, key = location
+        values: Any = data
+        for section in sections:
+            values = values.get(section) if isinstance(values, dict) else None
         if not isinstance(values, dict) or values.get(key) is None:
             continue
-        value = values[key]
-        where = origin.get((section, key), "--set")
+        where = origin.get(location, "--set")
         folder = Path() if where == "--set" else Path(where.rpartition(":")[0]).parent
-        if section == "model":  # a hub id looks like a relative path: only what exists, or starts with a dot, is one
+        value = values[key]
+        if location[0] == "model":  # a hub id looks like a relative path: only what exists, or starts with a dot, is one
             if isinstance(value, str) and (value.startswith(".") or (folder / value).is_dir()):
                 values[key] = str((folder / value).resolve())
-        elif isinstance(value, str):
-            file = (folder / value).resolve()
-            values[key] = (file,) if key in ("train", "eval") else file
-        elif isinstance(value, list):
-            values[key] = [(folder / item).resolve() if isinstance(item, str) else item for item in value]
+        elif key == "template":
+            values[key] = (folder / value).resolve() if isinstance(value, str) else value
+        else:
+            items = value if isinstance(value, list) else [value]
+            values[key] = [_located(item, folder, key != "benchmarks") for item in items]
+
+
+def _located(item: Any, folder: Path, as_source: bool) -> Any:
+    """A source (or a plain path) with its path absolute. Glob characters pass through."""
+    if isinstance(item, str):
+        path = (folder / item).resolve()
+        return {"path": str(path)} if as_source else path
+    if isinstance(item, dict) and isinstance(item.get("path"), str):
+        return item | {"path": str((folder / item["path"]).resolve())}
+    return item
 
 
 def _missing_files(recipe: Recipe, origin: Origin) -> list[str]:
+    wanted: list[tuple[str, str]] = [("template", str(recipe.data.template))] if recipe.data.template else []
+    for key, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
+        wanted += [(key, source.path) for source in sources if source.path is not None]
     problems = []
-    for key, files in (("template", [recipe.data.template]), ("train", recipe.data.train), ("eval", recipe.data.eval)):
-        where = origin.get(("data", key), "")
-        problems += [f"{where}: data.{key}: no such file: {file}" for file in files if not Path(file).is_file()]
+    for key, path in wanted:
+        found = glob.has_magic(path) or Path(path).exists()
+        if not found:
+            problems.append(f"{origin.get(('data', key), '--set')}: data.{key}: no such file: {path}")
     return problems
 
 

@@ -1,22 +1,25 @@
 """Messages to token ids and labels, through the tokenizer's own chat template and nothing else.
 
-The conversation is rendered once. Assistant spans are found by rendering it a second time with private-use marks
-around each assistant content and checking that the render without the marks is the plain one. A token is trained when
-it starts inside an assistant span; so is the stop token that ends the turn. Positions decide, never token ids, so a
-tokenizer whose pad is its eos (SmolLM2) still learns to stop.
+Ids are those of the whole render, so they are what a server's `apply_chat_template` gives. Trained are the tokens that
+begin inside a trained turn (see spans.py). A token that holds the last characters of the prompt and the first of the
+answer is not trained: a server's prompt ends inside it, so the model is never asked for it. Positions decide, never
+token ids, so a tokenizer whose pad is its eos (SmolLM2) still learns to stop.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetune.data.escape import ControlTokens, PieceEncoder, Tokens, holds_reserved
+from finetune.data.render import ROLES, ChatTemplate, TemplateRefusalError
 from finetune.data.rows import Message, Sample
-from finetune.errors import DataError
+from finetune.data.spans import Rendered, Turns, trained_renders
+from finetune.errors import DataError, did_you_mean
 
 IGNORED = -100  # label of a token that is not trained: torch's cross_entropy ignore_index
-_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 
 
 @dataclass(frozen=True)
@@ -37,150 +40,190 @@ class ChatEncoder:
 
     Args:
         tokenizer: a fast tokenizer with a chat template.
+        train_on: `assistant` (every assistant turn that does not say `train: false`), `last_assistant` (the last of
+            them), `all` (every token but those of messages that say `train: false`).
+        special_tokens_in_data: control tokens in the text of rows are encoded as text (`escape`), refused (`error`)
+            or left to act as control tokens (`allow`).
 
     Raises:
         DataError: the tokenizer has no chat template, or is not a fast one (no offsets).
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, train_on: str = "assistant", special_tokens_in_data: str = "escape") -> None:
         if not tokenizer.chat_template:
             raise DataError(f"the tokenizer of {tokenizer.name_or_path} has no chat template; use an instruct model")
         if not tokenizer.is_fast:
             raise DataError(f"the tokenizer of {tokenizer.name_or_path} is not a fast one (it gives no offsets)")
         self.tokenizer = tokenizer
-        added = tokenizer.added_tokens_decoder
-        self.control_tokens = {token.content: token_id for token_id, token in added.items()}
-        self.special_ids = {token_id for token_id, token in added.items() if token.special}
+        self.train_on = train_on
+        self.special_tokens_in_data = special_tokens_in_data
+        self.control = ControlTokens(tokenizer)
+        self.template = ChatTemplate(tokenizer, self.control)
+        self.pieces = PieceEncoder(tokenizer, self.control)
+        self.control_ids = {tokenizer.convert_tokens_to_ids(token) for token in self.control.tokens}
 
-    def encode(self, sample: Sample) -> Example:
-        """Ids and labels of a whole conversation.
+    def encode(self, sample: Sample) -> list[Example]:
+        """Ids and labels of a conversation: one example, or one a trained turn where the template drops earlier
+        thoughts (Qwen3), so that every turn is trained in the form in which the model will write it.
 
         Raises:
-            DataError: control tokens in the text, a template that changes the answer, a turn without a stop token,
-                an answer whose first token grows together with the text before it.
+            DataError: the row can't be trained exactly as it stands; why, in one line.
         """
-        self._refuse_control_tokens(sample.messages, sample.where)
-        text = self._render(sample.messages)
-        spans = self._assistant_spans(sample.messages, text, sample.where)
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-        labels = [IGNORED] * len(ids)
-        for start, end in spans:
-            inside = [t for t, (left, right) in enumerate(offsets) if start <= left < end and right > left]
-            stop = self._stop_position(ids, offsets, text, end, sample.where)
-            for t in (*inside, stop):
-                labels[t] = ids[t]
-        prompt_ids = self.encode_prompt(sample.prompt, sample.where)
-        first = next(t for t, (left, _) in enumerate(offsets) if left >= spans[-1][0])
-        if ids[:first] != prompt_ids:
-            raise DataError(
-                f"{sample.where}: the ids before the answer are not the ids a server will see for the same prompt "
-                "(the chat template renders a finished conversation differently, or the answer's first characters "
-                "grow together with the text before them)"
-            )
-        return Example(tuple(ids), tuple(labels), sample.where)
+        result = self.encode_many([sample])[0]
+        if isinstance(result, DataError):
+            raise result
+        return result
 
-    def encode_prompt(self, messages: Sequence[Message], where: str = "prompt") -> list[int]:
-        """Ids a server feeds the model for these messages: rendered with the generation prompt."""
-        self._refuse_control_tokens(messages, where)
-        text = self._render(messages, add_generation_prompt=True)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        return self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-
-    def _assistant_spans(self, messages: Sequence[Message], text: str, where: str) -> list[tuple[int, int]]:
-        """Character ranges of the assistant contents in the plain render.
-
-        Marks go around the whole content; around its core where the template trims white space.
-        """
-        for trims in (False, True):
-            render = self._render([_marked(message, trims) for message in messages])
-            if render.replace(_OPEN, "").replace(_CLOSE, "") == text:
-                break
-        else:
-            raise DataError(
-                f"{where}: the chat template changes the assistant's text, so it can't be marked for training"
-            )
-        spans, removed, start = [], 0, 0
-        for position, character in enumerate(render):
-            if character == _OPEN:
-                start, removed = position - removed, removed + 1
-            elif character == _CLOSE:
-                spans.append((start, position - removed))
-                removed += 1
-        turns = sum(message["role"] == "assistant" for message in messages)
-        if len(spans) != turns:
-            raise DataError(f"{where}: the chat template shows {len(spans)} of {turns} assistant messages")
-        return spans
-
-    def _stop_position(self, ids: list[int], offsets: list[Any], text: str, end: int, where: str) -> int:
-        """Index of the special token that ends a turn: the first one after `end`, only white space between."""
-        for t, (left, right) in enumerate(offsets):
-            if left < end:
-                continue
-            if ids[t] in self.special_ids:
-                return t
-            if text[left:right].strip():
-                break
-        raise DataError(
-            f"{where}: the chat template ends the assistant's turn with no stop token after {text[:end][-40:]!r}"
-        )
-
-    def _refuse_control_tokens(self, messages: Sequence[Message], where: str) -> None:
-        """Text of a user or a record must not become a control token (a forged turn)."""
-        for message in messages:
-            content = message["content"]
-            found = sorted(token for token in self.control_tokens if token in content)
-            if found:
-                raise DataError(
-                    f"{where}: the {message['role']} message holds the tokenizer's control token {found[0]!r} as text"
-                )
-            if _OPEN in content or _CLOSE in content:
-                raise DataError(
-                    f"{where}: the {message['role']} message holds a private-use character U+E0F0 or U+E0F1"
-                )
-
-
-def _marked(message: Message, trims: bool) -> Message:
-    """An assistant message with marks around its content (its core without outer white space when `trims`)."""
-    if message["role"] != "assistant":
-        return message
-    content = message["content"]
-    start = len(content) - len(content.lstrip()) if trims else 0
-    end = len(content.rstrip()) if trims else len(content)
-    return {**message, "content": f"{content[:start]}{_OPEN}{content[start:end]}{_CLOSE}{content[end:]}"}
-
-
-def encode_all(encoder: ChatEncoder, samples: Sequence[Sample], max_length: int, too_long: str) -> list[Example]:
-    """Every sample encoded; answers are never cut.
-
-    Args:
-        max_length: tokens of a whole conversation.
-        too_long: `error`, or `drop` (the caller says how many were dropped).
-
-    Raises:
-        DataError: all problems of all samples at once.
-    """
-    examples: list[Example] = []
-    problems: list[str] = []
-    for sample in samples:
+    def encode_many(self, samples: Sequence[Sample]) -> list[list[Example] | DataError]:
+        """`encode` of many, tokenised in one call. A row that can't be encoded has its error in its place."""
+        renders: list[list[Rendered] | DataError] = [self._renders(sample) for sample in samples]
+        flat = [render for item in renders if not isinstance(item, DataError) for render in item]
         try:
-            example = encoder.encode(sample)
+            tokens = self.pieces.encode([render.text for render in flat])
+        except ValueError as error:  # a control token that can't be written as text: find its row
+            if len(samples) == 1:
+                return [DataError(f"{samples[0].where}: {error}")]
+            return [self.encode_many([sample])[0] for sample in samples]
+        following = iter(tokens)
+        results: list[list[Example] | DataError] = []
+        for sample, item in zip(samples, renders, strict=True):
+            if isinstance(item, DataError):
+                results.append(item)
+                continue
+            mine = [next(following) for _ in item]
+            try:
+                results.append([self._example(r, t, sample.where) for r, t in zip(item, mine, strict=True)])
+            except DataError as error:
+                results.append(error)
+        return results
+
+    def encode_prompt(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), where: str = "prompt"
+    ) -> list[int]:
+        """Ids a server feeds the model for these messages: rendered with the generation prompt.
+
+        Raises:
+            DataError: as `encode`.
+        """
+        ready, ready_tools = self._ready(messages, tools, where)
+        try:
+            return self.pieces.encode([self.template.render(ready, ready_tools, prompt=True)])[0].ids
+        except TemplateRefusalError as error:
+            raise DataError(f"{where}: the chat template refuses the prompt: {error}") from None
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from None
+
+    def trained_turns(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Positions of the assistant messages that are trained."""
+        turns = tuple(
+            i for i, message in enumerate(messages) if message["role"] == "assistant" and message.get("train", True)
+        )
+        return turns[-1:] if self.train_on == "last_assistant" else turns
+
+    def _renders(self, sample: Sample) -> list[Rendered] | DataError:
+        try:
+            messages, tools = self._ready(sample.messages, sample.tools, sample.where)
+            if self.train_on == "all":
+                return [self._everything(sample, messages, tools)]
+            trained = self.trained_turns(sample.messages)
+            if not trained:
+                raise DataError(f"{sample.where}: no assistant message to train on")
+            for i in trained:
+                message = sample.messages[i]
+                if not (message.get("content") or "").strip() and not message.get("tool_calls"):
+                    raise DataError(f"{sample.where}: the assistant's message is empty")
+            return trained_renders(self.template, Turns(messages, tools, trained, sample.where))
         except DataError as error:
-            problems += error.problems
-            continue
-        if len(example.ids) <= max_length:
-            examples.append(example)
-        elif too_long == "error":
-            problems.append(
-                f"{sample.where}: {len(example.ids)} tokens, data.max_length is {max_length}; raise it or set "
-                "data.too_long: drop"
-            )
-    if not examples and not problems:
-        problems.append(f"data.max_length: all {len(samples)} rows are longer than {max_length} tokens")
-    if problems:
-        raise DataError(problems)
-    return examples
+            return error
+
+    def _everything(self, sample: Sample, messages: list[Message], tools: Sequence[Any]) -> Rendered:
+        """The whole render, less the turns of assistant messages that say `train: false`."""
+        quiet = tuple(i for i, message in enumerate(sample.messages) if message.get("train") is False)
+        if any(sample.messages[i]["role"] != "assistant" for i in quiet):
+            raise DataError(f"{sample.where}: train_on: all takes `train: false` on assistant messages only")
+        try:
+            whole = self.template.render(messages, tools)
+        except TemplateRefusalError as error:
+            raise DataError(f"{sample.where}: the chat template refuses the conversation: {error}") from None
+        if not quiet:
+            return Rendered(whole, ((0, len(whole), ""),))
+        renders = trained_renders(self.template, Turns(messages, tools, quiet, sample.where))
+        if len(renders) > 1 or renders[0].text != whole:
+            raise DataError(f"{sample.where}: train_on: all with `train: false` needs a prefix-stable chat template")
+        kept, end = [], 0
+        for left, right, _ in renders[0].trained:
+            kept.append((end, left, ""))
+            end = right
+        return Rendered(whole, (*kept, (end, len(whole), "")))
+
+    def _ready(
+        self, messages: Sequence[Message], tools: Sequence[Any], where: str
+    ) -> tuple[list[Message], Sequence[Any]]:
+        """Messages and tools in the template's shape, control tokens in them treated by the policy."""
+        _check_shape(messages, where)
+        suspicious = self.control.suspicious((messages, tools))
+        if suspicious and (holds_reserved(messages) or holds_reserved(tools)):
+            raise DataError(f"{where}: a message holds a private-use character of U+100000 to U+10FFFF")
+        if suspicious and self.special_tokens_in_data == "error":
+            self._refuse(messages, tools, where)
+        ready = [self.template.prepared(message) for message in messages]
+        if suspicious and self.special_tokens_in_data == "escape":
+            if self.control.in_keys((messages, tools)):
+                raise DataError(f"{where}: a key of a tool or a tool call holds a control token of the tokenizer")
+            return self.control.escaped(ready), self.control.escaped(list(tools))
+        return ready, tools
+
+    def _refuse(self, messages: Sequence[Message], tools: Sequence[Any], where: str) -> None:
+        """Raises when a message (in the shape that the template reads: known thoughts parsed out) holds one."""
+        problems = []
+        for message in messages:
+            for token in dict.fromkeys(self.control.found_in(self.template.prepared(message))):
+                problems.append(
+                    f"{where}: the {message['role']} message holds the tokenizer's control token {token!r} as text"
+                )
+        for token in dict.fromkeys(self.control.found_in(list(tools))):
+            problems.append(f"{where}: the tools hold the tokenizer's control token {token!r} as text")
+        if problems:
+            raise DataError(problems)
+
+    def _example(self, render: Rendered, tokens: Tokens, where: str) -> Example:
+        ids = tokens.ids
+        if len(ids) > 1 and ids[0] == ids[1] == self.tokenizer.bos_token_id:
+            raise DataError(f"{where}: the conversation begins with two {self.tokenizer.bos_token!r}")
+        labels = [IGNORED] * len(ids)
+        for left, right, stop in render.trained:
+            first, end = _first_inside(tokens, render.text, left), bisect_left(tokens.offsets, (right,))
+            if stop:
+                stop_id = self.tokenizer.convert_tokens_to_ids(stop)
+                if end <= first or ids[end - 1] != stop_id:
+                    raise DataError(f"{where}: the stop token {stop!r} of a turn is not a token of its own")
+                if end > 1 and ids[end - 2] == stop_id:
+                    raise DataError(f"{where}: a turn ends with two stop tokens {stop!r}")
+            labels[first:end] = ids[first:end]
+        if all(label == IGNORED for label in labels):
+            raise DataError(f"{where}: no token to train on")
+        return Example(tuple(ids), tuple(labels), where)
+
+
+def _first_inside(tokens: Tokens, text: str, start: int) -> int:
+    """Index of the first token that begins at `start` or later.
+
+    Some tokenizers leave the spaces of a token out of its offsets: a token behind a gap of spaces begins where the
+    token before it ends.
+    """
+    offsets = tokens.offsets
+    first = bisect_left(offsets, (start,))
+    before = offsets[first - 1][1] if first > 0 else 0
+    gap = text[before:start]
+    if before < start and gap.strip(" ") == "" and first < len(offsets):
+        return first + 1
+    return first
+
+
+def _check_shape(messages: Sequence[Message], where: str) -> None:
+    for message in messages:
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise DataError(f"{where}: role {role!r} is not known{did_you_mean(str(role), ROLES)}")
+        if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+            raise DataError(f"{where}: the {role} message's content must be text, got {type(content).__name__}")

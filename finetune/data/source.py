@@ -1,129 +1,218 @@
-"""Files to rows. A row keeps the file and line it came from, so that every later complaint can name them."""
+"""Sources to rows. A row keeps the file and line it came from, so that every later complaint can name them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Sequence
+import glob
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from finetune.data.columnar import read_arrow, read_parquet, saved_dataset
+from finetune.data.encoding import encoding_of, lines, whole_text
+from finetune.data.findings import DataFile, Findings
+from finetune.data.hub import hub_files
 from finetune.data.rows import Row
-from finetune.errors import DataError
+from finetune.data.strictjson import MalformedError, read_json, read_jsonl, strict_json
+from finetune.data.tables import read_csv, read_excel
+from finetune.errors import DataError, did_you_mean
+from finetune.recipe import SourceSection
+
+ENDINGS = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
+    ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".xlsx": "excel", ".xlsm": "excel",
+    ".txt": "text", ".md": "text", ".markdown": "text",
+}  # fmt: skip
+BINARY = ("parquet", "arrow", "excel")
+TABLES = ("csv", "tsv", "excel")
 
 
-def read_rows(files: Sequence[Path]) -> list[Row]:
-    """All rows of JSON Lines (.jsonl), JSON arrays (.json) and CSV (.csv) files, in order.
+def read_source(source: SourceSection, notes: list[str] | None = None) -> list[Row]:
+    """All rows of one source, file by file in the order of their names.
+
+    Args:
+        source: its section of the recipe; `path` is absolute, may hold `*`, `?`, `[...]`, `**`, or name a folder.
+        notes: gets what the user should know: an encoding detected, columns renamed, the files of a folder.
 
     Raises:
-        DataError: every malformed line as `file:line: reason`; also for a file without rows.
+        DataError: everything malformed as `file:line:column: reason`, the first 50 word for word; an empty file; a
+            path that matches nothing.
     """
-    rows: list[Row] = []
-    problems: list[str] = []
-    for file in files:
-        reader = READERS.get(file.suffix.lower())
-        if reader is None:
-            problems.append(
-                f"{file}: can't read {file.suffix or 'a file without ending'}; allowed: {', '.join(READERS)}"
-            )
-            continue
-        before = len(rows), len(problems)
-        reader(file, _text(file), rows, problems)
-        if (len(rows), len(problems)) == before:
-            problems.append(f"{file}: holds no rows")
-    if problems:
-        raise DataError(problems)
+    return list(stream_source(source, notes))
+
+
+def read_sources(sources: Sequence[SourceSection], notes: list[str] | None = None) -> list[list[Row]]:
+    """The rows of each source; the problems of all of them in one error. See `mix` for `weight` and `repeat`.
+
+    Raises:
+        DataError: as for one source.
+    """
+    findings = Findings()
+    rows = [list(_stream(source, findings)) for source in sources]
+    _finish(findings, notes)
     return rows
 
 
-def _text(file: Path) -> str:
+def stream_source(source: SourceSection, notes: list[str] | None = None) -> Iterator[Row]:
+    """The same rows one by one. JSON Lines, CSV, TSV, Parquet, Arrow and Excel are read in flat memory.
+
+    Raises:
+        DataError: when the source has been read to its end: all its problems. MalformedError rows are never yielded.
+    """
+    findings = Findings()
+    yield from _stream(source, findings)
+    _finish(findings, notes)
+
+
+def _finish(findings: Findings, notes: list[str] | None) -> None:
+    if notes is not None:
+        notes += findings.notes
+    findings.stop_if_any()
+
+
+def _stream(source: SourceSection, findings: Findings) -> Iterator[Row]:
     try:
-        return file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file}: can't be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{file}:{line}: not UTF-8 (byte 0x{error.object[error.start]:02x})") from None
-
-
-def _read_jsonl(file: Path, text: str, rows: list[Row], problems: list[str]) -> None:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = _strict_json(line)
-        except ValueError as error:
-            problems.append(f"{file}:{number}: {error}")
-            continue
-        _add(values, file, number, rows, problems)
-
-
-def _read_json(file: Path, text: str, rows: list[Row], problems: list[str]) -> None:
-    try:
-        values = _strict_json(text) if text.strip() else []
-    except ValueError as error:
-        problems.append(f"{file}: {error}")
+        files = source_files(source, findings)
+        kinds = _kinds(files, source)
+        _refuse_mixed_kinds(source, Counter(kinds.values()))
+        _refuse_idle_keys(source, set(kinds.values()))
+    except DataError as error:
+        findings.problems(error)
         return
-    if not isinstance(values, list):
-        problems.append(f"{file}: a JSON array of objects is needed, got {type(values).__name__}")
-        return
-    for number, item in enumerate(values, start=1):
-        _add(item, file, number, rows, problems)
-
-
-def _read_csv(file: Path, text: str, rows: list[Row], problems: list[str]) -> None:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        twice = sorted({column for column in header if header.count(column) > 1})
-        if twice:
-            problems.append(f"{file}:1: column given twice: {', '.join(twice)}")
-            return
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                problems.append(f"{file}:{reader.line_num}: {len(cells)} cells, the header has {len(header)}")
-                continue
-            values = {column: cell if cell != "" else None for column, cell in zip(header, cells, strict=True)}
-            rows.append(Row(values, str(file), reader.line_num))
-    except csv.Error as error:
-        problems.append(f"{file}:{reader.line_num}: {error}")
-
-
-READERS = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv}
-
-
-def _add(values: Any, file: Path, number: int, rows: list[Row], problems: list[str]) -> None:
-    if isinstance(values, dict):
-        rows.append(Row(values, str(file), number))
-    else:
-        problems.append(f"{file}:{number}: an object is needed, got {type(values).__name__}")
-
-
-def _strict_json(text: str) -> Any:
-    """JSON as the standard has it: no NaN, no duplicate keys, nothing after the value, no lone surrogates."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"key given twice: {next(key for key in keys if keys.count(key) > 1)!r}")
-        return result
-
-    def refuse(name: str) -> Any:
-        raise ValueError(f"{name} is not JSON")
-
-    try:
-        value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if "\\ud" in text.lower():
+    for file, kind in kinds.items():
+        count, before = 0, findings.count
         try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError("a lone surrogate (\\ud800 to \\udfff) is not text") from None
-    return value
+            for row in _read(file, kind, source, findings):
+                count += 1
+                yield row
+        except OSError as error:
+            findings.problem(f"{file.label}: can't be read: {error.strerror or error}")
+        if count == 0 and findings.count == before:
+            findings.problem(f"{file.label}: holds no rows")
+
+
+def source_files(source: SourceSection, findings: Findings) -> list[DataFile]:
+    """The files of a source, sorted by name: one file, the files of a folder or glob, or of a hub dataset.
+
+    Raises:
+        DataError: nothing there; a folder of several kinds of files.
+    """
+    if source.hub is not None:
+        return hub_files(source.hub, source.subset, source.split, findings)
+    path = Path(str(source.path))
+    if path.is_file():
+        return [DataFile(path, str(path), path.name)]
+    if path.is_dir():
+        if (saved := saved_dataset(path, source.split)) is not None:
+            return [DataFile(file, str(file), file.name) for file in saved]
+        return _folder(path, sorted(path.rglob("*")), source, findings)
+    if glob.has_magic(str(path)):
+        fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+        found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - as written
+        files = [DataFile(file, str(file), str(file.relative_to(fixed))) for file in found if file.is_file()]
+        if not files:
+            raise DataError(f"{path}: matches no file")
+        findings.note(f"{path}: {len(files)} files")
+        return files
+    near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise DataError(f"{path}: no such file or folder{did_you_mean(path.name, near) if near else ''}")
+
+
+def _folder(folder: Path, entries: list[Path], source: SourceSection, findings: Findings) -> list[DataFile]:
+    """The files whose ending is known, of the declared kind where there is one; what is left out is said."""
+    seen = [entry for entry in entries if entry.is_file() and not _hidden(entry.relative_to(folder))]
+    kinds = {entry: ENDINGS.get(entry.suffix.lower()) for entry in seen}
+    files = [entry for entry, kind in kinds.items() if kind is not None and source.kind in ("auto", kind)]
+    if not files:
+        what = "no file of a known kind" if source.kind == "auto" else f"no file with an ending of {source.kind}"
+        raise DataError(f"{folder}: {what}; a glob such as {folder / '*.dat'} with `kind:` takes any ending")
+    others = Counter(entry.suffix or entry.name for entry in seen if entry not in set(files))
+    left = f"; left out: {', '.join(f'{count} {ending}' for ending, count in sorted(others.items()))}" if others else ""
+    findings.note(f"{folder}: {len(files)} files{left}")
+    return [DataFile(file, str(file), str(file.relative_to(folder))) for file in files]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _kinds(files: list[DataFile], source: SourceSection) -> dict[DataFile, str]:
+    """The declared kind, or the one each file's ending stands for."""
+    if source.kind != "auto":
+        return dict.fromkeys(files, source.kind)
+    problems = [
+        f"{file.label}: can't tell the kind of {file.path.suffix or 'a file without ending'}; "
+        f"say `kind:`, or use one of {', '.join(ENDINGS)}"
+        for file in files
+        if file.path.suffix.lower() not in ENDINGS
+    ]
+    if problems:
+        raise DataError(problems)
+    return {file: ENDINGS[file.path.suffix.lower()] for file in files}
+
+
+def _refuse_mixed_kinds(source: SourceSection, kinds: Counter[str]) -> None:
+    """A README beside a table would become a row of its own."""
+    if len(kinds) > 1 and set(kinds) not in ({"json", "jsonl"}, {"csv", "tsv"}):
+        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        raise DataError(
+            f"{source.path or source.hub}: files of several kinds ({counted}); say `kind:`, or use a glob such as *.csv"
+        )
+
+
+def _refuse_idle_keys(source: SourceSection, kinds: set[str]) -> None:
+    """A key that nothing reads is a mistake."""
+    where = source.path or source.hub
+    saved = source.path is not None and Path(source.path).is_dir() and kinds == {"arrow"}
+    idle = [
+        (source.split, "split", "a hub dataset or a saved one", source.hub is not None or saved),
+        (source.subset, "subset", "a hub dataset", source.hub is not None),
+        (source.sheet, "sheet", "Excel", "excel" in kinds),
+        (source.header, "header", "a table (CSV, TSV, Excel)", bool(kinds & set(TABLES))),
+        (None if source.encoding == "auto" else source.encoding, "encoding", "text", bool(kinds - set(BINARY))),
+    ]
+    problems = [f"{where}: {key}: only for {what}" for value, key, what, used in idle if value and not used]
+    if problems:
+        raise DataError(problems)
+
+
+def _read(file: DataFile, kind: str, source: SourceSection, findings: Findings) -> Iterator[Row]:
+    """Rows of one file by the reader of its kind."""
+    if kind == "parquet":
+        return read_parquet(file, findings)
+    if kind == "arrow":
+        return read_arrow(file, findings)
+    if kind == "excel":
+        return read_excel(file, source.sheet, source.header, findings)
+    encoding = encoding_of(file, source.encoding, findings)
+    if encoding is None:
+        return iter(())
+    if kind in ("json", "text") and source.kind == "auto" and _holds_json_lines(file, encoding):
+        findings.note(f"{file.label}: read as JSON Lines, not as its ending says; `kind:` overrides this")
+        kind = "jsonl"
+    if kind == "jsonl":
+        return read_jsonl(file, encoding, findings)
+    if kind == "json":
+        return read_json(file, encoding, findings)
+    if kind == "text":
+        return read_text(file, encoding, findings)
+    return read_csv(file, encoding, source.header, kind == "tsv", findings)
+
+
+def read_text(file: DataFile, encoding: str, findings: Findings) -> Iterator[Row]:
+    """The file as one row {"text", "name"}; its text exactly as it is, line ends too."""
+    text = whole_text(file, encoding, findings)
+    if text is not None and text.strip():
+        yield Row({"text": text, "name": file.name}, file.label, 1)
+
+
+def _holds_json_lines(file: DataFile, encoding: str) -> bool:
+    """JSON Lines come under the endings .json and .txt too: an object on the first line, another begun on the next."""
+    filled = (line for _, line in lines(file, encoding, Findings()) if line is None or not line.isspace())
+    first = next(filled, None)
+    if first is None or not first.lstrip().startswith("{"):
+        return False
+    try:
+        strict_json(first)
+    except MalformedError:
+        return False
+    return (next(filled, None) or "").lstrip().startswith("{")

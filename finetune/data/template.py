@@ -2,71 +2,32 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import math
-import re
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jinja2
-from jinja2 import meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finetune.data.rows import Row, Sample
+from finetune.data.columns import DropRowError, check_cells
+from finetune.data.jinja import ENVIRONMENT, evaluate, render
+from finetune.data.limits import LimitError
+from finetune.data.rows import Message, Row, Sample
+from finetune.data.templatefile import Example, MessageTemplate, Metric, Task, TemplateFile, read_template_file
 from finetune.errors import DataError, did_you_mean
-from finetune.yamlfile import Lines, read_yaml
+from finetune.yamlfile import Lines
+
+__all__ = ["DataTemplate", "Metric", "Rendered", "load_template"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+@dataclass
+class Rendered:
+    """The samples of many rows, in order, and why rows gave none: `file:line: column: is null`."""
 
-
-class Column(_Part):
-    """What a column may hold. `unit` is for the reader; `minimum` and `maximum` are in that unit, both included."""
-
-    type: Literal["str", "int", "float", "bool", "date", "datetime", "list"]
-    description: str | None = None
-    unit: str | None = None
-    minimum: int | float | None = None
-    maximum: int | float | None = None
-    choices: Annotated[tuple[Any, ...], Field(strict=False)] | None = None
-    pattern: str | None = None
-    items: Literal["str", "int", "float"] | None = None
-    nullable: bool = False
-
-
-class MessageTemplate(_Part):
-    """One message; `content` is Jinja over the columns. White space around the rendered text is cut off."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class Metric(_Part):
-    """How an answer is scored: a name out of METRICS and its settings."""
-
-    name: str
-    separator: str = ": "
-    tolerance: float = Field(0.0, ge=0)
-
-
-class Example(_Part):
-    """A worked example: this row must render to this last answer (and this last user message, when given)."""
-
-    row: dict[str, Any]
-    answer: str
-    prompt: str | None = None
-
-
-class _TemplateFile(_Part):
-    name: str
-    description: str
-    columns: dict[str, Column]
-    messages: Annotated[tuple[MessageTemplate, ...], Field(strict=False, min_length=1)]
-    metric: Metric
-    examples: Annotated[tuple[Example, ...], Field(strict=False, min_length=1)]
+    samples: list[Sample] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
 
 
 class DataTemplate:
@@ -78,240 +39,212 @@ class DataTemplate:
         metric: how answers are scored.
     """
 
-    def __init__(self, path: Path, content: _TemplateFile) -> None:
+    def __init__(self, path: Path, content: TemplateFile) -> None:
         self.path = path
         self.name = content.name
         self.columns = content.columns
         self.metric = content.metric
         self.examples = content.examples
-        self._messages = [(part.role, ENVIRONMENT.from_string(part.content)) for part in content.messages]
+        self.limits = content.limits
+        self.tasks = {task.name: _CompiledTask(task) for task in content.all_tasks()}
 
     def render_all(self, rows: Sequence[Row]) -> list[Sample]:
-        """Every row rendered.
+        """`render_rows` without the list of dropped rows."""
+        return self.render_rows(rows).samples
+
+    def render_rows(self, rows: Sequence[Row]) -> Rendered:
+        """Every row rendered: one sample for each task that applies to it.
 
         Raises:
-            DataError: every bad cell as `file:line: column: what was wrong`; a nullable column that no row has.
+            DataError: every bad cell as `file:line: column: what was wrong`; a nullable column that no row has; every
+                row dropped. A message that costs more than the template's limits stops at once.
         """
-        samples: list[Sample] = []
+        result = Rendered()
         problems: list[str] = []
         seen: set[str] = set()
         for row in rows:
             seen.update(row.values)
             try:
-                samples.append(self.render(row))
+                result.samples.extend(self._render_tasks(row, self._record(row)))
+            except DropRowError as reason:
+                result.dropped += [f"{row.where}: {part}" for part in reason.args]
             except DataError as error:
                 problems += error.problems
+                if isinstance(error.__cause__, LimitError):
+                    break  # the same on every row: a minute for each would be a hang
         for name in sorted(set(self.columns) - seen) if rows else []:
-            if self.columns[name].nullable:  # where it is not, every row has said so already
+            if self.columns[name].on_null != "error":  # where it is, every row has said so already
                 problems.append(f"{rows[0].file}: {name}: no row has this column{did_you_mean(name, seen)}")
+        if rows and not result.samples and not problems:
+            problems.append(f"all {len(rows)} rows are dropped; the first: {result.dropped[0]}")
         if problems:
             raise DataError(problems)
-        return samples
+        return result
 
-    def render(self, row: Row) -> Sample:
+    def render(self, row: Row, task: str | None = None, variant: str | None = None) -> Sample:
         """One row checked against the columns and rendered to messages.
 
+        Args:
+            task: which one; may be left out where there is one only.
+            variant: this wording, whatever the record's hash and the variant's `when`.
+
         Raises:
-            DataError: all cells of the row that break their column's rules, or a message that renders to nothing.
+            DataError: all cells of the row that break their column's rules, a message that renders to nothing or
+                costs too much, no such task or variant, or a row that is dropped.
         """
-        record: dict[str, Any] = {}
-        problems: list[str] = []
-        for name, column in self.columns.items():
+        if task is None and len(self.tasks) > 1:
+            raise DataError(f"{row.where}: task: {self.path} has several{did_you_mean('', self.tasks)}")
+        if task is not None and task not in self.tasks:
+            raise DataError(f"{row.where}: task: no task {task!r}{did_you_mean(task, self.tasks)}")
+        try:
+            samples = self._render_tasks(row, self._record(row), task, variant)
+        except DropRowError as reason:
+            raise DataError([f"{row.where}: {part} (the row is dropped)" for part in reason.args]) from None
+        return samples[0]
+
+    def _record(self, row: Row) -> dict[str, Any]:
+        """The row's declared columns, typed.
+
+        Raises:
+            DropRowError: a null where the column says `null: drop`.
+        """
+        try:
+            return check_cells(row.values, self.columns)
+        except DropRowError:
+            raise
+        except ValueError as error:
+            raise DataError([f"{row.where}: {part}" for part in error.args]) from None
+
+    def _render_tasks(
+        self, row: Row, record: dict[str, Any], only: str | None = None, variant: str | None = None
+    ) -> list[Sample]:
+        """A sample for each task that applies.
+
+        Raises:
+            DropRowError: none applies.
+        """
+        samples = []
+        values = {"record": record, **record}
+        for name, task in self.tasks.items():
+            if only not in (None, name) or not self._holds(task.when, values, row, f"task {name}"):
+                continue
+            chosen = self._chosen(task, variant, values, row)
+            if chosen is not None:
+                samples.append(Sample(record, self._messages(chosen, values, row), row.where))
+        if not samples:
+            raise DropRowError("no task applies" if only is None else f"task {only} does not apply")
+        return samples
+
+    def _chosen(
+        self, task: _CompiledTask, forced: str | None, values: dict[str, Any], row: Row
+    ) -> _CompiledVariant | None:
+        """The variant with the highest hash of (task, variant, record) among those that apply.
+
+        So the choice depends on the record alone, not on its place among the rows, and a new variant takes its share
+        of the records without moving the others (highest random weight hashing, Thaler and Ravishankar 1998).
+        """
+        if forced is not None:
+            if forced not in task.variants:
+                raise DataError(f"{row.where}: variant: no variant {forced!r}{did_you_mean(forced, task.variants)}")
+            return task.variants[forced]
+        if len(task.variants) == 1:
+            variant = next(iter(task.variants.values()))
+            return variant if self._holds(variant.when, values, row, f"variant {variant.name}") else None
+        record = json.dumps(values["record"], ensure_ascii=False, sort_keys=True, default=str)
+        applying = [v for v in task.variants.values() if self._holds(v.when, values, row, f"variant {v.name}")]
+        keys = {v.name: hashlib.sha256(f"{task.name}\n{v.name}\n{record}".encode()).digest() for v in applying}
+        return max(applying, key=lambda v: keys[v.name], default=None)
+
+    def _holds(self, when: Callable[..., Any] | None, values: dict[str, Any], row: Row, what: str) -> bool:
+        if when is None:
+            return True
+        try:
+            answer = evaluate(when, values, self.limits)
+            if not isinstance(answer, bool):
+                raise TypeError(f"it gives {answer!r}; true or false is needed (`x is not none`, `x > 0`)")
+        except Exception as error:  # whatever the expression raises
+            raise DataError(f"{row.where}: `when` of {what} of {self.path} can't be evaluated: {error}") from error
+        return answer
+
+    def _messages(self, variant: _CompiledVariant, values: dict[str, Any], row: Row) -> tuple[Message, ...]:
+        messages: list[Message] = []
+        for part, template in variant.messages:
             try:
-                if name not in row.values and not column.nullable:
-                    raise ValueError(f"is missing{did_you_mean(name, set(row.values) - set(self.columns))}")
-                record[name] = check_cell(row.values.get(name), column)
-            except ValueError as error:
-                problems.append(f"{row.where}: {name}: {error}")
-        if problems:
-            raise DataError(problems)
-        messages = []
-        for role, template in self._messages:
-            try:
-                text = template.render(record).strip()
-            except (jinja2.TemplateError, SecurityError, TypeError, ValueError, ArithmeticError) as error:
-                raise DataError(f"{row.where}: the {role} message of {self.path} can't be rendered: {error}") from None
+                text = render(template, values, self.limits)
+            except Exception as error:  # whatever the expressions of the template raise
+                problem = f"{row.where}: the {part.role} message of {self.path} can't be rendered: {error}"
+                raise DataError(problem) from error
             if not text:
-                raise DataError(f"{row.where}: the {role} message of {self.path} renders to nothing")
-            messages.append({"role": role, "content": text})
-        return Sample(record, tuple(messages), row.where)
+                raise DataError(f"{row.where}: the {part.role} message of {self.path} renders to nothing")
+            messages.append({"role": part.role, "content": text} | ({} if part.train else {"train": False}))
+        return tuple(messages)
 
 
-def load_template(path: Path) -> DataTemplate:
+@dataclass(frozen=True)
+class _CompiledVariant:
+    name: str
+    when: Callable[..., Any] | None
+    messages: list[tuple[MessageTemplate, jinja2.Template]]
+
+
+class _CompiledTask:
+    """A task with its Jinja compiled; messages without variants are its one variant."""
+
+    def __init__(self, task: Task) -> None:
+        self.name = task.name
+        self.when = _expression(task.when)
+        forms = [(v.name, v.when, v.messages) for v in task.variants or ()] or [("", None, task.messages or ())]
+        self.variants = {
+            name: _CompiledVariant(
+                name, _expression(when), [(part, ENVIRONMENT.from_string(part.content)) for part in messages]
+            )
+            for name, when, messages in forms
+        }
+
+
+def _expression(text: str | None) -> Callable[..., Any] | None:
+    return None if text is None else ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+
+
+def load_template(path: Path, root: Path | None = None) -> DataTemplate:
     """The template in a YAML file, its Jinja compiled, its worked examples run.
 
+    Args:
+        root: when given, the file must lie inside this folder, wherever links lead.
+
     Raises:
-        DataError: wrong keys, Jinja that does not parse or names an undeclared column, an example that does not hold.
+        DataError: as `read_template_file`; a worked example that does not hold; a task without one.
     """
-    data, lines = read_yaml(path)
-    try:
-        content = _TemplateFile.model_validate(data)
-    except ValidationError as error:
-        raise DataError([_problem(path, item, lines) for item in error.errors()]) from None
-    problems = _jinja_problems(path, content, lines)
-    if content.messages[-1].role != "assistant":
-        problems.append(
-            f"{path}:{lines[('messages',)]}: messages: the last message must be the assistant's (the answer)"
-        )
-    if problems:
-        raise DataError(problems)
+    content, lines = read_template_file(path, root)
     template = DataTemplate(path, content)
-    problems = _example_problems(template, lines)
+    problems = [
+        problem
+        for index, example in enumerate(template.examples)
+        for problem in _example_problems(template, example, lines.get(("examples", str(index)), 0))
+    ]
+    shown = {example.task for example in template.examples}
+    problems += _tasks_without_example(path, content, lines, shown)
     if problems:
         raise DataError(problems)
     return template
 
 
-def check_cell(value: Any, column: Column) -> Any:
-    """The typed value of one cell; text from CSV is read as the column's type.
-
-    Raises:
-        ValueError: what is wrong with it and what is allowed.
-    """
-    if value is None:
-        if not column.nullable:
-            raise ValueError("is null; a value is needed")
-        return None
-    typed: Any = _PARSERS[column.type](value, column)
-    if column.choices is not None and typed not in column.choices:
-        near = did_you_mean(str(typed), [str(choice) for choice in column.choices])
-        raise ValueError(f"{value!r} is not one of the choices{near}")
-    if column.pattern is not None and not re.fullmatch(column.pattern, str(typed)):
-        raise ValueError(f"{value!r} does not match {column.pattern!r}")
-    unit = f" {column.unit}" if column.unit else ""
-    if column.minimum is not None and typed < column.minimum:
-        raise ValueError(f"{value!r} is below the minimum of {column.minimum}{unit}")
-    if column.maximum is not None and typed > column.maximum:
-        raise ValueError(f"{value!r} is above the maximum of {column.maximum}{unit}")
-    return typed
-
-
-def _text(value: Any, column: Column) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"text is needed, got {value!r}")
-    return value
-
-
-def _int(value: Any, column: Column) -> int:
-    if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+\s*", value):
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"a whole number is needed, got {value!r}")
-    return value
-
-
-def _float(value: Any, column: Column) -> float:
+def _example_problems(template: DataTemplate, example: Example, line: int) -> list[str]:
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"a number is needed, got {value!r}")
-    return number
+        sample = template.render(Row(example.row, str(template.path), line), example.task, example.variant)
+    except DataError as error:
+        return error.problems
+    user = next((item["content"] for item in reversed(sample.prompt) if item["role"] == "user"), "")
+    return [
+        f"{template.path}:{line}: examples: the row renders to the {what} {got!r}"
+        for what, expected, got in (("answer", example.answer, sample.answer), ("prompt", example.prompt, user))
+        if expected is not None and expected.strip() != got
+    ]
 
 
-def _bool(value: Any, column: Column) -> bool:
-    words = {"true": True, "false": False}
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
-    if not isinstance(value, bool):
-        raise ValueError(f"true or false is needed, got {value!r}")
-    return value
-
-
-def _date(value: Any, column: Column) -> dt.date:
-    try:
-        return dt.date.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"a date as 2022-10-31 is needed, got {value!r}") from None
-
-
-def _datetime(value: Any, column: Column) -> dt.datetime:
-    try:
-        return dt.datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"a time as 2022-10-31T09:30:00Z is needed, got {value!r}") from None
-
-
-def _list(value: Any, column: Column) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"a list is needed, got {value!r}")
-    return [_PARSERS[column.items](item, column) for item in value] if column.items else value
-
-
-_PARSERS = {
-    "str": _text, "int": _int, "float": _float, "bool": _bool, "date": _date, "datetime": _datetime, "list": _list,
-}  # fmt: skip
-
-
-def _number(value: float | None, null: str = "none") -> str:
-    """Jinja filter: 12.0 as `12`, 6.21 as `6.21`, no exponent, null as `none`."""
-    if value is None:
-        return null
-    return f"{value:f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-
-
-def _decimals(value: float | None, places: int, null: str = "none") -> str:
-    """Jinja filter: a fixed number of decimal places."""
-    return null if value is None else f"{value:.{places}f}"
-
-
-def _or_null(value: Any, null: str = "none") -> str:
-    """Jinja filter: text as it is, null and the empty list as `none`; a list is joined with commas."""
-    if value is None or value == []:
-        return null
-    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": _number, "decimals": _decimals, "or_null": _or_null}
-    return environment
-
-
-ENVIRONMENT = _environment()
-
-
-def _jinja_problems(path: Path, content: _TemplateFile, lines: Lines) -> list[str]:
-    problems = []
-    for index, part in enumerate(content.messages):
-        line = lines.get(("messages", str(index), "content"), 0)
-        try:
-            tree = ENVIRONMENT.parse(part.content)
-        except jinja2.TemplateSyntaxError as error:
-            problems.append(f"{path}:{line}: messages: Jinja line {error.lineno}: {error.message}")
-            continue
-        names = meta.find_undeclared_variables(tree)
-        assigned = {name.name for name in tree.find_all(jinja2.nodes.Name) if name.ctx == "store"}
-        for name in sorted(names - assigned - set(content.columns)):
-            problems.append(f"{path}:{line}: messages: {name}: not a column{did_you_mean(name, content.columns)}")
-    return problems
-
-
-def _example_problems(template: DataTemplate, lines: Lines) -> list[str]:
-    problems = []
-    for index, example in enumerate(template.examples):
-        line = lines.get(("examples", str(index)), 0)
-        try:
-            sample = template.render(Row(example.row, str(template.path), line))
-        except DataError as error:
-            problems += error.problems
-            continue
-        user = next((item["content"] for item in reversed(sample.prompt) if item["role"] == "user"), "")
-        for what, expected, got in (("answer", example.answer, sample.answer), ("prompt", example.prompt, user)):
-            if expected is not None and expected.strip() != got:
-                problems.append(f"{template.path}:{line}: examples: the row renders to the {what} {got!r}")
-    return problems
-
-
-def _problem(path: Path, item: Any, lines: Lines) -> str:
-    location = tuple(str(part) for part in item["loc"])
-    line = next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), 1)
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        known: dict[str, type[_Part]] = {
-            "columns": Column, "messages": MessageTemplate, "metric": Metric, "examples": Example,
-        }  # fmt: skip
-        section = known.get(location[0], _TemplateFile) if len(location) > 1 else _TemplateFile
-        message = f"unknown key{did_you_mean(location[-1], section.model_fields)}"
-    return f"{path}:{line}: {'.'.join(location)}: {message[0].lower() + message[1:]}"
+def _tasks_without_example(path: Path, content: TemplateFile, lines: Lines, shown: set[str | None]) -> list[str]:
+    return [
+        f"{path}:{lines.get(('tasks', str(index)), 1)}: tasks: {task.name}: no worked example names this task"
+        for index, task in enumerate(content.tasks or ())
+        if task.name not in shown
+    ]

@@ -19,16 +19,36 @@ class TrainedPositions(nn.Module):
         super().__init__()
         self.model = model
         self._keep: torch.Tensor | None = None
-        model.get_output_embeddings().register_forward_pre_hook(self._select)
+        self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        """Logits (N, V) at the N true positions of `keep` (B, T), row by row. `input_ids`, `attention_mask`: (B, T)."""
-        self._keep = keep
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        keep: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits (N, V) at the N true positions of `keep` (B, T), row by row.
+
+        Args:
+            input_ids: (B, T).
+            attention_mask: (B, T), 1 at real tokens, for rows of one document each; None for packed rows.
+            position_ids: (B, T), from 0 in each document of a packed row; None for rows of one document.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if position_ids is not None:
+            inputs = packed_inputs(self.model.config, input_ids, position_ids)
+        self._keep = keep.reshape(inputs["input_ids"].shape)  # type: ignore[union-attr]
         try:
-            output = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            output = self.model(**inputs, use_cache=False)
         finally:
             self._keep = None
         return output.logits[0]  # (1, N, V)
+
+    def release(self) -> Any:
+        """The model as it was before, for a wrapping that was only for a moment."""
+        self._hook.remove()
+        return self.model
 
     def _select(self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         if self._keep is None:
@@ -36,3 +56,22 @@ class TrainedPositions(nn.Module):
             # whole (D, V) weight B times.
             return (inputs[0].contiguous(), *inputs[1:])
         return (inputs[0][self._keep][None], *inputs[1:])  # (B, T, D) -> (1, N, D)
+
+
+def packed_inputs(config: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> dict[str, Any]:
+    """What transformers needs to keep documents apart, `input_ids` and `position_ids` (B, T), from 0 in each document.
+
+    No attention mask of ours: with a 2-D one, or with a cache, transformers ignores where `position_ids` restart, and a
+    4-D one overrides sliding windows. Flash kernels separate the documents of a single row only, so there all rows
+    become one, with the documents' bounds given (else every layer looks for them and waits for the device).
+    """
+    if "flash" not in (config.get_text_config()._attn_implementation or ""):
+        return {"input_ids": input_ids, "position_ids": position_ids}
+    input_ids, position_ids = input_ids.reshape(1, -1), position_ids.reshape(1, -1)
+    starts = (position_ids[0] == 0).nonzero().flatten()
+    bounds = torch.cat([starts, starts.new_tensor([position_ids.shape[1]])]).int()  # (documents + 1,)
+    longest = int(bounds.diff().max())
+    return {
+        "input_ids": input_ids, "position_ids": position_ids, "cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds,
+        "max_length_q": longest, "max_length_k": longest,
+    }  # fmt: skip

@@ -1,0 +1,231 @@
+"""Encoding in several processes, and its result kept under a key that everything it depends on goes into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from finetune.data.chat import ChatEncoder, Example
+from finetune.data.flat import Columns, StoreWriter, columns
+from finetune.data.length import fit
+from finetune.data.rows import Sample
+from finetune.data.store import BrokenStore, ExampleStore
+from finetune.errors import DataError, RecipeError
+from finetune.recipe import DataSection
+
+CHUNK = 512  # rows that go to a worker at once
+AHEAD = 3  # chunks a worker that are under way at once, so that no worker waits for the reader
+LIBRARIES = ("tokenizers", "transformers", "jinja2")  # whose versions can change ids
+
+# A chunk (a list of rows or samples) to its examples, and how many rows each thing happened to.
+EncodeChunk = Callable[[Any], tuple[list[Example], Mapping[str, int]]]
+
+
+@dataclass(frozen=True)
+class EncodeConversations:
+    """Makes the `EncodeChunk` of a chat stage; pickles as its settings.
+
+    Args:
+        load_tokenizer: called once in each process; picklable (a function of a module, a partial of one).
+    """
+
+    load_tokenizer: Callable[[], Any]
+    data: DataSection
+
+    def __call__(self) -> EncodeChunk:
+        encoder = ChatEncoder(self.load_tokenizer(), self.data.train_on, self.data.special_tokens_in_data)
+        return partial(_fitted, encoder, self.data)
+
+
+def _fitted(encoder: ChatEncoder, data: DataSection, samples: Sequence[Sample]) -> tuple[list[Example], Counter[str]]:
+    examples: list[Example] = []
+    problems: list[str] = []
+    counts: Counter[str] = Counter()
+    for row in fit(encoder, samples, data.max_length, data.too_long):
+        examples += row.examples
+        problems += row.problems
+        counts.update(("rows", *row.reasons))
+    if problems:
+        raise DataError(problems)
+    return examples, counts
+
+
+def chunked(items: Iterable[Any], size: int = CHUNK) -> Iterator[list[Any]]:
+    """The items in lists of `size`, the last one shorter."""
+    stream = iter(items)
+    while chunk := list(islice(stream, size)):
+        yield chunk
+
+
+def encode_cached(
+    chunks: Iterable[Any], make_encode: Callable[[], EncodeChunk], key: str, folder: Path, workers: int
+) -> tuple[ExampleStore, bool]:
+    """The examples of all chunks, in their order: out of the cache, or encoded now and kept there.
+
+    Args:
+        chunks: read only when the cache does not have the key; each is picklable. May be a stream.
+        make_encode: picklable; called once in each process.
+        key: see `cache_key`. The store is `folder / key`.
+        workers: processes that encode. With 0 or 1, or a single chunk, it is this process. The result is the same.
+
+    Returns:
+        The store, and whether the cache had it. `store.counts` are the summed counts of the chunks.
+
+    Raises:
+        DataError: the problems of all chunks, in their order; nothing is left to train on.
+        RecipeError: a worker process died.
+    """
+    place = folder / key
+    with suppress(BrokenStore):
+        return ExampleStore(place), True
+    if place.exists():  # damaged: it can't be read
+        shutil.rmtree(place)
+    problems: dict[str, None] = {}  # in order, each once: a mistake in the settings comes from every chunk
+    counts: Counter[str] = Counter()
+    with StoreWriter(place) as writer:
+        for part in _encoded(chunks, make_encode, workers):
+            counts.update(part.counts)
+            problems.update(dict.fromkeys(part.problems))
+            if part.columns is not None and not problems:
+                writer.add(part.columns)
+        if problems:
+            raise DataError(list(problems))
+        if not writer.examples:
+            raise DataError(f"data: of {counts['rows']} rows none is left to train on{_reasons(counts)}")
+        with suppress(FileExistsError):  # another process was at the same work and came first
+            writer.finish(counts)
+    return ExampleStore(place), False
+
+
+def _reasons(counts: Counter[str]) -> str:
+    said = [f"{count} {reason}" for reason, count in sorted(counts.items()) if reason != "rows"]
+    return f" ({', '.join(said)})" if said else ""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a chunk became."""
+
+    columns: Columns | None
+    counts: Mapping[str, int]
+    problems: tuple[str, ...] = ()
+
+
+def _encoded(chunks: Iterable[Any], make_encode: Callable[[], EncodeChunk], workers: int) -> Iterator[_Part]:
+    stream = iter(chunks)
+    first = list(islice(stream, 2))
+    stream = chain(first, stream)
+    if workers <= 1 or len(first) < 2:
+        worker = _Worker(make_encode)
+        yield from map(worker.encode, stream)
+        return
+    # Spawned, not forked: a fork copies the locks of torch's and the tokenizer's threads in whatever state they are.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start, (make_encode,)) as pool:
+        try:
+            yield from _in_order(pool, stream, AHEAD * workers)
+        except BrokenProcessPool:
+            raise RecipeError(
+                f"data.workers: one of {workers} worker processes died (often: out of memory); try fewer"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[Any], ahead: int) -> Iterator[_Part]:
+    """Results in the order of the chunks; no more than `ahead` chunks are in memory."""
+    waiting: deque[Future[_Part]] = deque(pool.submit(_encode, chunk) for chunk in islice(chunks, ahead))
+    while waiting:
+        part = waiting.popleft().result()
+        waiting.extend(pool.submit(_encode, chunk) for chunk in islice(chunks, 1))
+        yield part
+
+
+class _Worker:
+    """Encodes chunks in this process; what it needs is made at the first one, so that its errors are the chunk's."""
+
+    def __init__(self, make_encode: Callable[[], EncodeChunk]) -> None:
+        self._make_encode = make_encode
+        self._encode_chunk: EncodeChunk | None = None
+
+    def encode(self, chunk: Any) -> _Part:
+        try:
+            if self._encode_chunk is None:
+                self._encode_chunk = self._make_encode()
+            examples, counts = self._encode_chunk(chunk)
+        except DataError as error:
+            return _Part(None, {}, tuple(error.problems))
+        return _Part(columns(examples), dict(counts))
+
+
+_workers: list[_Worker] = []  # of a worker process: its one worker, from the pool's initialiser
+
+
+def _start(make_encode: Callable[[], EncodeChunk]) -> None:
+    _workers.append(_Worker(make_encode))
+
+
+def _encode(chunk: Any) -> _Part:
+    return _workers[0].encode(chunk)
+
+
+def cache_key(
+    files: Sequence[Path], tokenizer: Any, data: DataSection, template: str | None = None, rest: Sequence[str] = ()
+) -> str:
+    """sha256 over everything that examples depend on; 64 hexadecimal digits.
+
+    That is: each file's path and content (sources, benchmarks of the screen), the tokenizer (its pipeline and
+    vocabulary, special tokens, chat template), the data template's text, the data section without `workers` and
+    `cache`, the source text of finetune/data and the versions of LIBRARIES. A chat template that asks for the date
+    adds today's.
+
+    Args:
+        rest: what else decides: stage, seed, which of train and eval this is.
+    """
+    ingredients = {
+        "files": [[str(file), file_digest(file)] for file in files],
+        "tokenizer": tokenizer_digest(tokenizer),
+        "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
+        "template": template,
+        "rest": list(rest),
+        "code": code_digest(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "date": str(datetime.now(UTC).date()) if "strftime_now" in str(tokenizer.chat_template) else None,
+    }
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """sha256 of all of a fast tokenizer that ids depend on; not of its padding and truncation, which calls change."""
+    pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
+    pipeline = {key: value for key, value in pipeline.items() if key not in ("padding", "truncation")}
+    special = {str(key): str(value) for key, value in tokenizer.special_tokens_map.items()}
+    control = [str(token) for token in getattr(tokenizer, "chat_control_tokens", None) or ()]
+    whole = [type(tokenizer).__name__, pipeline, special, control, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def code_digest(folder: Path = Path(__file__).parent) -> str:
+    """sha256 of the Python sources of a folder: names and contents."""
+    sources = [[file.name, file_digest(file)] for file in sorted(folder.glob("*.py"))]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()

@@ -1,0 +1,124 @@
+"""Encoded examples on disk as a few flat arrays, memory-mapped: an example takes form only when it is asked for.
+
+A store is a folder: `ids.npy`, `trained.npy` (a value a token), `offsets.npy`, `trained_counts.npy`, `file.npy`,
+`line.npy` (a value an example, `offsets` one more) and `index.json` (the table of files, and what the writer counted).
+Arrays are loaded with `allow_pickle=False`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from finetune.data.chat import IGNORED, Example
+from finetune.data.flat import COLUMNS, FORMAT, StoreWriter, columns
+
+BATCH = 1024  # examples that `ExampleStore.write` turns into arrays at once
+
+
+class BrokenStore(Exception):
+    """The folder is not a whole store of this format; the text says what is wrong with it."""
+
+
+class ExampleStore(Sequence[Example]):
+    """The examples of a folder, each built when asked for; pickles as its path.
+
+    Attributes:
+        ids: (tokens,) int32, all examples end to end.
+        trained: (tokens,) bool, true where the token is trained.
+        offsets: (examples + 1,) int64; example i is `ids[offsets[i]:offsets[i + 1]]`.
+        trained_counts: (examples,) int64, trained tokens of each example.
+        file: (examples,) int32 into `files`.
+        line: (examples,) int64; -1 where `files[file[i]]` is the whole of `where`.
+        files: the table of files.
+        counts: what the writer counted (rows, and what became of them).
+
+    Raises:
+        BrokenStore: no such folder, another format, files missing or cut short.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            if index["format"] != FORMAT:
+                raise BrokenStore(f"{folder}: format {index['format']}, this program reads {FORMAT}")
+            examples, tokens = int(index["examples"]), int(index["tokens"])
+            self.files: tuple[str, ...] = tuple(index["files"])
+            self.counts: dict[str, int] = dict(index["counts"])
+            self.ids = _mapped(folder, "ids", tokens)
+            self.trained = _mapped(folder, "trained", tokens)
+            self.offsets = _mapped(folder, "offsets", examples + 1)
+            self.trained_counts = _mapped(folder, "trained_counts", examples)
+            self.file = _mapped(folder, "file", examples)
+            self.line = _mapped(folder, "line", examples)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise BrokenStore(f"{folder}: {error}") from None
+        if self.offsets[0] != 0 or self.offsets[-1] != tokens:
+            raise BrokenStore(f"{folder}: offsets do not span {tokens} tokens")
+
+    @classmethod
+    def write(cls, folder: Path, examples: Iterable[Example], counts: Mapping[str, int] | None = None) -> ExampleStore:
+        """A new store with these examples, streamed; `folder` appears when it is whole.
+
+        Raises:
+            FileExistsError: `folder` is there already.
+            TypeError, ValueError: as `columns`.
+        """
+        with StoreWriter(folder) as writer:
+            stream = iter(examples)
+            while batch := list(islice(stream, BATCH)):
+                writer.add(columns(batch))
+            writer.finish(counts)
+        return cls(folder)
+
+    def __reduce__(self) -> tuple[type[ExampleStore], tuple[Path]]:
+        return ExampleStore, (self.folder,)
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]  # negative indices, IndexError
+        start, end = self.offsets[i], self.offsets[i + 1]
+        ids = self.ids[start:end]
+        labels = np.where(self.trained[start:end], ids, np.int32(IGNORED))
+        return Example(tuple(ids.tolist()), tuple(labels.tolist()), self.where(i))
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(examples,) int64, tokens of each example."""
+        return np.diff(self.offsets)
+
+    def where(self, i: int) -> str:
+        """The row that example `i` came from, as its `where`."""
+        name, line = self.files[self.file[i]], int(self.line[i])
+        return name if line < 0 else f"{name}:{line}"
+
+
+def _mapped(folder: Path, name: str, length: int) -> np.ndarray:
+    """One column, read only, its pages loaded when touched.
+
+    Raises:
+        ValueError: not an array of this kind and length; cut short.
+        OSError: not there.
+    """
+    mode: Any = "r" if length else None  # an empty file can't be mapped
+    array = np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
+    if array.dtype != COLUMNS[name] or array.shape != (length,):
+        raise ValueError(f"{name}.npy holds {array.dtype}{array.shape}, expected {(length,)}")
+    return array.view(np.ndarray)
