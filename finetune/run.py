@@ -56,18 +56,15 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     from finetune.model.adapter import add_adapter
     from finetune.model.load import load_base
     from finetune.model.speed import prepare_for_training
-    from finetune.train import train
+    from finetune.train import plan, train
 
     data = load_data(recipe)
     placement = device.start(recipe)
     accelerator = placement.accelerator
-    with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            _claim(recipe.output_dir, overwrite)
+    _check_output(recipe.output_dir, overwrite)
     log = Log(recipe.output_dir, accelerator)
     log.say(f"{recipe.name}: {placement.device.name}, {placement.dtype}, {accelerator.num_processes} process(es)")
     log.say(f"data: {len(data.train)} rows to train on, {len(data.evaluate)} held out")
-    _start_trackers(recipe, placement)
 
     base = load_base(recipe.model, placement)
     stage, encoder = make_stage(recipe, base.tokenizer)
@@ -77,10 +74,12 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     log.say(f"encoded: {len(examples)} conversations, {sum(len(e.ids) for e in examples)} tokens, {trained} trained")
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
+    layout = plan(recipe.train, len(examples), accelerator.num_processes, placement.device.auto_micro_batch)
+    log.say(layout.line())
 
-    training = train(
-        prepare_for_training(model, recipe.train), stage, examples, recipe.train, placement, recipe.seed, log
-    )
+    _claim_output(recipe, placement)  # only now: a mistake found above has cost nothing that was there
+    model_to_train = prepare_for_training(model, recipe.train)
+    training = train(model_to_train, stage, examples, recipe.train, layout, placement, recipe.seed, log)
     if accelerator.is_main_process:
         save_adapter(model, base, recipe.output_dir / "adapter", recipe.output_dir)
 
@@ -181,30 +180,25 @@ def _scored(recipe: Recipe, data: Data, answers: Sequence[Answer], who: str) -> 
     return score(texts, references, data.template.metric) | {"finished": finished}
 
 
-def _claim(folder: Path, overwrite: bool) -> None:
-    """An output folder of our own: never one that already holds something, unless told to overwrite.
-
-    What a run leaves that stopped before its first step (an empty metrics.jsonl) counts as nothing.
-    """
-    if folder.exists() and not (folder.is_dir() and all(_is_empty_log(path) for path in folder.iterdir())):
-        if not overwrite:
-            raise RecipeError(
-                f"output_dir: {folder} already exists; give another with --set output_dir=..., or --overwrite it"
-            )
-        if not (folder / "metrics.jsonl").is_file():
-            raise RecipeError(
-                f"output_dir: {folder} does not look like a run of this tool (no metrics.jsonl); remove it"
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.jsonl").touch()
+def _check_output(folder: Path, overwrite: bool) -> None:
+    """Refuses an output folder that already holds something, unless told to overwrite a run of this tool."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise RecipeError(
+            f"output_dir: {folder} already exists; give another with --set output_dir=..., or --overwrite it"
+        )
+    if not (folder / "metrics.jsonl").is_file():
+        raise RecipeError(f"output_dir: {folder} does not look like a run of this tool (no metrics.jsonl); remove it")
 
 
-def _is_empty_log(path: Path) -> bool:
-    return path.name == "metrics.jsonl" and path.stat().st_size == 0
-
-
-def _start_trackers(recipe: Recipe, placement: Any) -> None:
+def _claim_output(recipe: Recipe, placement: Any) -> None:
+    """The main process empties the output folder and marks it as a run; trackers start in it."""
+    with placement.accelerator.main_process_first():
+        if placement.accelerator.is_main_process:
+            shutil.rmtree(recipe.output_dir, ignore_errors=True)
+            recipe.output_dir.mkdir(parents=True)
+            (recipe.output_dir / "metrics.jsonl").touch()
     if recipe.report_to:
         flat = {f"{a}.{k}": str(v) for a, b in resolved(recipe).items() if isinstance(b, dict) for k, v in b.items()}
         placement.accelerator.init_trackers(recipe.name, config=flat)
