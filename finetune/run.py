@@ -54,7 +54,7 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     from finetune.export.bundle import Record, save_adapter, write_bundle
     from finetune.log import Log
     from finetune.model.adapter import add_adapter
-    from finetune.model.load import load_base
+    from finetune.model.load import load_base, set_stop_ids
     from finetune.model.speed import prepare_for_training
     from finetune.train import plan, train
 
@@ -72,6 +72,7 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     held_out = stage.encode(data.evaluate[: recipe.export.parity_rows])
     trained = sum(example.trained for example in examples)
     log.say(f"encoded: {len(examples)} conversations, {sum(len(e.ids) for e in examples)} tokens, {trained} trained")
+    set_stop_ids(base.model, base.tokenizer, {example.stop for example in examples})
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     layout = plan(recipe.train, len(examples), accelerator.num_processes, placement.device.auto_micro_batch)

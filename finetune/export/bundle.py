@@ -107,6 +107,7 @@ def _fill(
     dtype = base_dtype if section.dtype == "auto" else getattr(torch, section.dtype)
     merged = merge(source, draft / "adapter", base_dtype, dtype)
     merged.generation_config = model.generation_config
+    merged.config.eos_token_id = model.generation_config.eos_token_id
     merged.save_pretrained(draft, max_shard_size=section.max_shard_size)
     del merged
     base.tokenizer.save_pretrained(draft)
