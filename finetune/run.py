@@ -51,7 +51,7 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
 
     device.quiet_libraries()
     from finetune.evaluate.generate import answer
-    from finetune.export.bundle import Record, save_adapter, write_bundle
+    from finetune.export.bundle import Finished, save_adapter, write_bundle
     from finetune.log import Log
     from finetune.model.adapter import add_adapter
     from finetune.model.load import load_base, set_stop_ids
@@ -101,13 +101,18 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     pass_gate(recipe.gate, scores["base"], scores["tuned"])
 
     model.to("cpu")
-    record = Record(
-        resolved(recipe),
-        data.record | {"encoded": len(examples), "dropped_too_long": len(data.train) - len(examples)},
-        training | {"processes": accelerator.num_processes, "lora": coverage.line()},
-        scores,
+    finished = Finished(
+        folder=recipe.output_dir,
+        model=model,
+        base=base,
+        template=data.template,
+        held_out=held_out,
+        recipe=resolved(recipe),
+        data=data.record | {"encoded": len(examples), "dropped_too_long": len(data.train) - len(examples)},
+        training=training | {"processes": accelerator.num_processes, "lora": coverage.line()},
+        scores=scores,
     )
-    bundle, manifest = write_bundle(recipe.output_dir, model, base, data.template, recipe.export, held_out, record)
+    bundle, manifest = write_bundle(finished, recipe.export)
     proof = manifest["merge_proof"]
     log.say(
         f"merged = adapter: largest logit difference {proof['max_logit_difference']:.2e}, mean KL "
