@@ -133,6 +133,8 @@ def train(
             totals["loss"] = values["loss"]
             log.metrics(step + 1, values, _line(step + 1, layout.steps, values))
             window, window_started = [], time.perf_counter()
+    # DDP's hold on the process group must end before the group does, or the interpreter aborts at exit.
+    accelerator.free_memory()
     return totals | {"seconds": round(time.perf_counter() - started, 1)}
 
 
