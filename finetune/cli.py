@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "No space left on device" not in str(error):  # OSError, safetensors' own error and torch's all say so
             raise
-        return _stop(EXIT_DISK_FULL, f"the disk is full; the file that was being written is removed ({error})")
+        return _stop(EXIT_DISK_FULL, f"the disk is full; no half-written bundle is left ({error})")
 
 
 def _stop(code: int, *lines: str) -> int:

@@ -52,23 +52,20 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
 
     device.quiet_libraries()
     from finetune.evaluate.generate import answer
-    from finetune.export.bundle import Record, save_adapter, write_bundle
+    from finetune.export.bundle import Finished, save_adapter, write_bundle
     from finetune.log import Log
     from finetune.model.adapter import add_adapter
-    from finetune.model.load import load_base
+    from finetune.model.load import load_base, set_stop_ids
     from finetune.model.speed import prepare_for_training
-    from finetune.train import train
+    from finetune.train import plan, train
 
     data = load_data(recipe)
     placement = device.start(recipe)
     accelerator = placement.accelerator
-    with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            _claim(recipe.output_dir, overwrite)
+    _check_output(recipe.output_dir, overwrite)
     log = Log(recipe.output_dir, accelerator)
     log.say(f"{recipe.name}: {placement.device.name}, {placement.dtype}, {accelerator.num_processes} process(es)")
     log.say(f"data: {len(data.train)} rows to train on, {len(data.evaluate)} held out")
-    _start_trackers(recipe, placement)
 
     base = load_base(recipe.model, placement)
     stage, encoder = make_stage(recipe, base.tokenizer)
@@ -76,12 +73,15 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     held_out = stage.encode(data.evaluate[: recipe.export.parity_rows])
     trained = sum(example.trained for example in examples)
     log.say(f"encoded: {len(examples)} conversations, {sum(len(e.ids) for e in examples)} tokens, {trained} trained")
+    set_stop_ids(base.model, base.tokenizer, {example.stop for example in examples})
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
+    layout = plan(recipe.train, len(examples), accelerator.num_processes, placement.device.auto_micro_batch)
+    log.say(layout.line())
 
-    training = train(
-        prepare_for_training(model, recipe.train), stage, examples, recipe.train, placement, recipe.seed, log
-    )
+    _claim_output(recipe, placement)  # only now: a mistake found above has cost nothing that was there
+    model_to_train = prepare_for_training(model, recipe.train)
+    training = train(model_to_train, stage, examples, recipe.train, layout, placement, recipe.seed, log)
     if accelerator.is_main_process:
         save_adapter(model, base, recipe.output_dir / "adapter", recipe.output_dir)
 
@@ -102,13 +102,18 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     pass_gate(recipe.gate, scores["base"], scores["tuned"])
 
     model.to("cpu")
-    record = Record(
-        resolved(recipe),
-        data.record | {"encoded": len(examples), "dropped_too_long": len(data.train) - len(examples)},
-        training | {"processes": accelerator.num_processes, "lora": coverage.line()},
-        scores,
+    finished = Finished(
+        folder=recipe.output_dir,
+        model=model,
+        base=base,
+        template=data.template,
+        held_out=held_out,
+        recipe=resolved(recipe),
+        data=data.record | {"encoded": len(examples), "dropped_too_long": len(data.train) - len(examples)},
+        training=training | {"processes": accelerator.num_processes, "lora": coverage.line()},
+        scores=scores,
     )
-    bundle, manifest = write_bundle(recipe.output_dir, model, base, data.template, recipe.export, held_out, record)
+    bundle, manifest = write_bundle(finished, recipe.export)
     proof = manifest["merge_proof"]
     log.say(
         f"merged = adapter: largest logit difference {proof['max_logit_difference']:.2e}, mean KL "
@@ -182,30 +187,25 @@ def _scored(recipe: Recipe, data: Data, answers: Sequence[Answer], who: str) -> 
     return score(texts, references, data.template.metric) | {"finished": finished}
 
 
-def _claim(folder: Path, overwrite: bool) -> None:
-    """An output folder of our own: never one that already holds something, unless told to overwrite.
-
-    What a run leaves that stopped before its first step (an empty metrics.jsonl) counts as nothing.
-    """
-    if folder.exists() and not (folder.is_dir() and all(_is_empty_log(path) for path in folder.iterdir())):
-        if not overwrite:
-            raise RecipeError(
-                f"output_dir: {folder} already exists; give another with --set output_dir=..., or --overwrite it"
-            )
-        if not (folder / "metrics.jsonl").is_file():
-            raise RecipeError(
-                f"output_dir: {folder} does not look like a run of this tool (no metrics.jsonl); remove it"
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.jsonl").touch()
+def _check_output(folder: Path, overwrite: bool) -> None:
+    """Refuses an output folder that already holds something, unless told to overwrite a run of this tool."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise RecipeError(
+            f"output_dir: {folder} already exists; give another with --set output_dir=..., or --overwrite it"
+        )
+    if not (folder / "metrics.jsonl").is_file():
+        raise RecipeError(f"output_dir: {folder} does not look like a run of this tool (no metrics.jsonl); remove it")
 
 
-def _is_empty_log(path: Path) -> bool:
-    return path.name == "metrics.jsonl" and path.stat().st_size == 0
-
-
-def _start_trackers(recipe: Recipe, placement: Any) -> None:
+def _claim_output(recipe: Recipe, placement: Any) -> None:
+    """The main process empties the output folder and marks it as a run; trackers start in it."""
+    with placement.accelerator.main_process_first():
+        if placement.accelerator.is_main_process:
+            shutil.rmtree(recipe.output_dir, ignore_errors=True)
+            recipe.output_dir.mkdir(parents=True)
+            (recipe.output_dir / "metrics.jsonl").touch()
     if recipe.report_to:
         flat = {f"{a}.{k}": str(v) for a, b in resolved(recipe).items() if isinstance(b, dict) for k, v in b.items()}
         placement.accelerator.init_trackers(recipe.name, config=flat)

@@ -85,6 +85,7 @@ def train(
     stage: Stage,
     examples: Sequence[Example],
     section: TrainSection,
+    layout: Plan,
     placement: Placement,
     seed: int,
     log: Log,
@@ -94,6 +95,7 @@ def train(
     Args:
         model: called by the stage's loss; its trainable parameters are float32.
         examples: the same list on every process.
+        layout: how the global batch falls on the processes.
 
     Returns:
         Totals for the manifest: steps, tokens, trained tokens, seconds, last loss.
@@ -103,8 +105,6 @@ def train(
             names the rows of the batch.
     """
     accelerator = placement.accelerator
-    layout = plan(section, len(examples), accelerator.num_processes, placement.device.auto_micro_batch)
-    log.say(layout.line())
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters,
@@ -133,6 +133,8 @@ def train(
             totals["loss"] = values["loss"]
             log.metrics(step + 1, values, _line(step + 1, layout.steps, values))
             window, window_started = [], time.perf_counter()
+    # DDP's hold on the process group must end before the group does, or the interpreter aborts at exit.
+    accelerator.free_memory()
     return totals | {"seconds": round(time.perf_counter() - started, 1)}
 
 

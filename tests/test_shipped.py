@@ -13,7 +13,7 @@ from finetune.cli import main
 from finetune.data.source import read_rows
 from finetune.data.template import load_template
 from finetune.recipe import load_recipe
-from tests.conftest import ROOT, byte_tokenizer, tiny_llama
+from tests.conftest import ROOT
 
 RECIPES = sorted(file for file in (ROOT / "recipes").rglob("*.yaml") if "name" in yaml.safe_load(file.read_text()))
 TEMPLATES = sorted((ROOT / "data_templates").rglob("*.yaml"))
@@ -23,16 +23,6 @@ READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs/recipe.md"
 def test_the_globs_found_files():
     assert {file.stem for file in RECIPES} >= {"metar_decode", "cashflow"}
     assert {file.stem for file in TEMPLATES} >= {"metar_decode", "cashflow"}
-
-
-@pytest.fixture(scope="session")
-def wide_base(tmp_path_factory) -> Path:
-    """The tiny base with room for a byte a token."""
-    folder = tmp_path_factory.mktemp("wide")
-    tokenizer = byte_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def small(base: Path, output: Path) -> list[str]:
@@ -47,9 +37,9 @@ def small(base: Path, output: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
-def test_every_recipe_runs_to_a_bundle(recipe, wide_base, tmp_path):
+def test_every_recipe_runs_to_a_bundle(recipe, tiny_base, tmp_path):
     assert main(["check", str(recipe)]) == 0
-    assert main(["train", str(recipe), *small(wide_base, tmp_path / "run")]) == 0
+    assert main(["train", str(recipe), *small(tiny_base, tmp_path / "run")]) == 0
     assert (tmp_path / "run/bundle/MANIFEST.json").is_file()
     again = load_recipe(tmp_path / "run/bundle/recipe.yaml")
     assert again.name == load_recipe(recipe).name
@@ -86,7 +76,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_every_readme_command(command, wide_base, tmp_path, monkeypatch, capsys):
+def test_every_readme_command(command, tiny_base, tmp_path, monkeypatch, capsys):
     """`finetune` commands run (training on the tiny base); scripts exist and are executable; others are listed here."""
     monkeypatch.chdir(tmp_path)
     for folder in ("recipes", "data_templates", "scripts"):
@@ -108,6 +98,6 @@ def test_every_readme_command(command, wide_base, tmp_path, monkeypatch, capsys)
     ):
         return
     assert words[0] == "finetune", f"this test does not know how to run: {command}"
-    extra = small(wide_base, tmp_path / "run") if words[1] == "train" else []
+    extra = small(tiny_base, tmp_path / "run") if words[1] == "train" else []
     assert main([*words[1:], *extra]) == 0
     capsys.readouterr()

@@ -129,3 +129,18 @@ def test_a_gate_that_is_not_reached_exports_nothing(tiny_recipe, tmp_path, capsy
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "adapter", "answers.base.jsonl", "answers.tuned.jsonl", "metrics.jsonl",
     ]  # fmt: skip
+
+
+def test_overwrite_keeps_the_old_run_until_the_new_one_can_start(tiny_recipe, tmp_path, capsys):
+    from finetune.cli import main
+    from finetune.run import run
+
+    recipe = tiny_recipe("train.max_steps=1")
+    bundle = run(recipe).bundle
+    wrong = ["train", str(tmp_path / "tiny.yaml"), "--overwrite", "--set", "lora.target_modules=[q_projj]"]
+    assert main(wrong) == 2
+    assert "lora.target_modules: 'q_projj' matches no linear layer; did you mean 'q_proj'?" in capsys.readouterr().err
+    wrong[-1] = "train.micro_batch_size=3"
+    assert main(wrong) == 2
+    assert (bundle / "MANIFEST.json").is_file()
+    assert main([*wrong[:3], "--set", "train.max_steps=1"]) == 0

@@ -34,6 +34,11 @@ class Example:
     def trained(self) -> int:
         return sum(label != IGNORED for label in self.labels)
 
+    @property
+    def stop(self) -> int:
+        """Id of the last trained token: the one that ends the turn."""
+        return next(label for label in reversed(self.labels) if label != IGNORED)
+
 
 class ChatEncoder:
     """Renders and encodes conversations with one tokenizer.

@@ -28,9 +28,21 @@ PACKAGES = ("finetune", "torch", "transformers", "peft", "accelerate", "tokenize
 
 
 @dataclass(frozen=True)
-class Record:
-    """What the manifest says of the run, beside the files and the proof."""
+class Finished:
+    """A finished run, ready to be exported.
 
+    Attributes:
+        folder: the run's; the bundle goes into it.
+        model: the trained peft model.
+        held_out: conversations to prove the merge on.
+        recipe, data, training, scores: what the manifest says of the run, beside the files and the proof.
+    """
+
+    folder: Path
+    model: Any
+    base: Base
+    template: DataTemplate
+    held_out: Sequence[Example]
     recipe: dict[str, Any]
     data: dict[str, Any]
     training: dict[str, Any]
@@ -52,20 +64,8 @@ def save_adapter(model: Any, base: Base, folder: Path, run_folder: Path) -> None
     modes_follow_umask(folder)
 
 
-def write_bundle(
-    run_folder: Path,
-    model: Any,
-    base: Base,
-    template: DataTemplate,
-    section: ExportSection,
-    examples: Sequence[Example],
-    record: Record,
-) -> tuple[Path, dict[str, Any]]:
-    """Merges, proves and writes `run_folder/bundle`; it appears whole or not at all.
-
-    Args:
-        model: the trained peft model.
-        examples: held-out conversations to prove the merge on.
+def write_bundle(run: Finished, section: ExportSection) -> tuple[Path, dict[str, Any]]:
+    """Merges, proves and writes `run.folder/bundle`; it appears whole or not at all.
 
     Returns:
         The bundle's folder and its manifest.
@@ -73,12 +73,12 @@ def write_bundle(
     Raises:
         GateError: the merge is not finite or not the adapter; no bundle is left behind.
     """
-    final = run_folder / "bundle"
-    draft = run_folder / f".bundle-{os.getpid()}"
+    final = run.folder / "bundle"
+    draft = run.folder / f".bundle-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir()
-        manifest = _fill(draft, run_folder, model, base, template, section, examples, record)
+        manifest = _fill(draft, run, section)
         modes_follow_umask(draft)
         draft.rename(final)
     except BaseException:
@@ -87,41 +87,33 @@ def write_bundle(
     return final, manifest
 
 
-def _fill(
-    draft: Path,
-    run_folder: Path,
-    model: Any,
-    base: Base,
-    template: DataTemplate,
-    section: ExportSection,
-    examples: Sequence[Example],
-    record: Record,
-) -> dict[str, Any]:
-    base_dtype = next(p.dtype for p in model.parameters() if not p.requires_grad)
-    source = base.source
+def _fill(draft: Path, run: Finished, section: ExportSection) -> dict[str, Any]:
+    base_dtype = next(p.dtype for p in run.model.parameters() if not p.requires_grad)
+    source = run.base.source
     if source is None:  # GGUF: the base exists nowhere as a folder that others can load, so it ships along
-        _save_base(model, base.tokenizer, draft / "base")
+        _save_base(run.model, run.base.tokenizer, draft / "base")
         source = Source(str(draft / "base"))
-    save_adapter(model, base, draft / "adapter", run_folder)
+    save_adapter(run.model, run.base, draft / "adapter", run.folder)
 
     dtype = base_dtype if section.dtype == "auto" else getattr(torch, section.dtype)
     merged = merge(source, draft / "adapter", base_dtype, dtype)
-    merged.generation_config = model.generation_config
+    merged.generation_config = run.model.generation_config
+    merged.config.eos_token_id = run.model.generation_config.eos_token_id
     merged.save_pretrained(draft, max_shard_size=section.max_shard_size)
     del merged
-    base.tokenizer.save_pretrained(draft)
-    write_both_spellings(draft, base.tokenizer)
-    proof = prove(source, draft / "adapter", draft, base_dtype, examples)
+    run.base.tokenizer.save_pretrained(draft)
+    write_both_spellings(draft, run.base.tokenizer)
+    proof = prove(source, draft / "adapter", draft, base_dtype, run.held_out)
 
-    recipe_text = yaml.safe_dump(record.recipe, allow_unicode=True, sort_keys=False)
+    recipe_text = yaml.safe_dump(run.recipe, allow_unicode=True, sort_keys=False)
     (draft / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
-    shutil.copyfile(template.path, draft / "data_template.yaml")
+    shutil.copyfile(run.template.path, draft / "data_template.yaml")
     manifest = {
-        "name": record.recipe["name"],
-        "base": base.identity,
-        "data": record.data,
-        "training": record.training,
-        "scores": record.scores,
+        "name": run.recipe["name"],
+        "base": run.base.identity,
+        "data": run.data,
+        "training": run.training,
+        "scores": run.scores,
         "merge_proof": proof,
         "versions": {package: version(package) for package in PACKAGES},
         "environment": device.environment(),

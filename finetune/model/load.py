@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,6 @@ def load_base(section: ModelSection, placement: Placement) -> Base:
         raise RecipeError(f"model.name_or_path: no model from {name!r}: {_first_line(error)}") from None
     model.requires_grad_(False)
     model.config.use_cache = False
-    _stop_ids(model, tokenizer)
     commit = _commit(name, section.revision)  # a branch may move on; the commit is what was trained on
     source = None if section.gguf_file else replace(asked, revision=commit or section.revision)
     return Base(model, tokenizer, _identity(section, name, commit), source)
@@ -137,14 +137,16 @@ def _commit(name: str, revision: str | None) -> str | None:
     )
 
 
-def _stop_ids(model: Any, tokenizer: Any) -> None:
-    """The turn's end in all three places engines look for it, without losing the base's own stop ids."""
+def set_stop_ids(model: Any, tokenizer: Any, trained: Iterable[int]) -> None:
+    """The ids that training ends a turn with go where engines look for them, beside those the base has.
+
+    transformers and vLLM read generation_config and config; without the right id an answer runs to its limit.
+    """
     generation = model.generation_config
-    stops = generation.eos_token_id if generation.eos_token_id is not None else model.config.eos_token_id
-    stops = [stops] if isinstance(stops, int) else list(stops or [])
-    if tokenizer.eos_token_id not in stops:
-        stops.append(tokenizer.eos_token_id)
-    generation.eos_token_id = stops[0] if len(stops) == 1 else stops
+    known = generation.eos_token_id if generation.eos_token_id is not None else model.config.eos_token_id
+    known = [known] if isinstance(known, int) else list(known or [])
+    stops = list(dict.fromkeys([*sorted(set(trained)), *known]))
+    generation.eos_token_id = model.config.eos_token_id = stops[0] if len(stops) == 1 else stops
     if generation.pad_token_id is None:
         generation.pad_token_id = tokenizer.pad_token_id
 
