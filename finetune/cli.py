@@ -33,7 +33,7 @@ def check(options: argparse.Namespace) -> int:
     from finetune.run import load_data
 
     data = load_data(recipe)
-    print(f"{options.recipe}: right; {len(data.train)} rows to train on, {len(data.evaluate)} held out")
+    print(f"{options.recipe}: right; {len(data.train)} samples to train on, {len(data.evaluate)} held out")
     return EXIT_OK
 
 
@@ -48,7 +48,34 @@ def show(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"train": train, "check": check, "show": show}
+def audit(options: argparse.Namespace) -> int:
+    """Look at every row of a recipe's data; write audit.html and audit.json."""
+    from finetune.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.set)
+    from finetune.audit import audit_recipe
+
+    failed, files = audit_recipe(recipe, options.output)
+    print(*files, sep="\n")
+    return EXIT_MISTAKE if failed else EXIT_OK
+
+
+def new(options: argparse.Namespace) -> int:
+    """Write a data template to start from, guessed from a file of rows."""
+    from finetune.data.scaffold import write_template
+
+    write_template(options.sample, options.answer, options.output)
+    print(options.output)
+    return EXIT_OK
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "new": new,
+    "check": check,
+    "show": show,
+    "audit": audit,
+    "train": train,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function in COMMANDS.items():
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
+        if name == "new":
+            command.add_argument("what", choices=["template"], help="what to write")
+            command.add_argument("sample", type=Path, help="a file of rows: .jsonl, .json, .csv, ...")
+            command.add_argument("--answer", help="the column to be answered (default: the last)")
+            command.add_argument("--output", type=Path, required=True, help="the template's YAML file")
+            continue
         command.add_argument("recipe", type=Path, help="the recipe's YAML file")
         command.add_argument(
             "--set",
@@ -92,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "train":
             command.add_argument("--overwrite", action="store_true", help="replace an earlier run in output_dir")
+        if name == "audit":
+            command.add_argument("--output", type=Path, help="folder (default: <output_dir>.audit)")
         if name == "show":
             command.add_argument("--rows", type=int, default=3, help="how many samples (default 3)")
     return parser

@@ -329,7 +329,9 @@ def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
         where = origin.get(location, "--set")
         folder = Path() if where == "--set" else Path(where.rpartition(":")[0]).parent
         value = values[key]
-        if location[0] == "model":  # a hub id looks like a relative path: only what exists, or starts with a dot, is one
+        if (
+            location[0] == "model"
+        ):  # a hub id looks like a relative path: only what exists, or starts with a dot, is one
             if isinstance(value, str) and (value.startswith(".") or (folder / value).is_dir()):
                 values[key] = str((folder / value).resolve())
         elif key == "template":

@@ -5,31 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.data.rows import Sample
-from finetune.data.source import read_rows
-from finetune.data.split import split_rows
-from finetune.data.template import DataTemplate, load_template
-from finetune.errors import DataError, RecipeError, did_you_mean
+from finetune.data.prepare import Prepared, files_of, prepare
+from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, pass_gate
 from finetune.evaluate.metrics import Scores, score, score_names
 from finetune.recipe import Recipe, resolved
 
 if TYPE_CHECKING:
+    from finetune.data.chat import ChatEncoder, Example
     from finetune.evaluate.generate import Answer
-
-
-@dataclass(frozen=True)
-class Data:
-    """Rendered rows of one recipe, and what the manifest says of them."""
-
-    template: DataTemplate
-    train: list[Sample]
-    evaluate: list[Sample]
-    record: dict[str, Any]
+    from finetune.log import Log
 
 
 @dataclass(frozen=True)
@@ -51,10 +40,12 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     from finetune import device
 
     device.quiet_libraries()
+    from finetune.data.pack import pack, packing_line
     from finetune.evaluate.generate import answer
     from finetune.export.bundle import Finished, save_adapter, write_bundle
     from finetune.log import Log
     from finetune.model.adapter import add_adapter
+    from finetune.model.isolation import check_isolation
     from finetune.model.load import load_base, set_stop_ids
     from finetune.model.speed import prepare_for_training
     from finetune.train import plan, train
@@ -65,17 +56,28 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     _check_output(recipe.output_dir, overwrite)
     log = Log(recipe.output_dir, accelerator)
     log.say(f"{recipe.name}: {placement.device.name}, {placement.dtype}, {accelerator.num_processes} process(es)")
-    log.say(f"data: {len(data.train)} rows to train on, {len(data.evaluate)} held out")
+    for line in (*data.notes, *_findings(data), *(f"{where}: dropped: {reason}" for where, reason in data.dropped[:5])):
+        log.say(f"data: {line}")
+    log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
 
     base = load_base(recipe.model, placement)
     stage, encoder = make_stage(recipe, base.tokenizer)
-    examples = stage.encode(data.train)
+    with accelerator.main_process_first():
+        examples, counts = _encode(recipe, data, encoder, log)
     held_out = stage.encode(data.evaluate[: recipe.export.parity_rows])
     trained = sum(example.trained for example in examples)
-    log.say(f"encoded: {len(examples)} conversations, {sum(len(e.ids) for e in examples)} tokens, {trained} trained")
+    said = "".join(f", {count} {reason}" for reason, count in counts.items() if reason not in ("rows", "examples"))
+    log.say(f"encoded: {len(examples)} examples, {sum(len(e.ids) for e in examples)} tokens, {trained} trained{said}")
     set_stop_ids(base.model, base.tokenizer, {example.stop for example in examples})
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
+    if recipe.data.packing:
+        if recipe.data.allow_cross_doc:
+            log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
+        else:
+            check_isolation(model, placement.torch_dtype, accelerator.device)
+        examples = pack(examples, recipe.data.max_length)
+        log.say(packing_line(examples, recipe.data.max_length))
     layout = plan(recipe.train, len(examples), accelerator.num_processes, placement.device.auto_micro_batch)
     log.say(layout.line())
 
@@ -109,7 +111,7 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
         template=data.template,
         held_out=held_out,
         recipe=resolved(recipe),
-        data=data.record | {"encoded": len(examples), "dropped_too_long": len(data.train) - len(examples)},
+        data=_data_record(recipe, data, counts),
         training=training | {"processes": accelerator.num_processes, "lora": coverage.line()},
         scores=scores,
     )
@@ -125,31 +127,18 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     return Result(bundle, scores, manifest)
 
 
-def load_data(recipe: Recipe) -> Data:
-    """Template and rows, checked, rendered and split. Needs no torch: `finetune check` ends here.
+def load_data(recipe: Recipe) -> Prepared:
+    """Template and rows, checked, rendered, split and screened. Needs no torch: `finetune check` ends here.
 
     Raises:
-        DataError, RecipeError: every bad row, and settings that don't fit the template.
+        DataError, RecipeError: every bad row, what screening refuses, and settings that don't fit the template.
     """
-    template = load_template(recipe.data.template)
-    check_gate(recipe.gate, [*score_names(template.examples[0].answer, template.metric), *_field_scores(template)])
-    split = recipe.data.split
-    if split is not None and split.by is not None and split.by not in template.columns:
-        raise RecipeError(
-            f"data.split.by: {split.by!r} is not a column of {template.path}{did_you_mean(split.by, template.columns)}"
-        )
-    samples = template.render_all(read_rows(recipe.data.train))
-    if split is not None:
-        train, evaluate = split_rows(samples, split.by, split.eval_rows, recipe.seed)
-    else:
-        train, evaluate = samples, template.render_all(read_rows(recipe.data.eval))
-        copies = {repr(sample.record) for sample in train} & {repr(sample.record) for sample in evaluate}
-        if copies:
-            where = next(sample.where for sample in evaluate if repr(sample.record) in copies)
-            raise DataError(f"{where}: {len(copies)} held-out row(s) are also among the training rows")
-    if recipe.evaluate.rows is not None:
-        evaluate = evaluate[: recipe.evaluate.rows]
-    return Data(template, train, evaluate, _data_record(recipe, template, train, evaluate))
+    data = prepare(recipe.data, recipe.seed)
+    if data.refusals:
+        raise DataError(data.refusals)
+    references = [example.answer for example in data.template.examples] if data.template else [data.evaluate[0].answer]
+    check_gate(recipe.gate, [name for text in references for name in score_names(text, data.metric)])
+    return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows])
 
 
 def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
@@ -157,9 +146,29 @@ def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
     from finetune.data.chat import ChatEncoder
     from finetune.stages import STAGES
 
-    encoder = ChatEncoder(tokenizer)
+    encoder = ChatEncoder(tokenizer, recipe.data.train_on, recipe.data.special_tokens_in_data)
     pad_to = 32 if recipe.train.torch_compile else 1  # fewer shapes to compile
     return STAGES[recipe.stage](encoder, recipe.data, pad_to), encoder
+
+
+def _encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, log: Log) -> tuple[Sequence[Example], dict[str, int]]:
+    """The training samples as examples, out of the cache beside the output folder where it has them."""
+    from functools import partial
+
+    from finetune.data.cache import EncodeConversations, cache_key, chunked, encode_cached
+    from finetune.data.length import encode_all
+    from finetune.model.load import load_tokenizer
+
+    files = files_of(recipe.data)
+    if not recipe.data.cache or len(files) < len(data.sources):  # folders, globs, hub sets: no single file to hash
+        return encode_all(encoder, data.train, recipe.data.max_length, recipe.data.too_long)
+    make = EncodeConversations(partial(load_tokenizer, recipe.model), recipe.data)
+    text = data.template.path.read_text(encoding="utf-8") if data.template else None
+    key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=[recipe.stage, str(recipe.seed)])
+    folder = recipe.output_dir.parent / ".encoded"
+    store, hit = encode_cached(chunked(data.train), make, key, folder, recipe.data.workers)
+    log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")
+    return store, store.counts
 
 
 def score_lines(scores: dict[str, Scores]) -> list[str]:
@@ -170,7 +179,7 @@ def score_lines(scores: dict[str, Scores]) -> list[str]:
     ]
 
 
-def _scored(recipe: Recipe, data: Data, answers: Sequence[Answer], who: str) -> Scores:
+def _scored(recipe: Recipe, data: Prepared, answers: Sequence[Answer], who: str) -> Scores:
     """Scores, and every answer beside its reference in `<output_dir>/answers.<who>.jsonl`."""
     texts, references = [item.text for item in answers], [sample.answer for sample in data.evaluate]
     with (recipe.output_dir / f"answers.{who}.jsonl").open("w", encoding="utf-8") as file:
@@ -184,7 +193,13 @@ def _scored(recipe: Recipe, data: Data, answers: Sequence[Answer], who: str) -> 
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     finished = sum(item.finished for item in answers) / len(answers)
-    return score(texts, references, data.template.metric) | {"finished": finished}
+    return score(texts, references, data.metric) | {"finished": finished}
+
+
+def _findings(data: Prepared) -> list[str]:
+    """Screening in one line a kind that was found, and the first of each."""
+    first = {finding.kind: finding for finding in reversed(data.findings)}
+    return [f"{kind}: {count} {first[kind].action}, as {first[kind]}" for kind, count in data.counts.items() if count]
 
 
 def _check_output(folder: Path, overwrite: bool) -> None:
@@ -211,21 +226,28 @@ def _claim_output(recipe: Recipe, placement: Any) -> None:
         placement.accelerator.init_trackers(recipe.name, config=flat)
 
 
-def _field_scores(template: DataTemplate) -> list[str]:
-    """Score names over all worked examples: a field that only some answers have can be gated too."""
-    return [name for example in template.examples for name in score_names(example.answer, template.metric)]
-
-
-def _data_record(
-    recipe: Recipe, template: DataTemplate, train: Sequence[Sample], evaluate: Sequence[Sample]
-) -> dict[str, Any]:
+def _data_record(recipe: Recipe, data: Prepared, counts: dict[str, int]) -> dict[str, Any]:
+    """What the manifest says of the data."""
     from finetune.model.load import file_sha256
 
-    files = [*recipe.data.train, *recipe.data.eval]
+    sources = [
+        {
+            "name": Path(source.name).name if source.section.path else source.name,
+            "sha256": file_sha256(Path(source.name)) if source.section.path and Path(source.name).is_file() else None,
+            "rows": source.rows,
+            "format": source.format,
+            "licence": source.section.licence,
+            "provenance": source.section.provenance,
+        }
+        for source in data.sources
+    ]
     return {
-        "template": template.name,
-        "template_sha256": file_sha256(template.path),
-        "files": [{"name": file.name, "sha256": file_sha256(file)} for file in files],
-        "train_rows": len(train),
-        "evaluate_rows": len(evaluate),
+        "template": data.template.name if data.template else None,
+        "template_sha256": file_sha256(data.template.path) if data.template else None,
+        "sources": sources,
+        "train_samples": len(data.train),
+        "evaluate_samples": len(data.evaluate),
+        "dropped_by_template": len(data.dropped),
+        "screening": data.counts,
+        "encoding": counts,
     }

@@ -116,7 +116,7 @@ def train(
     model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
     torch.manual_seed(seed + accelerator.process_index)  # dropout
-    totals: dict[str, Any] = {"steps": layout.steps, "tokens": 0, "trained_tokens": 0}
+    totals: dict[str, Any] = {"steps": layout.steps, "tokens": 0, "trained_tokens": 0, "skipped_steps": 0}
     window: list[dict[str, float]] = []
     started = window_started = time.perf_counter()
     for step in log.track(range(layout.steps), layout.steps, "training"):
@@ -127,6 +127,7 @@ def train(
         window.append(sums)
         totals["tokens"] += int(sums["tokens"])
         totals["trained_tokens"] += int(sums["count"])
+        totals["skipped_steps"] += sums["count"] == 0
         if (step + 1) % section.logging_steps == 0 or step + 1 == layout.steps:
             now = time.perf_counter()
             values = _log_values(window, now - window_started, learning_rate(section, step, layout.steps), placement)
@@ -172,7 +173,8 @@ def _step(
             f"the loss or a gradient is not finite (loss sum {totals[0]}, gradient norm {float(grad_norm)}); nothing "
             f"of this step was applied; its rows: {rows}{', ...' if len(chosen) > 8 else ''}"
         )
-    optimizer.step()
+    if count:  # without a trained token there is no gradient, but momentum and weight decay would still move weights
+        optimizer.step()
     optimizer.zero_grad()
     return dict(zip(sums, totals, strict=True)) | {
         "count": count,

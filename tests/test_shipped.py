@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from finetune.cli import main
-from finetune.data.source import read_rows
+from finetune.data.source import read_source
 from finetune.data.template import load_template
-from finetune.recipe import load_recipe
+from finetune.recipe import SourceSection, load_recipe
 from tests.conftest import ROOT
 
 RECIPES = sorted(file for file in (ROOT / "recipes").rglob("*.yaml") if "name" in yaml.safe_load(file.read_text()))
@@ -49,7 +49,7 @@ def test_every_recipe_runs_to_a_bundle(recipe, tiny_base, tmp_path):
 def test_every_template_holds_its_examples_and_renders_its_sample(file):
     """Worked examples run at load; the sample beside the template has at least 1,000 rows, no two alike."""
     template = load_template(file)
-    samples = template.render_all(read_rows([file.with_suffix(".sample.jsonl")]))
+    samples = template.render_all(read_source(SourceSection(path=str(file.with_suffix(".sample.jsonl")))))
     assert len(samples) >= 1000
     assert len({(sample.prompt[-1]["content"]) for sample in samples}) == len(samples)
 

@@ -22,7 +22,7 @@ from finetune.data.audit_types import (
     Shown,
     SourceCounts,
     Subject,
-)  # fmt: skip
+)
 from finetune.data.chat import IGNORED, Example
 from finetune.data.personal import PERSONAL, SECRETS, redact_text
 from finetune.data.screen import KINDS, SETTING, Finding
@@ -59,7 +59,7 @@ def collect(subject: Subject, sources: Sequence[AuditSource], faults: Faults) ->
     counted, chosen, hidden = [], [], 0
     for source in sources:
         train, held_out = Counter[str](), Counter[str]()
-        some = heapq.nsmallest(per_source, tally.read(source.examples, train), key=_digest)
+        some = heapq.nsmallest(per_source, tally.read(source.examples, train), key=tally.order)
         for _ in tally.read(source.held_out, held_out):
             pass
         counted.append(_source_counts(source, train, held_out))
@@ -100,6 +100,8 @@ class _Tally:
         self.untrained: list[str] = []
         self.unstopped: list[str] = []
         self.too_long: list[str] = []
+        self._samples = 0
+        self._faulty: set[str] = set()
         self._max_length, self._stop_ids, self._private = max_length, stop_ids, private
 
     def read(self, examples: Iterable[Example], totals: Counter[str]) -> Iterator[Example]:
@@ -114,9 +116,14 @@ class _Tally:
             else:
                 yield example
 
+    def order(self, example: Example) -> tuple[bool, str]:
+        """Faulty samples before the others, then by hash: what is shown does not change when rows move."""
+        return example.where not in self._faulty, _digest(example)
+
     def _check(self, example: Example, length: int, trained: int) -> None:
-        entry = (length, -self.lengths.total(), example.where, trained)  # of equals the first stays
         self.lengths[length] += 1
+        self._samples += 1
+        entry = (length, -self._samples, example.where, trained)  # of equals the first stays
         if len(self.longest) < LONGEST:
             heapq.heappush(self.longest, entry)
         else:
@@ -125,8 +132,10 @@ class _Tally:
         self.turns += len(ends)
         if not trained:
             self.untrained.append(example.where)
+            self._faulty.add(example.where)
         if self._stop_ids and not self._stop_ids.issuperset(ends):
             self.unstopped.append(example.where)
+            self._faulty.add(example.where)
         if length > self._max_length:
             self.too_long.append(example.where)
 
@@ -234,7 +243,7 @@ def _shown(subject: Subject, chosen: Sequence[tuple[AuditSource, Example]]) -> I
 
 
 def _digest(example: Example) -> str:
-    """sha256 over ids and labels: names the sample, and picks the ones to show whatever the order of the rows."""
+    """sha256 over ids and labels."""
     return hashlib.sha256(array("q", (*example.ids, *example.labels)).tobytes()).hexdigest()
 
 

@@ -158,8 +158,8 @@ def _share(part: int, whole: int) -> str:
 
 
 def _invisible(character: str) -> bool:
-    """Controls, formats (zero width, direction), surrogates, private use, separators other than the space."""
-    return unicodedata.category(character)[0] == "C" or unicodedata.category(character) in ("Zl", "Zp")
+    """Controls, formats (zero width, direction), surrogates, private use, line separators, odd spaces."""
+    return character != " " and unicodedata.category(character)[0] in "CZ"
 
 
 def _clip(text: str, most: int = WIDE) -> str:

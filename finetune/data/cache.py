@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, islice
@@ -23,7 +23,7 @@ from finetune.data.chat import ChatEncoder, Example
 from finetune.data.flat import Columns, StoreWriter, columns
 from finetune.data.length import fit
 from finetune.data.rows import Sample
-from finetune.data.store import BrokenStore, ExampleStore
+from finetune.data.store import BrokenStoreError, ExampleStore
 from finetune.errors import DataError, RecipeError
 from finetune.recipe import DataSection
 
@@ -77,7 +77,8 @@ def encode_cached(
     """The examples of all chunks, in their order: out of the cache, or encoded now and kept there.
 
     Args:
-        chunks: read only when the cache does not have the key; each is picklable. May be a stream.
+        chunks: read only when the cache does not have the key; each is picklable. May be a stream; a DataError at
+            its end joins those of the chunks.
         make_encode: picklable; called once in each process.
         key: see `cache_key`. The store is `folder / key`.
         workers: processes that encode. With 0 or 1, or a single chunk, it is this process. The result is the same.
@@ -90,18 +91,20 @@ def encode_cached(
         RecipeError: a worker process died.
     """
     place = folder / key
-    with suppress(BrokenStore):
+    with suppress(BrokenStoreError):
         return ExampleStore(place), True
     if place.exists():  # damaged: it can't be read
         shutil.rmtree(place)
     problems: dict[str, None] = {}  # in order, each once: a mistake in the settings comes from every chunk
+    unread: list[str] = []
     counts: Counter[str] = Counter()
     with StoreWriter(place) as writer:
-        for part in _encoded(chunks, make_encode, workers):
+        for part in _encoded(_until_error(chunks, unread), make_encode, workers):
             counts.update(part.counts)
             problems.update(dict.fromkeys(part.problems))
             if part.columns is not None and not problems:
                 writer.add(part.columns)
+        problems.update(dict.fromkeys(unread))
         if problems:
             raise DataError(list(problems))
         if not writer.examples:
@@ -109,6 +112,14 @@ def encode_cached(
         with suppress(FileExistsError):  # another process was at the same work and came first
             writer.finish(counts)
     return ExampleStore(place), False
+
+
+def _until_error(chunks: Iterable[Any], problems: list[str]) -> Iterator[Any]:
+    """The chunks; what their reader complains about at its end goes to `problems`."""
+    try:
+        yield from chunks
+    except DataError as error:
+        problems += error.problems
 
 
 def _reasons(counts: Counter[str]) -> str:
@@ -204,7 +215,7 @@ def cache_key(
         "rest": list(rest),
         "code": code_digest(),
         "libraries": {name: version(name) for name in LIBRARIES},
-        "date": str(datetime.now(UTC).date()) if "strftime_now" in str(tokenizer.chat_template) else None,
+        "date": str(date.today()) if "strftime_now" in str(tokenizer.chat_template) else None,
     }
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
 

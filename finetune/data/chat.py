@@ -65,7 +65,9 @@ class ChatEncoder:
         self.control = ControlTokens(tokenizer)
         self.template = ChatTemplate(tokenizer, self.control)
         self.pieces = PieceEncoder(tokenizer, self.control)
-        self.control_ids = {tokenizer.convert_tokens_to_ids(token) for token in self.control.tokens}
+        self._ids_of = {token: tokenizer.convert_tokens_to_ids(token) for token in self.control.tokens}
+        self.control_ids = set(self._ids_of.values())
+        self._bos = tokenizer.bos_token_id
 
     def encode(self, sample: Sample) -> list[Example]:
         """Ids and labels of a conversation: one example, or one a trained turn where the template drops earlier
@@ -193,19 +195,20 @@ class ChatEncoder:
 
     def _example(self, render: Rendered, tokens: Tokens, where: str) -> Example:
         ids = tokens.ids
-        if len(ids) > 1 and ids[0] == ids[1] == self.tokenizer.bos_token_id:
+        if len(ids) > 1 and ids[0] == ids[1] == self._bos:
             raise DataError(f"{where}: the conversation begins with two {self.tokenizer.bos_token!r}")
-        labels = [IGNORED] * len(ids)
+        labels, ranges = [IGNORED] * len(ids), []
         for left, right, stop in render.trained:
             first, end = _first_inside(tokens, render.text, left), bisect_left(tokens.offsets, (right,))
             if stop:
-                stop_id = self.tokenizer.convert_tokens_to_ids(stop)
+                stop_id = self._ids_of[stop]
                 if end <= first or ids[end - 1] != stop_id:
                     raise DataError(f"{where}: the stop token {stop!r} of a turn is not a token of its own")
                 if end > 1 and ids[end - 2] == stop_id:
                     raise DataError(f"{where}: a turn ends with two stop tokens {stop!r}")
             labels[first:end] = ids[first:end]
-        if all(label == IGNORED for label in labels):
+            ranges.append((first, end))
+        if all(left >= right for left, right in ranges):
             raise DataError(f"{where}: no token to train on")
         return Example(tuple(ids), tuple(labels), where)
 

@@ -131,7 +131,22 @@ class Tokens:
     """Ids with the first and the end character of each token in the render (marks counted)."""
 
     ids: list[int]
-    offsets: list[tuple[int, int]]
+    offsets: Sequence[tuple[int, int]]
+
+
+class _Offsets(Sequence[tuple[int, int]]):
+    """The offsets of one encoding, fetched one by one: a search needs few of them, and a list of all costs time."""
+
+    def __init__(self, encoding: Any) -> None:
+        self.encoding = encoding
+
+    def __len__(self) -> int:
+        return len(self.encoding)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self.encoding):
+            raise IndexError(index)
+        return self.encoding.token_to_chars(index)
 
 
 class PieceEncoder:
@@ -155,8 +170,9 @@ class PieceEncoder:
 
     def _joined(self, row: list[tuple[Piece, Any]]) -> Tokens:
         if len(row) == 1 and row[0][0].start == 0 and not row[0][0].as_text:
-            return Tokens(row[0][1].ids, row[0][1].offsets)
-        tokens = Tokens([], [])
+            return Tokens(row[0][1].ids, _Offsets(row[0][1]))
+        all_ids: list[int] = []
+        all_offsets: list[tuple[int, int]] = []
         for piece, encoding in row:
             ids, spans = (self._as_text(piece), None) if piece.as_text else (encoding.ids, encoding.offsets)
             if spans is None:
@@ -168,9 +184,9 @@ class PieceEncoder:
                 else:  # the line break grew together with the stretch
                     alone = self.backend.encode(piece.text, add_special_tokens=False)
                     ids, spans = alone.ids, alone.offsets
-            tokens.ids.extend(ids)
-            tokens.offsets.extend((piece.start + left, piece.start + right) for left, right in spans)
-        return tokens
+            all_ids.extend(ids)
+            all_offsets.extend((piece.start + left, piece.start + right) for left, right in spans)
+        return Tokens(all_ids, all_offsets)
 
     def _as_text(self, piece: Piece) -> list[int]:
         """Ids of a control token spelled out: the tokenizer's pipeline without its added vocabulary.

@@ -88,8 +88,8 @@ class StoreWriter:
         self.folder = folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{folder.name}."
-        for left in folder.parent.glob(f"{prefix}*"):
-            if time.time() - left.stat().st_mtime > STALE:
+        for left in folder.parent.iterdir():
+            if left.name.startswith(prefix) and time.time() - left.lstat().st_mtime > STALE:
                 shutil.rmtree(left, ignore_errors=True)
         self._temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
         self._arrays = {name: _GrowingArray(self._temporary / f"{name}.npy", kind) for name, kind in COLUMNS.items()}

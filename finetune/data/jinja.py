@@ -206,6 +206,7 @@ def parse(source: str, is_expression: bool = False) -> nodes.Template:
             tree = nodes.Template([nodes.Output([parser.parse_expression()], lineno=1)], lineno=1)
             if not parser.stream.eos:
                 raise jinja2.TemplateSyntaxError("something follows the expression", 1)
+            tree.set_environment(ENVIRONMENT)
             ENVIRONMENT.compile_expression(source)
         else:
             tree = ENVIRONMENT.parse(source)

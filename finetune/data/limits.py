@@ -16,7 +16,7 @@ from finetune.data.columns import Part
 
 MAX_COUNT = 10_000  # items of range(), and the largest width, indent or count that a filter takes
 MAX_BITS = 4096  # of a whole number
-_ATOMS = (bool, float, type(None), jinja2.Undefined, Iterator, dt.date, dt.time, dt.timedelta, dt.tzinfo)
+_ATOMS = (bool, float, range, type(None), jinja2.Undefined, Iterator, dt.date, dt.time, dt.timedelta, dt.tzinfo)
 
 
 class LimitError(jinja2.TemplateRuntimeError):
@@ -47,7 +47,8 @@ class _Meter:
         if self.left < 0:
             raise LimitError(f"makes more than {20 * self.limits.characters:,} characters on the way")
         self.calls += 1
-        if self.calls % 16 == 0 and time.thread_time() > self.deadline:  # asking the clock costs as much as a filter
+        ask = units > MAX_COUNT or self.calls % 16 == 0  # the clock costs as much as a filter
+        if ask and time.thread_time() > self.deadline:
             raise LimitError(f"takes longer than {self.limits.seconds:g} seconds")
 
 

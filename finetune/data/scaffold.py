@@ -52,7 +52,7 @@ def scaffold(sample_file: Path, name: str, answer: str | None = None) -> str:
     from finetune.data.source import read_source
     from finetune.recipe import SourceSection
 
-    return scaffold_rows(read_source(SourceSection(path=str(sample_file))), name, answer)
+    return scaffold_rows(read_source(SourceSection(path=str(sample_file))), name, answer)  # type: ignore[call-arg]
 
 
 def scaffold_rows(rows: Sequence[Row], name: str, answer: str | None = None) -> str:
@@ -148,7 +148,8 @@ def _list_type(given: list[list[Any]]) -> dict[str, Any]:
     rectangular = all(len({len(row) if isinstance(row, list) else -1 for row in value}) == 1 for value in given)
     if items and all(isinstance(item, dict) for item in items) and rectangular and _scalars(flat):
         return {"type": "table"}
-    if items and all(isinstance(item, list) and item for item in items) and rectangular and _scalars(flat):
+    headed = all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for v in given for row in v[:1])
+    if items and all(isinstance(item, list) and item for item in items) and headed and rectangular and _scalars(flat):
         return {"type": "table"}
     inner = _type_of(items) if items and None not in items else None
     plain = inner is not None and inner["type"] in ("str", "int", "float", "bool", "date", "datetime")
@@ -185,7 +186,7 @@ def _shown(key: str, column: dict[str, Any]) -> str:
 
 def _label(key: str) -> str:
     """A column's name as text of a template, without what Jinja or YAML would read as its own."""
-    return " ".join("".join(c if c.isprintable() and c not in "{}%#" else " " for c in key).split()) or "value"
+    return " ".join("".join(c if c.isprintable() and c not in "{}" else " " for c in key).split()) or "value"
 
 
 def _mostly_chinese(rows: Sequence[Row], inputs: Sequence[str]) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +125,7 @@ def _prompt_end(template: ChatTemplate, turns: Turns, i: int, text: str) -> int 
 def _plain_answer(template: ChatTemplate, message: Message, text: str, start: int | None) -> Rendered | None:
     """The quick way for a last turn of plain text: prompt + lead + text + closing is the whole render, exactly."""
     content, (lead, closing) = message.get("content"), template.around_answer
-    stop = _closing_stop(template, closing)
+    stop, stop_end = _last_of_run(template, closing, len(closing) - len(closing.lstrip()))
     reasoning = template.reasoning_key is not None and message.get(template.reasoning_key)
     if start is None or not isinstance(content, str) or message.get("tool_calls") or reasoning or not stop:
         return None
@@ -135,15 +134,15 @@ def _plain_answer(template: ChatTemplate, message: Message, text: str, start: in
         return None
     if tail[len(lead) : len(tail) - len(closing)] not in (content, content.strip()):
         return None
-    return _apart(Rendered(text, ((start, len(text) - len(closing) + stop[1], stop[0]),)))
+    return _apart(Rendered(text, ((start, len(text) - len(closing) + stop_end, stop),)))
 
 
-def _closing_stop(template: ChatTemplate, closing: str) -> tuple[str, int] | None:
-    """The last of the control tokens that stand together at the beginning of `closing`, and where it ends."""
-    end, stop = len(closing) - len(closing.lstrip()), ""
-    while match := template.control.pattern.match(closing, end):
+def _last_of_run(template: ChatTemplate, text: str, start: int) -> tuple[str, int]:
+    """The last of the control tokens that stand together from `start` on ("" for none), and where it ends."""
+    stop, end = "", start
+    while match := template.control.pattern.match(text, end):
         stop, end = match[0], match.end()
-    return (stop, end) if stop else None
+    return stop, end
 
 
 def _turn_end(template: ChatTemplate, turns: Turns, i: int, text: str, closed: int) -> tuple[str, str]:
@@ -154,15 +153,18 @@ def _turn_end(template: ChatTemplate, turns: Turns, i: int, text: str, closed: i
     the next message, since that is what its model stops at.
     """
     alone, calls = text, bool(turns.messages[i].get("tool_calls"))
+    refused = False
     if i != len(turns.messages) - 1:
-        with suppress(TemplateRefusalError):  # refused: what follows in the whole render must do
+        try:
             alone = template.render(turns.messages[: i + 1], turns.tools)
+        except TemplateRefusalError:
+            refused = True  # the first control token that follows in the whole render must do
     if not alone.startswith(text[:closed]):
         raise NotStableError(text[:closed][-30:])
     match = (template.special if calls else template.control.pattern).search(alone, closed)
     if match and (calls or not alone[closed : match.start()].strip()):
-        stop, length = _closing_stop(template, alone[match.start() :]) or (match[0], len(match[0]))
-        return alone[: match.start() + length], stop
+        stop, end = (match[0], match.end()) if refused else _last_of_run(template, alone, match.start())
+        return alone[:end], stop
     header = template.next_header(calls) if calls or not alone[closed:] else None
     if header is None:
         raise DataError(

@@ -21,7 +21,7 @@ from finetune.data.flat import COLUMNS, FORMAT, StoreWriter, columns
 BATCH = 1024  # examples that `ExampleStore.write` turns into arrays at once
 
 
-class BrokenStore(Exception):
+class BrokenStoreError(Exception):
     """The folder is not a whole store of this format; the text says what is wrong with it."""
 
 
@@ -39,7 +39,7 @@ class ExampleStore(Sequence[Example]):
         counts: what the writer counted (rows, and what became of them).
 
     Raises:
-        BrokenStore: no such folder, another format, files missing or cut short.
+        BrokenStoreError: no such folder, another format, files missing or cut short.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class ExampleStore(Sequence[Example]):
         try:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             if index["format"] != FORMAT:
-                raise BrokenStore(f"{folder}: format {index['format']}, this program reads {FORMAT}")
+                raise BrokenStoreError(f"{folder}: format {index['format']}, this program reads {FORMAT}")
             examples, tokens = int(index["examples"]), int(index["tokens"])
             self.files: tuple[str, ...] = tuple(index["files"])
             self.counts: dict[str, int] = dict(index["counts"])
@@ -58,9 +58,9 @@ class ExampleStore(Sequence[Example]):
             self.file = _mapped(folder, "file", examples)
             self.line = _mapped(folder, "line", examples)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise BrokenStore(f"{folder}: {error}") from None
+            raise BrokenStoreError(f"{folder}: {error}") from None
         if self.offsets[0] != 0 or self.offsets[-1] != tokens:
-            raise BrokenStore(f"{folder}: offsets do not span {tokens} tokens")
+            raise BrokenStoreError(f"{folder}: offsets do not span {tokens} tokens")
 
     @classmethod
     def write(cls, folder: Path, examples: Iterable[Example], counts: Mapping[str, int] | None = None) -> ExampleStore:

@@ -37,7 +37,7 @@ def answer(
     from accelerate.utils import gather_object
 
     accelerator = placement.accelerator
-    prompts = [encoder.encode_prompt(sample.prompt, sample.where) for sample in samples]
+    prompts = [encoder.encode_prompt(sample.prompt, sample.tools, sample.where) for sample in samples]
     longest_first = sorted(range(len(samples)), key=lambda index: len(prompts[index]), reverse=True)
     mine = longest_first[accelerator.process_index :: accelerator.num_processes]
     batches = [mine[start : start + section.batch_size] for start in range(0, len(mine), section.batch_size)]

@@ -54,7 +54,16 @@ def number(answer: str, reference: str, metric: Metric) -> Scores:
     return {"exact": float(exact), "within_tolerance": float(exact or near)}
 
 
-METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {"fields": fields, "number": number}
+def exact_match(answer: str, reference: str, metric: Metric) -> Scores:
+    """`exact_match`: the same text but for white space around it."""
+    return {"exact_match": float(answer.strip() == reference.strip())}
+
+
+METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
+    "fields": fields,
+    "number": number,
+    "exact_match": exact_match,
+}
 
 
 def score(answers: Sequence[str], references: Sequence[str], metric: Metric) -> Scores:

@@ -41,7 +41,7 @@ class Finished:
     folder: Path
     model: Any
     base: Base
-    template: DataTemplate
+    template: DataTemplate | None
     held_out: Sequence[Example]
     recipe: dict[str, Any]
     data: dict[str, Any]
@@ -107,7 +107,8 @@ def _fill(draft: Path, run: Finished, section: ExportSection) -> dict[str, Any]:
 
     recipe_text = yaml.safe_dump(run.recipe, allow_unicode=True, sort_keys=False)
     (draft / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
-    shutil.copyfile(run.template.path, draft / "data_template.yaml")
+    if run.template is not None:
+        shutil.copyfile(run.template.path, draft / "data_template.yaml")
     manifest = {
         "name": run.recipe["name"],
         "base": run.base.identity,

@@ -63,14 +63,14 @@ def test_gradients_of_a_short_last_batch(tiny_base, tiny_data):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from finetune.data.chat import IGNORED, ChatEncoder
-    from finetune.data.source import read_rows
+    from finetune.data.source import read_source
     from finetune.data.template import load_template
     from finetune.model.head import TrainedPositions
-    from finetune.recipe import DataSection, SplitSection
+    from finetune.recipe import DataSection, SourceSection, SplitSection
     from finetune.stages.sft import Sft
 
-    files = (tiny_data / "larger.jsonl",)
-    samples = load_template(tiny_data / "larger.yaml").render_all(read_rows(files))[:3]
+    files = (SourceSection(path=str(tiny_data / "larger.jsonl")),)
+    samples = load_template(tiny_data / "larger.yaml").render_all(read_source(files[0]))[:3]
     section = DataSection(template=tiny_data / "larger.yaml", train=files, split=SplitSection(eval_rows=1))
     stage = Sft(ChatEncoder(AutoTokenizer.from_pretrained(tiny_base)), section)
     examples = stage.encode(samples)

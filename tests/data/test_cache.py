@@ -1,0 +1,346 @@
+"""Encoding in processes and the cache: the same files whatever the workers, and a key that everything goes into."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.data import cache
+from finetune.data.cache import EncodeConversations, cache_key, chunked, code_digest, encode_cached, tokenizer_digest
+from finetune.data.chat import IGNORED, ChatEncoder, Example
+from finetune.data.rows import Sample
+from finetune.data.store import ExampleStore
+from finetune.errors import DataError, RecipeError
+from finetune.recipe import DataSection, ScreenSection, SourceSection, SplitSection
+from finetune.train import batch_indices
+from tests.conftest import byte_tokenizer, tiny_llama
+
+KEY = "a" * 64
+
+
+def section(**changes) -> DataSection:
+    values = {"format": "messages", "train": [{"path": "t"}], "split": {"eval_rows": 1}, "max_length": 60}
+    return DataSection(**values | {"too_long": "drop"} | changes)
+
+
+def samples(count: int) -> list[Sample]:
+    """Conversations of growing length; of twenty, the last ones have more than 60 tokens."""
+    return [
+        Sample(
+            {},
+            ({"role": "user", "content": "a" * i}, {"role": "assistant", "content": f"{i} times"}),
+            f"f:{i + 1}",
+        )
+        for i in range(count)
+    ]
+
+
+def encode_numbers(numbers: list[int]) -> tuple[list[Example], dict[str, int]]:
+    """n to n tokens n; a negative number is a problem."""
+    problems = [f"numbers:{n}: is below zero" for n in numbers if n < 0]
+    if problems:
+        raise DataError(problems)
+    return [Example((n,) * n, (n,) * n, f"numbers:{n}") for n in numbers if n], {"rows": len(numbers)}
+
+
+def make_numbers():
+    return encode_numbers
+
+
+def make_nothing():
+    raise DataError("the tokenizer of x has no chat template; use an instruct model")
+
+
+def die(chunk):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_die():
+    return die
+
+
+def arrays(store: ExampleStore) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(store.folder.iterdir())}
+
+
+def first_losses(store: ExampleStore) -> list[float]:
+    """Summed loss of the first three batches of four in training order under a fixed model."""
+    model = tiny_llama(258)
+    losses = []
+    for step in range(3):
+        total = torch.zeros(())
+        for index in batch_indices(3, step, len(store), 4):
+            ids, labels = torch.tensor([store[index].ids]), torch.tensor(store[index].labels)
+            with torch.no_grad():
+                logits = model(ids).logits[0, :-1]
+            total += torch.nn.functional.cross_entropy(logits, labels[1:], ignore_index=IGNORED, reduction="sum")
+        losses.append(total.item())
+    return losses
+
+
+@pytest.mark.slow
+def test_workers_do_not_change_data(tmp_path):
+    """T6: 0, 1 and 2 workers write the same bytes: ids, their order, labels, rows, counts; losses are bit-equal.
+
+    A run that goes on with another number of workers finds the very store: `workers` is no part of the key.
+    """
+    make = EncodeConversations(byte_tokenizer, section())
+    stores = {}
+    for workers in (0, 1, 2):
+        store, hit = encode_cached(chunked(samples(40), 3), make, KEY, tmp_path / str(workers), workers)
+        assert not hit
+        stores[workers] = store
+    assert arrays(stores[0]) == arrays(stores[1]) == arrays(stores[2])
+    assert set(arrays(stores[0])) == {
+        "file.npy", "ids.npy", "index.json", "line.npy", "offsets.npy", "trained.npy", "trained_counts.npy",
+    }  # fmt: skip
+    assert first_losses(stores[0]) == first_losses(stores[2])
+    again, hit = encode_cached(chunked(samples(40), 3), make, KEY, tmp_path / "2", 0)
+    assert (hit, again.folder) == (True, tmp_path / "2" / KEY)
+    keys = {cache_key([], byte_tokenizer(), section(workers=workers)) for workers in (1, 2, 3)}
+    assert len(keys) == 1
+
+
+def test_what_comes_out_is_what_the_encoder_gives(tmp_path):
+    """The store holds the encoder's examples of the rows that fit, and the counts say what became of the others.
+
+    One token a byte: <|im_start|>user\\n (6) a.. (i) <|im_end|>\\n (2) <|im_start|>assistant\\n (11) answer <|im_end|>\\n
+    (2): 21 + i + the answer's 7 or 8. At most 60 tokens leaves i <= 31.
+    """
+    make = EncodeConversations(byte_tokenizer, section())
+    store, _ = encode_cached(chunked(samples(40), 7), make, KEY, tmp_path, 0)
+    encoder = ChatEncoder(byte_tokenizer())
+    expected = [example for sample in samples(32) for example in encoder.encode(sample)]
+    assert list(store) == expected
+    assert store.lengths.tolist() == [21 + i + (7 if i < 10 else 8) for i in range(32)]
+    assert store.trained_counts.tolist() == [8] * 10 + [9] * 22
+    assert store.counts == {"rows": 40, "too_long_dropped": 8}
+
+
+def test_a_hit_reads_no_chunk(tmp_path):
+    def chunks():
+        raise AssertionError("the cache has it")
+        yield
+
+    first, hit = encode_cached([[1, 2], [3]], make_numbers, KEY, tmp_path, 0)
+    again, hit_again = encode_cached(chunks(), make_numbers, KEY, tmp_path, 0)
+    assert (hit, hit_again) == (False, True)
+    assert list(again) == list(first) == [Example((n,) * n, (n,) * n, f"numbers:{n}") for n in (1, 2, 3)]
+    assert again.counts == {"rows": 3}
+    other, hit = encode_cached([[4]], make_numbers, "b" * 64, tmp_path, 0)
+    assert (hit, len(other)) == (False, 1)
+
+
+@pytest.mark.slow
+def test_problems_of_all_chunks_at_once(tmp_path):
+    """One error with the problems of every chunk in the order of the rows, the same for any workers; nothing kept."""
+    for workers in (0, 2):
+        with pytest.raises(DataError) as caught:
+            encode_cached([[1, -2, -3], [4], [-5], [6, -7]], make_numbers, KEY, tmp_path, workers)
+        assert caught.value.problems == [f"numbers:{n}: is below zero" for n in (-2, -3, -5, -7)]
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_problems_of_the_reader_join_those_of_the_rows(tmp_path):
+    def chunks():
+        yield [1, -2]
+        yield [3]
+        raise DataError(["f:9: not JSON", "f:11: not JSON"])
+
+    with pytest.raises(DataError) as caught:
+        encode_cached(chunks(), make_numbers, KEY, tmp_path, 0)
+    assert caught.value.problems == ["numbers:-2: is below zero", "f:9: not JSON", "f:11: not JSON"]
+
+
+def test_a_mistake_in_the_settings_is_said_once(tmp_path):
+    """Every chunk meets it; the user reads one line."""
+    with pytest.raises(DataError) as caught:
+        encode_cached([[1], [2], [3]], make_nothing, KEY, tmp_path, 0)
+    assert caught.value.problems == ["the tokenizer of x has no chat template; use an instruct model"]
+
+
+def test_nothing_left_to_train_on(tmp_path):
+    make = EncodeConversations(byte_tokenizer, section(max_length=20))
+    with pytest.raises(DataError) as caught:
+        encode_cached(chunked(samples(4), 3), make, KEY, tmp_path, 0)
+    assert caught.value.problems == ["data: of 4 rows none is left to train on (4 too_long_dropped)"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies(tmp_path):
+    """The kernel kills a process that needs too much memory: said as it is, not a hang and not a traceback."""
+    with pytest.raises(RecipeError, match=r"data.workers: one of 2 worker processes died .*; try fewer"):
+        encode_cached([[1], [2], [3]], make_die, KEY, tmp_path, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_store_is_made_again(tmp_path):
+    store, _ = encode_cached([[1, 2]], make_numbers, KEY, tmp_path, 0)
+    whole = arrays(store)
+    (store.folder / "ids.npy").write_bytes(whole["ids.npy"][:-2])
+    again, hit = encode_cached([[1, 2]], make_numbers, KEY, tmp_path, 0)
+    assert not hit
+    assert arrays(again) == whole
+
+
+def test_two_processes_at_the_same_work(tmp_path):
+    """The other one finishes while this one encodes: its store is taken, nothing else is left behind."""
+
+    def chunks():
+        yield [1]
+        encode_cached([[1], [2]], make_numbers, KEY, tmp_path, 0)
+        yield [2]
+
+    store, hit = encode_cached(chunks(), make_numbers, KEY, tmp_path, 0)
+    assert (hit, [example.where for example in store]) == (False, ["numbers:1", "numbers:2"])
+    assert [path.name for path in tmp_path.iterdir()] == [KEY]
+
+
+class Source:
+    """Two files, a folder of code, and a key of all of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = [folder / "a.jsonl", folder / "b.jsonl"]
+        for file in self.files:
+            file.write_text('{"a": 1}\n')
+        self.tokenizer = byte_tokenizer()
+        self.data = section()
+
+    def key(self, **changes) -> str:
+        given = {"files": self.files, "tokenizer": self.tokenizer, "data": self.data, "template": "t", "rest": ("sft",)}
+        return cache_key(**given | changes)
+
+
+@pytest.fixture
+def source(tmp_path) -> Source:
+    return Source(tmp_path)
+
+
+def test_the_same_again_has_the_same_key(source):
+    """64 hexadecimal digits; a rewritten file of the same content and another tokenizer object change nothing."""
+    key = source.key()
+    source.files[0].write_text('{"a": 1}\n')
+    assert source.key(tokenizer=byte_tokenizer()) == key
+    assert len(bytes.fromhex(key)) == 32
+
+
+def test_padding_and_truncation_are_no_part_of_the_key(source):
+    """transformers sets both on the tokenizer's pipeline whenever it is called."""
+    key = source.key()
+    source.tokenizer(["a", "bcd"], padding=True, truncation=True, max_length=2)
+    assert source.tokenizer.backend_tokenizer.padding is not None
+    assert source.key() == key
+
+
+def test_files_are_in_the_key(source):
+    """Content, name, order and number of the files; the size may stay the same."""
+    keys = {source.key(), source.key(files=source.files[::-1]), source.key(files=source.files[:1])}
+    source.files[1].write_text('{"a": 2}\n')
+    keys.add(source.key())
+    moved = source.files[1].rename(source.files[1].with_name("c.jsonl"))
+    keys.add(source.key(files=[source.files[0], moved]))
+    assert len(keys) == 5
+
+
+def changed_template(tokenizer):
+    tokenizer.chat_template += " "
+
+
+def added_token(tokenizer):
+    tokenizer.add_tokens(["METAR"])
+
+
+def other_merges(tokenizer):
+    from tokenizers import pre_tokenizers
+
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+
+
+def other_bos(tokenizer):
+    tokenizer.bos_token = "<|im_end|>"
+
+
+def listed_control(tokenizer):
+    tokenizer.chat_control_tokens = ["<tool>"]
+
+
+@pytest.mark.parametrize("change", [changed_template, added_token, other_merges, other_bos, listed_control])
+def test_the_tokenizer_is_in_the_key(source, change):
+    key, digest = source.key(), tokenizer_digest(source.tokenizer)
+    change(source.tokenizer)
+    assert source.key() != key
+    assert tokenizer_digest(source.tokenizer) != digest
+
+
+OTHER = {
+    "template": {"template": Path("t.yaml"), "format": None},
+    "format": {"format": "alpaca"},
+    "train": {"train": (SourceSection(path="t", repeat=2),)},
+    "eval": {"eval": (SourceSection(path="e"),), "split": None},
+    "split": {"split": SplitSection(eval_rows=2)},
+    "max_length": {"max_length": 61},
+    "too_long": {"too_long": "error"},
+    "train_on": {"train_on": "all"},
+    "special_tokens_in_data": {"special_tokens_in_data": "allow"},
+    "packing": {"packing": True},
+    "allow_cross_doc": {"allow_cross_doc": True},
+    "screen": {"screen": ScreenSection(near_duplicate_threshold=0.7)},
+    "require_licence": {"require_licence": True},
+}
+NO_MATTER = {"workers": {"workers": 2}, "cache": {"cache": False}}
+
+
+@pytest.mark.parametrize("name", DataSection.model_fields)
+def test_every_setting_is_in_the_key(source, name):
+    """Every field of the section, also one that is yet to come; but for the two that say how, not what."""
+    change = (OTHER | NO_MATTER)[name]
+    key = source.key(data=section(**change))
+    assert (key == source.key()) == (name in NO_MATTER)
+
+
+def test_template_and_rest_are_in_the_key(source):
+    keys = [source.key(**change) for change in ({}, {"template": "u"}, {"template": None}, {"rest": ("sft", "0")})]
+    assert len(set(keys)) == 4
+
+
+def test_the_code_is_in_the_key(source, tmp_path, monkeypatch):
+    """A changed, added or renamed file of finetune/data is another key; so is another version of a library."""
+    copy = tmp_path / "code"
+    shutil.copytree(Path(cache.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    digests = [code_digest(), code_digest(copy)]
+    assert digests[0] == digests[1]
+    (copy / "chat.py").write_text((copy / "chat.py").read_text() + "\n")
+    digests.append(code_digest(copy))
+    (copy / "new.py").touch()
+    digests.append(code_digest(copy))
+    assert len(set(digests)) == 3
+    keys = [source.key()]
+    monkeypatch.setattr(cache, "code_digest", partial(code_digest, copy))
+    keys.append(source.key())
+    monkeypatch.setattr(cache, "version", lambda name: "0")
+    keys.append(source.key())
+    assert len(set(keys)) == 3
+
+
+def test_a_template_that_asks_for_the_date(source, monkeypatch):
+    """Llama 3.2's prompt holds today's date: tomorrow its ids are others. A template without it has the same key."""
+
+    class Tomorrow:
+        @staticmethod
+        def today() -> str:
+            return "2999-01-01"
+
+    plain = source.key()
+    dated = byte_tokenizer()
+    dated.chat_template += "{{ strftime_now('%d %b %Y') }}"
+    today = source.key(tokenizer=dated)
+    monkeypatch.setattr(cache, "date", Tomorrow)
+    assert source.key() == plain
+    assert source.key(tokenizer=dated) != today
