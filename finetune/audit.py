@@ -7,6 +7,7 @@ from pathlib import Path
 from finetune.data.audit import collect
 from finetune.data.audit_page import write
 from finetune.data.audit_types import AuditSource, Faults, Subject
+from finetune.data.cache import tokenizer_digest
 from finetune.data.chat import ChatEncoder, Example
 from finetune.data.length import fit
 from finetune.data.prepare import Prepared, files_of, prepare
@@ -31,14 +32,13 @@ def audit_recipe(recipe: Recipe, output: Path | None) -> tuple[bool, tuple[Path,
     dropped, problems = list(data.dropped), list(data.refusals)
     sources = _encoded(recipe, data, encoder, dropped, problems)
     faults = Faults(dropped, problems, data.findings, data.counts)
-    hashes = {file.name: file_sha256(file) for file in files_of(recipe.data)}
-    if data.template:
-        hashes[data.template.path.name] = file_sha256(data.template.path)
+    files = [*files_of(recipe.data), *([data.template.path] if data.template else [])]
+    hashes = {str(file): file_sha256(file) for file in files} | {"tokenizer": tokenizer_digest(encoder.tokenizer)}
     subject = Subject(
         name=recipe.name,
         tokenizer=encoder.tokenizer,
         max_length=recipe.data.max_length,
-        stop_ids=frozenset(encoder.control_ids),
+        stop_ids=frozenset() if recipe.data.train_on == "all" else frozenset(encoder.control_ids),
         splits={"train": len(data.train), "eval": len(data.evaluate)},
         hashes=hashes,
         notes=data.notes,

@@ -32,7 +32,7 @@ def test_manifest_names_every_file_with_its_hash(bundle, finished_run):
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == digest
     assert manifest["scores"] == finished_run[1].scores
-    assert (manifest["data"]["train_rows"], manifest["data"]["evaluate_rows"]) == (31, 9)
+    assert (manifest["data"]["train_samples"], manifest["data"]["evaluate_samples"]) == (31, 9)
     assert set(manifest["base"]["sha256"]) == {"model.safetensors"}
 
 
@@ -113,7 +113,7 @@ def test_a_merge_that_is_not_the_adapter_is_refused(finished_run, tiny_base):
     from finetune.data.rows import Sample
 
     messages = ({"role": "user", "content": "9 1?"}, {"role": "assistant", "content": "larger 9\nsame no"})
-    example = ChatEncoder(AutoTokenizer.from_pretrained(tiny_base)).encode(Sample({}, messages, "f:1"))
+    example = ChatEncoder(AutoTokenizer.from_pretrained(tiny_base)).encode(Sample({}, messages, "f:1"))[0]
     adapter = finished_run[1].bundle / "adapter"
     with pytest.raises(
         GateError, match=r"merged model is not the adapter \(float32\): max_logit_difference .*limit 0.001"

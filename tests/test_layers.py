@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 # A file may import from its own layer and those below it.
 LAYERS = [
     {"finetune.cli"},
-    {"finetune.show"},
+    {"finetune.show", "finetune.audit"},
     {"finetune.run"},
     {"finetune.data", "finetune.model", "finetune.train", "finetune.evaluate", "finetune.export"},
     {"finetune.stages"},

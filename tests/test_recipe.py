@@ -165,4 +165,4 @@ def test_check_of_a_wrong_recipe_imports_no_torch_and_exits_with_2(tmp_path, tin
     assert time.perf_counter() - started < 5
     right = subprocess.run([*command[:-2]], capture_output=True, text=True, cwd=ROOT)
     assert right.returncode == 0, right.stderr
-    assert right.stdout == f"{tmp_path}/tiny.yaml: right; 31 rows to train on, 9 held out\n"
+    assert right.stdout == f"{tmp_path}/tiny.yaml: right; 31 samples to train on, 9 held out\n"

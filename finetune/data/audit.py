@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, count, pairwise
 
 from finetune.data.audit_types import (
@@ -32,7 +33,7 @@ LONGEST = 10  # rows in the list of the longest
 BINS = 40  # most bars of the histogram
 SHOWN = 24  # samples written out token by token, over all sources
 SHOWN_PER_SOURCE = 4
-SHOWN_TOKENS = 8000  # tokens of all of them together; a longer sample loses its middle
+SHOWN_TOKENS = 6000  # tokens of all of them together; a longer sample loses its middle
 
 # The settings of data.screen under the headings of the audit.
 GROUPS = {
@@ -42,6 +43,7 @@ GROUPS = {
     "secrets": ("secrets",),
 }
 _PRIVATE = PERSONAL | SECRETS
+_hide = partial(redact_text, kinds=_PRIVATE)
 _VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\d,.:/]*")  # quoted values and numbers in a reason
 
 
@@ -74,11 +76,11 @@ def collect(subject: Subject, sources: Sequence[AuditSource], faults: Faults) ->
         sources=tuple(counted),
         lengths=_lengths(tally.lengths),
         longest=tuple(LongRow(where, tokens, trained) for tokens, _, where, trained in sorted(tally.longest)[::-1]),
-        turns=tally.turns,
+        turns=tally.ends.total(),
         untrained=tuple(tally.untrained),
         unstopped=tuple(tally.unstopped),
         too_long=tuple(tally.too_long),
-        stop_tokens=tuple(map(subject.tokenizer.convert_ids_to_tokens, sorted(subject.stop_ids))),
+        turn_ends=_turn_ends(subject, tally.ends) if subject.stop_ids else None,
         dropped=tuple(_dropped(faults)),
         problems=problems,
         findings=tuple(replace(item, detail=_hide(item.detail)) for item in faults.findings),
@@ -96,12 +98,11 @@ class _Tally:
     def __init__(self, max_length: int, stop_ids: frozenset[int], private: set[str]) -> None:
         self.lengths: Counter[int] = Counter()
         self.longest: list[tuple[int, int, str, int]] = []  # (tokens, -order, where, trained), a heap
-        self.turns = 0
+        self.ends: Counter[int] = Counter()  # last token of a trained turn -> turns
         self.untrained: list[str] = []
         self.unstopped: list[str] = []
         self.too_long: list[str] = []
-        self._samples = 0
-        self._faulty: set[str] = set()
+        self._samples, self._faulty = 0, set[str]()
         self._max_length, self._stop_ids, self._private = max_length, stop_ids, private
 
     def read(self, examples: Iterable[Example], totals: Counter[str]) -> Iterator[Example]:
@@ -129,12 +130,10 @@ class _Tally:
         else:
             heapq.heappushpop(self.longest, entry)
         ends = [a for a, b in pairwise((*example.labels, IGNORED)) if b == IGNORED != a]  # last token of each turn
-        self.turns += len(ends)
-        if not trained:
-            self.untrained.append(example.where)
-            self._faulty.add(example.where)
-        if self._stop_ids and not self._stop_ids.issuperset(ends):
-            self.unstopped.append(example.where)
+        self.ends.update(ends)
+        unstopped = bool(self._stop_ids) and not self._stop_ids.issuperset(ends)
+        if unstopped or not trained:  # never both: without a trained token there is no turn
+            (self.unstopped if unstopped else self.untrained).append(example.where)
             self._faulty.add(example.where)
         if length > self._max_length:
             self.too_long.append(example.where)
@@ -175,6 +174,10 @@ def _reasons(
     ):
         if rows:
             yield f"{what}: {len(rows):,}"
+
+
+def _turn_ends(subject: Subject, ends: Counter[int]) -> dict[str, int]:
+    return {subject.tokenizer.decode([end]): turns for end, turns in ends.most_common() if end in subject.stop_ids}
 
 
 def _lengths(lengths: Counter[int]) -> Lengths | None:
@@ -245,7 +248,3 @@ def _shown(subject: Subject, chosen: Sequence[tuple[AuditSource, Example]]) -> I
 def _digest(example: Example) -> str:
     """sha256 over ids and labels."""
     return hashlib.sha256(array("q", (*example.ids, *example.labels)).tobytes()).hexdigest()
-
-
-def _hide(text: str) -> str:
-    return redact_text(text, _PRIVATE)

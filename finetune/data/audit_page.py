@@ -19,7 +19,7 @@ from finetune.data.screen import KINDS, SETTING, Finding
 FORMAT = 1  # of audit.json
 ROWS = 200  # rows of a list on the page; audit.json has them all
 SOURCES = 100  # sources on the page
-WIDE = 300  # characters of a reason, a place or a note on the page
+WIDE = 240  # characters of a reason, a place or a note on the page
 TOKEN_WIDE = 60  # characters of one token on the page
 
 MARKS = {" ": "·", "\n": "⏎", "\t": "⇥"}

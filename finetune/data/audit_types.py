@@ -151,7 +151,8 @@ class Audit:
         turns: trained turns, over training and held-out samples.
         untrained, unstopped, too_long: `file:line` of samples without a trained token, with a trained turn that does
             not end in a stop token, longer than `max_length`.
-        stop_tokens: the stop tokens looked for; empty where turns need none, then that was not checked.
+        turn_ends: the stop tokens that trained turns end in, with the number of turns, the most frequent first; None
+            where turns need none, then `unstopped` was not checked.
         hidden: training samples never shown because personal data or secrets were found in their rows.
     """
 
@@ -166,7 +167,7 @@ class Audit:
     untrained: tuple[str, ...]
     unstopped: tuple[str, ...]
     too_long: tuple[str, ...]
-    stop_tokens: tuple[str, ...]
+    turn_ends: dict[str, int] | None
     dropped: tuple[Dropped, ...]
     problems: tuple[str, ...]
     findings: tuple[Finding, ...]

@@ -145,7 +145,7 @@ def _reads(kind: type[dt.date], value: str) -> bool:
 def _list_type(given: list[list[Any]]) -> dict[str, Any]:
     items = [item for value in given for item in value]
     flat = [cell for item in items if isinstance(item, dict | list) for cell in _cells(item)]
-    rectangular = all(len({len(row) if isinstance(row, list) else -1 for row in value}) == 1 for value in given)
+    rectangular = all(len({len(row) if isinstance(row, list) else -1 for row in value}) <= 1 for value in given)
     if items and all(isinstance(item, dict) for item in items) and rectangular and _scalars(flat):
         return {"type": "table"}
     headed = all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for v in given for row in v[:1])

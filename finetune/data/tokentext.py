@@ -21,7 +21,7 @@ class TokenText:
         text: what they add to the decoded text.
         trained: the loss counts them.
         control: a token of the chat template or the vocabulary's added ones, not text.
-        stop: trained, and ends a turn.
+        stop: a stop token that is trained, at the end of its turn.
     """
 
     ids: tuple[int, ...]
@@ -51,7 +51,9 @@ class TokenReader:
             ids = example.ids[start:stop]
             control = self._control.get(ids[0])
             text = self._added(example.ids, anchor, start, stop) if control is None else control
-            texts.append(TokenText(ids, text, trained, control is not None, trained and ids[0] in self._stop_ids))
+            last = stop == len(example.labels) or example.labels[stop] == IGNORED
+            ends = trained and last and ids[0] in self._stop_ids
+            texts.append(TokenText(ids, text, trained, control is not None, ends))
             anchor, start = start, stop
         return tuple(texts)
 

@@ -17,7 +17,9 @@ def prepare_for_training(model: Any, section: TrainSection) -> TrainedPositions:
     """
     base = model.get_base_model()
     if section.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers 5.23 renamed it; 5.17 knows the old name only.
+        enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
         base.enable_input_require_grads()
     if section.torch_compile:
         layers = getattr(base.get_decoder(), "layers", None)

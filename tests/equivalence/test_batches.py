@@ -56,6 +56,12 @@ def test_micro_batches(tiny_recipe, whole_batch, micro_batch):
     assert_same_run(recipe.output_dir, whole_batch)
 
 
+def test_gradient_checkpointing_changes_nothing(tiny_recipe, whole_batch):
+    recipe = tiny_recipe("train.micro_batch_size=4", "train.gradient_checkpointing=true")
+    run(recipe)
+    assert_same_run(recipe.output_dir, whole_batch)
+
+
 def test_gradients_of_a_short_last_batch(tiny_base, tiny_data):
     """T17, T19: gradients of a window of 3 rows (one of them with nothing to train on) as 3, as 2 + 1, as 1 + 1 + 1."""
     from dataclasses import replace
