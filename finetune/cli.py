@@ -16,7 +16,7 @@ EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_INTERRUPTED = 0, 2, 3, 4,
 
 def train(options: argparse.Namespace) -> int:
     """Run a recipe from data to bundle."""
-    from finetune.recipe import load_recipe
+    from finetune.recipefile import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)
     from finetune.run import run
@@ -27,7 +27,7 @@ def train(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Check a recipe, its data template and every row, without loading a model."""
-    from finetune.recipe import load_recipe
+    from finetune.recipefile import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)
     from finetune.run import load_data
@@ -39,7 +39,7 @@ def check(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Print rendered samples with the trained tokens marked."""
-    from finetune.recipe import load_recipe
+    from finetune.recipefile import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)
     from finetune.show import show_samples
@@ -50,7 +50,7 @@ def show(options: argparse.Namespace) -> int:
 
 def audit(options: argparse.Namespace) -> int:
     """Look at every row of a recipe's data; write audit.html and audit.json."""
-    from finetune.recipe import load_recipe
+    from finetune.recipefile import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)
     from finetune.audit import audit_recipe

@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 
-from finetune.recipe import Recipe, load_recipe
+from finetune.recipe import Recipe
+from finetune.recipefile import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 CHATML = (

@@ -10,14 +10,15 @@ from pydantic_core import PydanticUndefined
 
 from finetune.data.rows import Row
 from finetune.data.template import load_template
-from finetune.recipe import Recipe, _section_class
+from finetune.recipe import Recipe
+from finetune.recipefile import section_class
 from tests.conftest import ROOT
 
 
 def keys(model=Recipe, prefix="") -> dict[str, object]:
     found: dict[str, object] = {}
     for name, field in model.model_fields.items():
-        inner = None if f"{prefix}{name}" in ("data.train", "data.eval") else _section_class(field.annotation)
+        inner = None if f"{prefix}{name}" in ("data.train", "data.eval") else section_class(field.annotation)
         if inner:
             found |= keys(inner, f"{prefix}{name}.")
         else:

@@ -16,7 +16,14 @@ LAYERS = [
     {"finetune.run"},
     {"finetune.data", "finetune.model", "finetune.train", "finetune.evaluate", "finetune.export"},
     {"finetune.stages"},
-    {"finetune.recipe", "finetune.device", "finetune.log", "finetune.yamlfile", "finetune.errors"},
+    {
+        "finetune.recipe",
+        "finetune.recipefile",
+        "finetune.device",
+        "finetune.log",
+        "finetune.yamlfile",
+        "finetune.errors",
+    },
 ]
 # A stage works on encoded conversations, so it knows the data layer's types.
 ALLOWED = {("finetune.stages", "finetune.data")}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.recipe import ModelSection, load_recipe
+from finetune.recipe import ModelSection
+from finetune.recipefile import load_recipe
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow

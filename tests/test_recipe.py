@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import RecipeError
-from finetune.recipe import load_recipe, lora_config_fields, resolved
+from finetune.recipe import resolved
+from finetune.recipefile import load_recipe, lora_config_fields
 from finetune.yamlfile import parse_scalar, read_yaml
 from tests.conftest import ROOT
 

@@ -12,7 +12,8 @@ import yaml
 from finetune.cli import main
 from finetune.data.source import read_source
 from finetune.data.template import load_template
-from finetune.recipe import SourceSection, load_recipe
+from finetune.recipe import SourceSection
+from finetune.recipefile import load_recipe
 from tests.conftest import ROOT
 
 RECIPES = sorted(file for file in (ROOT / "recipes").rglob("*.yaml") if "name" in yaml.safe_load(file.read_text()))

@@ -1,0 +1,195 @@
+"""From YAML to a Recipe: one file, its parents, `--set` overrides; every mistake with file, line and key, all at once."""
+
+from __future__ import annotations
+
+import ast
+import glob
+import importlib.util
+import types
+import typing
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from finetune.errors import RecipeError, did_you_mean
+from finetune.recipe import Recipe
+from finetune.yamlfile import parse_scalar, read_yaml
+
+Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
+
+# Keys that hold paths: resolved against the folder of the file that gives them.
+PATH_KEYS = (("model", "name_or_path"), ("model", "tokenizer_name_or_path"), ("data", "template"), ("data", "train"),
+             ("data", "eval"), ("data", "screen", "benchmarks"))  # fmt: skip
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in `path` on top of its parents, with `--set` overrides on top of all.
+
+    Raises:
+        RecipeError: every problem found, each with file, line and key.
+    """
+    data, origin = _with_parents(path, ())
+    problems = _apply_overrides(data, origin, overrides)
+    problems += _unknown_lora_keys(data, origin)
+    _resolve_paths(data, origin)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(problems + [_problem(path, item, origin) for item in error.errors()]) from None
+    problems += _missing_files(recipe, origin)
+    if problems:
+        raise RecipeError(problems)
+    return recipe
+
+
+@cache
+def lora_config_fields() -> frozenset[str]:
+    """Field names of the installed `peft.LoraConfig`, read from its source so that checking a recipe needs no torch."""
+    spec = importlib.util.find_spec("peft")
+    if spec is None or spec.origin is None:
+        raise RecipeError("the package peft is not installed; pip install peft")
+    source = Path(spec.origin).parent / "tuners/lora/config.py"
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "LoraConfig")
+    return frozenset(node.target.id for node in body if isinstance(node, ast.AnnAssign) and hasattr(node.target, "id"))
+
+
+def _with_parents(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], Origin]:
+    if path.resolve() in children:
+        raise RecipeError(f"{path}: extends itself through {' -> '.join(str(child) for child in children)}")
+    data, lines = read_yaml(path)
+    origin: Origin = {key: f"{path}:{line}" for key, line in lines.items()}
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data, origin
+    if not isinstance(parent, str):
+        raise RecipeError(f"{origin[('extends',)]}: extends: one file name is needed, got {parent!r}")
+    below, below_origin = _with_parents(path.parent / parent, (*children, path.resolve()))
+    return _merge(below, data), below_origin | origin
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Sections merge key by key; anything else (lists too) is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_overrides(data: dict[str, Any], origin: Origin, overrides: Sequence[str]) -> list[str]:
+    problems = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            problems.append(f"--set {override}: the form is key=value, for example train.learning_rate=1e-4")
+            continue
+        *sections, last = key.split(".")
+        target = data
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                problems.append(f"--set {override}: {section} is not a section")
+                break
+        else:
+            target[last] = parse_scalar(text)
+            origin[tuple(key.split("."))] = "--set"
+    return problems
+
+
+def _unknown_lora_keys(data: dict[str, Any], origin: Origin) -> list[str]:
+    """`lora:` passes on what peft knows; a key that peft's own dataclass lacks is a mistake."""
+    section = data.get("lora")
+    unknown = [key for key in section if key not in lora_config_fields()] if isinstance(section, dict) else []
+    return [
+        f"{origin.get(('lora', key), '--set')}: lora.{key}: not a field of peft.LoraConfig"
+        f"{did_you_mean(key, lora_config_fields())}"
+        for key in unknown
+    ]
+
+
+def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
+    """Every path made absolute, from the folder of the file that names it; a source that is plain text made one."""
+    for location in PATH_KEYS:
+        *sections, key = location
+        values: Any = data
+        for section in sections:
+            values = values.get(section) if isinstance(values, dict) else None
+        if not isinstance(values, dict) or values.get(key) is None:
+            continue
+        where = origin.get(location, "--set")
+        folder = Path() if where == "--set" else Path(where.rpartition(":")[0]).parent
+        value = values[key]
+        if (
+            location[0] == "model"
+        ):  # a hub id looks like a relative path: only what exists, or starts with a dot, is one
+            if isinstance(value, str) and (value.startswith(".") or (folder / value).is_dir()):
+                values[key] = str((folder / value).resolve())
+        elif key == "template":
+            values[key] = (folder / value).resolve() if isinstance(value, str) else value
+        else:
+            items = value if isinstance(value, list) else [value]
+            values[key] = [_located(item, folder, key != "benchmarks") for item in items]
+
+
+def _located(item: Any, folder: Path, as_source: bool) -> Any:
+    """A source (or a plain path) with its path absolute. Glob characters pass through."""
+    if isinstance(item, str):
+        path = (folder / item).resolve()
+        return {"path": str(path)} if as_source else path
+    if isinstance(item, dict) and isinstance(item.get("path"), str):
+        return item | {"path": str((folder / item["path"]).resolve())}
+    return item
+
+
+def _missing_files(recipe: Recipe, origin: Origin) -> list[str]:
+    wanted: list[tuple[str, str]] = [("template", str(recipe.data.template))] if recipe.data.template else []
+    for key, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
+        wanted += [(key, source.path) for source in sources if source.path is not None]
+    problems = []
+    for key, path in wanted:
+        found = glob.has_magic(path) or Path(path).exists()
+        if not found:
+            problems.append(f"{origin.get(('data', key), '--set')}: data.{key}: no such file: {path}")
+    return problems
+
+
+def _problem(path: Path, item: Any, origin: Origin) -> str:
+    """One pydantic error as `file:line: key: what; got value`."""
+    location = tuple(str(part) for part in item["loc"] if part not in ("str", "int", "float", "tuple[str, ...]"))
+    where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), str(path))
+    key = ".".join(location)
+    lead = f"{where}: {key}: " if key else f"{where}: "
+    if item["type"] == "extra_forbidden":
+        return f"{lead}unknown key{_near_key(location)}"
+    if item["type"] == "missing":
+        return f"{lead}is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = item["input"]
+    return f"{lead}{message}" + ("" if isinstance(given, dict | BaseModel) else f"; got {given!r}")
+
+
+def _near_key(location: tuple[str, ...]) -> str:
+    """The nearest key of this section, or the section this key belongs to."""
+    word = location[-1]
+    for section, field in Recipe.model_fields.items():
+        inner = section_class(field.annotation)
+        if inner and word in inner.model_fields and location[:-1] != (section,):
+            return f"; it belongs under {section}: ({section}.{word})"
+        if len(location) > 1 and word == section:
+            return f"; it belongs at the top level, not under {location[-2]}:"
+    model: type[BaseModel] | None = Recipe
+    for part in location[:-1]:
+        inside = model.model_fields.get(part) if model else None
+        model = section_class(inside.annotation) if inside else None
+    return did_you_mean(word, model.model_fields if model else ())
+
+
+def section_class(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field of the recipe holds, if it holds one."""
+    candidates = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
