@@ -68,7 +68,7 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     trained = sum(example.trained for example in examples)
     said = "".join(f", {count} {reason}" for reason, count in counts.items() if reason not in ("rows", "examples"))
     log.say(f"encoded: {len(examples)} examples, {sum(len(e.ids) for e in examples)} tokens, {trained} trained{said}")
-    set_stop_ids(base.model, base.tokenizer, {example.stop for example in examples})
+    set_stop_ids(base.model, base.tokenizer, {example.stop for example in examples} & encoder.control_ids)
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.data.packing:

@@ -21,3 +21,11 @@ def test_a_template_whose_turn_end_is_not_the_eos(tiny_recipe, tmp_path):
     result = run(tiny_recipe(f"model.name_or_path={folder}", "train.max_steps=1"))
     for file in ("generation_config.json", "config.json"):
         assert json.loads((result.bundle / file).read_text())["eos_token_id"] == [257, 256], file
+
+
+def test_training_on_everything_makes_no_plain_text_a_stop(tiny_recipe):
+    """ChatML ends a turn with the stop token and a line break; under `train_on: all` the line break is trained last."""
+    from finetune.run import run
+
+    result = run(tiny_recipe("data.train_on=all", "train.max_steps=1"))
+    assert json.loads((result.bundle / "generation_config.json").read_text())["eos_token_id"] == 257
