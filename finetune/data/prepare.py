@@ -78,8 +78,11 @@ def prepare(section: DataSection, seed: int) -> Prepared:
     rows = read_sources(sources, notes)
     taken = _render(sources, rows, section, template)
     by_source = taken.by_source
-    source_of = {sample.where: index for index, samples in enumerate(by_source) for sample in samples}
-    samples = [sample for part in by_source[: len(section.train)] for sample in part]
+    source_of: dict[str, int] = {}
+    for index, part in enumerate(by_source):
+        for sample in part:
+            source_of.setdefault(sample.where, index)  # a file that is trained and held out counts as trained
+    samples = [sample for taken_part in by_source[: len(section.train)] for sample in taken_part]
     if section.split:
         train, evaluate = split_samples(samples, section.split, seed)
     else:
@@ -87,7 +90,7 @@ def prepare(section: DataSection, seed: int) -> Prepared:
     screened = look(train, evaluate, section.screen)
     parts = _by_source(screened.train, source_of, len(section.train))
     mixed = mix(section.train, parts, seed, notes)
-    facts = [SourceFacts(s, len(part), name) for s, part, name in zip(sources, rows, taken.formats, strict=True)]
+    facts = [SourceFacts(s, len(read), name) for s, read, name in zip(sources, rows, taken.formats, strict=True)]
     refusals = [*screened.refusals(), *_emptied(screened, train, evaluate)]
     return Prepared(
         template, template.metric if template else PLAIN_METRIC, mixed, screened.evaluate, facts, source_of,

@@ -1,0 +1,96 @@
+"""The data section end to end on the tiny model: packing, ready conversations, the cache, screening, the audit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from finetune.cli import main
+from finetune.errors import DataError
+from finetune.recipe import Recipe
+from finetune.recipefile import load_recipe
+from finetune.run import load_data, run
+
+
+def losses(recipe: Recipe) -> list[float]:
+    return [json.loads(line)["loss"] for line in (recipe.output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_packed_run_learns_and_is_proved(tiny_recipe):
+    """31 conversations of about 41 tokens in rows of 128: 11 rows; every row's documents isolated by the probe."""
+    recipe = tiny_recipe("data.packing=true", "data.max_length=128", "train.global_batch_size=2")
+    result = run(recipe)
+    assert losses(recipe)[-1] < losses(recipe)[0]
+    assert result.manifest["merge_proof"]["greedy_agreement"] == 1.0
+    assert result.manifest["training"]["trained_tokens"] > 0
+
+
+def test_a_packed_epoch_has_the_loss_of_the_unpacked_one(tiny_recipe):
+    """One step over all rows at once: the mean over trained tokens is the same number, packed or not."""
+    whole = ["train.max_steps=1", "train.micro_batch_size=1"]
+    plain = tiny_recipe(*whole, "train.global_batch_size=31")
+    run(plain)
+    unpacked = losses(plain)
+    packed = tiny_recipe(
+        *whole, "train.global_batch_size=11", "data.packing=true", "data.max_length=128", "output_dir=run2"
+    )
+    packed = packed.model_copy(update={"output_dir": plain.output_dir.parent / "run2"})
+    run(packed)
+    assert losses(packed) == pytest.approx(unpacked, rel=1e-6)
+
+
+def test_ready_conversations_need_no_template(tiny_recipe, tmp_path):
+    tiny_recipe()
+    chats = tmp_path / "chats.jsonl"
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"it is {n}"}]}
+        for n in range(30)
+    ]
+    chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = load_recipe(
+        tmp_path / "tiny.yaml",
+        [
+            "data.template=null", "data.format=auto", f"data.train={chats}", "data.split={eval_rows: 6}",
+            "train.max_steps=1",
+        ],
+    )  # fmt: skip
+    result = run(recipe)
+    assert set(result.scores["tuned"]) == {"exact_match", "finished"}
+    data = result.manifest["data"]
+    assert (data["sources"][0]["format"], data["template"], data["train_samples"]) == ("messages", None, 24)
+    assert not (result.bundle / "data_template.yaml").exists()
+
+
+def test_encoding_is_cached_until_something_changes(tiny_recipe, capsys):
+    """T6 (part): a hit gives the same losses, bit for bit; another max_length is another key."""
+    first = tiny_recipe("train.max_steps=2")
+    run(first)
+    assert "encoding: now in the cache" in capsys.readouterr().out
+    again = first.model_copy(update={"output_dir": first.output_dir.parent / "again"})
+    run(again)
+    assert "encoding: from the cache" in capsys.readouterr().out
+    assert losses(again) == losses(first)
+    longer = tiny_recipe("train.max_steps=2", "data.max_length=2000")
+    run(longer.model_copy(update={"output_dir": first.output_dir.parent / "longer"}))
+    assert "encoding: now in the cache" in capsys.readouterr().out
+
+
+def test_held_out_rows_that_are_also_trained_stop_the_run(tiny_recipe, tiny_data):
+    """T45: overlap refuses, with the rows; a flag only counts it."""
+    same = ["data.split=null", f"data.eval={tiny_data}/larger.jsonl"]
+    with pytest.raises(DataError, match=r"larger.jsonl:1: raw_overlap: .*larger.jsonl:1"):
+        load_data(tiny_recipe(*same))
+    assert load_data(tiny_recipe(*same, "data.screen.train_eval_overlap=report")).counts["raw_overlap"] == 40
+
+
+def test_the_audit_passes_and_fails_for_ci(tiny_recipe, tiny_data, tmp_path, capsys):
+    tiny_recipe()
+    command = ["audit", str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "audit")]
+    assert main(command) == 0
+    report = json.loads((tmp_path / "audit/audit.json").read_text())
+    assert report["failed"] is False and report["splits"] == {"train": 31, "eval": 9}
+    assert main([*command, "--set", "data.max_length=20"]) == 2
+    assert json.loads((tmp_path / "audit/audit.json").read_text())["failed"] is True
+    assert "<script" not in (tmp_path / "audit/audit.html").read_text()
+    capsys.readouterr()
