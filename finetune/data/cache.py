@@ -25,6 +25,7 @@ from finetune.data.length import fit
 from finetune.data.rows import Sample
 from finetune.data.store import BrokenStoreError, ExampleStore
 from finetune.errors import DataError, RecipeError
+from finetune.model.load import file_sha256
 from finetune.recipe import DataSection
 
 CHUNK = 512  # rows that go to a worker at once
@@ -208,7 +209,7 @@ def cache_key(
         rest: what else decides: stage, seed, which of train and eval this is.
     """
     ingredients = {
-        "files": [[str(file), file_digest(file)] for file in files],
+        "files": [[str(file), file_sha256(file)] for file in files],
         "tokenizer": tokenizer_digest(tokenizer),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "template": template,
@@ -218,12 +219,6 @@ def cache_key(
         "date": str(date.today()) if "strftime_now" in str(tokenizer.chat_template) else None,
     }
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -238,5 +233,5 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 def code_digest(folder: Path = Path(__file__).parent) -> str:
     """sha256 of the Python sources of a folder: names and contents."""
-    sources = [[file.name, file_digest(file)] for file in sorted(folder.glob("*.py"))]
+    sources = [[file.name, file_sha256(file)] for file in sorted(folder.glob("*.py"))]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()

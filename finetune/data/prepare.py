@@ -9,7 +9,7 @@ from pathlib import Path
 from finetune.data.formats import detect, to_samples
 from finetune.data.mix import mix, name_of
 from finetune.data.rows import Row, Sample
-from finetune.data.screen import Finding, Screened, check_licences, look
+from finetune.data.screen import Finding, check_licences, look, refusals
 from finetune.data.source import read_sources
 from finetune.data.split import split_samples
 from finetune.data.template import DataTemplate, Metric, load_template
@@ -91,10 +91,10 @@ def prepare(section: DataSection, seed: int) -> Prepared:
     parts = _by_source(screened.train, source_of, len(section.train))
     mixed = mix(section.train, parts, seed, notes)
     facts = [SourceFacts(s, len(read), name) for s, read, name in zip(sources, rows, taken.formats, strict=True)]
-    refusals = [*screened.refusals(), *_emptied(screened, train, evaluate)]
+    stops = refusals(screened, train, evaluate)
     return Prepared(
         template, template.metric if template else PLAIN_METRIC, mixed, screened.evaluate, facts, source_of,
-        taken.dropped, screened.findings, screened.counts, notes, refusals,
+        taken.dropped, screened.findings, screened.counts, notes, stops,
     )  # fmt: skip
 
 
@@ -157,15 +157,6 @@ def _by_source(samples: Sequence[Sample], source_of: dict[str, int], sources: in
     for sample in samples:
         parts[source_of[sample.where]].append(sample)
     return parts
-
-
-def _emptied(screened: Screened, train: Sequence[Sample], evaluate: Sequence[Sample]) -> list[str]:
-    sets = (("training", train, screened.train), ("held-out", evaluate, screened.evaluate))
-    return [
-        f"data.screen: all {len(before)} {name} rows were dropped"
-        for name, before, after in sets
-        if before and not after
-    ]
 
 
 def _check_split(split: SplitSection, template: DataTemplate | None) -> None:

@@ -94,14 +94,20 @@ def screen(train: Sequence[Sample], evaluate: Sequence[Sample], section: ScreenS
         RecipeError: a package that a setting needs is missing.
     """
     result = look(train, evaluate, section)
+    problems = refusals(result, train, evaluate)
+    if problems:
+        raise DataError(problems)
+    return result
+
+
+def refusals(result: Screened, train: Sequence[Sample], evaluate: Sequence[Sample]) -> list[str]:
+    """What stops a run: findings under `error`, and a set of rows of which nothing is left."""
     problems = result.refusals()
     for name, before, after in (("training", train, result.train), ("held-out", evaluate, result.evaluate)):
         if before and not after:
             kinds = ", ".join(line for line in result.report() if "dropped" in line)
             problems.append(f"data.screen: all {len(before)} {name} rows were dropped; {kinds}")
-    if problems:
-        raise DataError(problems)
-    return result
+    return problems
 
 
 def look(train: Sequence[Sample], evaluate: Sequence[Sample], section: ScreenSection) -> Screened:
