@@ -116,6 +116,9 @@ def start(recipe: Recipe) -> Placement:
     Raises:
         RecipeError: the recipe asks for a device, dtype or attention that is not to be had here, with what is.
     """
+    # torch.distributed.nn keeps the group of its import time in default arguments. Imported later (by DDP, through
+    # dynamo) it would keep the group's threads alive to the end of the process, where they abort it now and then.
+    import torch.distributed.nn.functional  # noqa: F401
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 

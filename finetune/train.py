@@ -134,8 +134,7 @@ def train(
             totals["loss"] = values["loss"]
             log.metrics(step + 1, values, _line(step + 1, layout.steps, values))
             window, window_started = [], time.perf_counter()
-    # DDP's hold on the process group must end before the group does, or the interpreter aborts at exit.
-    accelerator.free_memory()
+    accelerator.free_memory()  # accelerate's hold on DDP, which would outlive the process group
     return totals | {"seconds": round(time.perf_counter() - started, 1)}
 
 

@@ -117,6 +117,40 @@ def test_two_processes(tiny_base, tiny_data, tmp_path, whole_batch):
     assert one.read_text() == two.read_text()
 
 
+GROUP_ENDS = """
+import sys
+from pathlib import Path
+import torch
+from finetune import device
+from finetune.recipefile import load_recipe
+
+accelerator = device.start(load_recipe(Path(sys.argv[1]))).accelerator
+model = accelerator.prepare(torch.nn.Linear(2, 1))
+accelerator.backward(model(torch.ones(1, 2)).sum())
+accelerator.free_memory()
+del model
+accelerator.end_training()
+print([task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm") if "gloo" in task.read_text()])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed by Linux")
+def test_process_group_ends_with_training(tiny_base, tiny_data, tmp_path):
+    """No thread of gloo is left after end_training: at exit such a thread aborts the process now and then."""
+    (tmp_path / "group_ends.py").write_text(GROUP_ENDS)
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29612"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "group_ends.py"), str(file)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["[]", "[]"]
+
+
 def test_head_at_trained_positions_is_the_whole_head(tiny_base):
     """Logits at chosen positions equal the plain model's logits there; without a choice the model is unchanged."""
     from transformers import AutoModelForCausalLM
