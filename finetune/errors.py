@@ -18,6 +18,10 @@ class DataError(RecipeError):
     """The same for rows and data templates: `file:line: column: what was wrong`."""
 
 
+class CheckpointError(RecipeError):
+    """A checkpoint that can't be used: one line a file, `folder: file: what is wrong with it`."""
+
+
 class GateError(Exception):
     """The tuned model did not reach the recipe's gate, or a proof failed: nothing is exported. Exit code 3."""
 

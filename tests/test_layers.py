@@ -14,7 +14,14 @@ LAYERS = [
     {"finetune.cli"},
     {"finetune.show", "finetune.audit"},
     {"finetune.run"},
-    {"finetune.data", "finetune.model", "finetune.train", "finetune.evaluate", "finetune.export"},
+    {
+        "finetune.data",
+        "finetune.model",
+        "finetune.train",
+        "finetune.evaluate",
+        "finetune.export",
+        "finetune.checkpoint",
+    },
     {"finetune.stages"},
     {
         "finetune.recipe",

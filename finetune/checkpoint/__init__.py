@@ -1,0 +1,1 @@
+"""Checkpoints: folders, files and tensors. Knows nothing of training."""
