@@ -9,9 +9,18 @@ from pathlib import Path
 
 from finetune import __version__
 from finetune.device import local_rank
-from finetune.errors import GateError, RecipeError
+from finetune.errors import GateError, RecipeError, TrainingError
+from finetune.stop import Preempted
 
-EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
+EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_TRAINING, EXIT_PREEMPTED, EXIT_INTERRUPTED = (
+    0,
+    2,
+    3,
+    4,
+    5,
+    75,
+    130,
+)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -21,7 +30,7 @@ def train(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.set)
     from finetune.run import run
 
-    run(recipe, options.overwrite)
+    run(recipe, options.overwrite, options.resume)
     return EXIT_OK
 
 
@@ -79,7 +88,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done; 2 a mistake in recipe, template or data; 3 the gate or a proof said no; 4 the disk is full."""
+    """Exit code: 0 done; 2 a mistake in recipe, template or data; 3 the gate or a proof said no; 4 the disk is full;
+    5 training could not go on; 75 (EX_TEMPFAIL) stopped by a signal, to be resumed."""
     options = _parser().parse_args(arguments)
     try:
         return COMMANDS[options.command](options)
@@ -88,12 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _stop(EXIT_MISTAKE, *many, *error.problems)
     except GateError as error:
         return _stop(EXIT_GATE, str(error))
+    except TrainingError as error:
+        return _stop(EXIT_TRAINING, str(error))
+    except Preempted as signal:
+        return _stop(EXIT_PREEMPTED, f"stopped by {signal}; the same command with --resume auto goes on")
     except KeyboardInterrupt:
         return _stop(EXIT_INTERRUPTED, "interrupted")
     except Exception as error:
         if "No space left on device" not in str(error):  # OSError, safetensors' own error and torch's all say so
             raise
-        return _stop(EXIT_DISK_FULL, f"the disk is full; no half-written bundle is left ({error})")
+        return _stop(EXIT_DISK_FULL, f"the disk is full; nothing half-written is left ({error})")
 
 
 def _stop(code: int, *lines: str) -> int:
@@ -124,7 +138,11 @@ def _parser() -> argparse.ArgumentParser:
             help="override a key, as train.learning_rate=1e-4",
         )
         if name == "train":
-            command.add_argument("--overwrite", action="store_true", help="replace an earlier run in output_dir")
+            earlier = command.add_mutually_exclusive_group()
+            earlier.add_argument("--overwrite", action="store_true", help="replace an earlier run in output_dir")
+            earlier.add_argument(
+                "--resume", metavar="auto|FOLDER", help="go on from the newest valid checkpoint, or from this one"
+            )
         if name == "audit":
             command.add_argument("--output", type=Path, help="folder (default: <output_dir>.audit)")
         if name == "show":

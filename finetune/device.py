@@ -176,6 +176,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def launched() -> bool:
+    """Whether a launcher (accelerate launch, torchrun) started this process."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def _choose(name: str) -> Device:
     if name == "auto":
         return next(DEVICES[kind] for kind in ("npu", "cuda", "cpu") if DEVICES[kind].available())
@@ -211,7 +216,7 @@ def _use_all_cores() -> None:
     import psutil
     import torch
 
-    if "ACCELERATE_MIXED_PRECISION" not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not launched():
         return  # started directly: torch's own choice, or the user's OMP_NUM_THREADS, stands
     if os.environ.get("OMP_NUM_THREADS", "1") != "1":
         return  # the user's choice, passed on by the launcher

@@ -26,6 +26,10 @@ class GateError(Exception):
     """The tuned model did not reach the recipe's gate, or a proof failed: nothing is exported. Exit code 3."""
 
 
+class TrainingError(Exception):
+    """Training could not go on: a loss that is not finite, memory that does not suffice. Exit code 5."""
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?` with the nearest spelling, else the allowed words when they are few, else nothing."""
     names = sorted(allowed)

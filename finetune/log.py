@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,12 +43,33 @@ class Log:
         if not self._main:
             return
         self.say(line)
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step} | values) + "\n")
+        plain = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+        with self.file.open("a", encoding="utf-8") as file:  # JSON has no NaN: it stands there as text
+            file.write(json.dumps({"step": step} | plain) + "\n")
         self._accelerator.log(values, step=step)
 
-    def track(self, items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-        """The items, with a progress bar where someone watches (a terminal); silent in a file or pipe."""
+    def rewind(self, step: int, evaluated: int) -> None:
+        """Leaves out of metrics.jsonl what came after a checkpoint: steps after `step`, looks after `evaluated`."""
+        if not (self._main and self.file.is_file()):
+            return
+        kept = []
+        for line in self.file.read_text(encoding="utf-8").splitlines(keepends=True):
+            try:
+                values = json.loads(line)
+            except ValueError:  # the last line of a killed run
+                continue
+            if values["step"] <= (evaluated if "eval_loss" in values else step):
+                kept.append(line)
+        draft = self.file.with_name(".metrics.jsonl")
+        draft.write_text("".join(kept), encoding="utf-8")
+        draft.replace(self.file)
+
+    def track(self, items: Iterable[Item], total: int, what: str, done: int = 0) -> Iterator[Item]:
+        """The items, with a progress bar where someone watches (a terminal); silent in a file or pipe.
+
+        Args:
+            total: with the `done` ones that are not among the items.
+        """
         if not (self._main and self._console.is_terminal):
             yield from items
             return
@@ -56,4 +78,4 @@ class Log:
             TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=self._console, transient=True) as bar:
-            yield from bar.track(items, total=total, description=what)
+            yield from bar.track(items, total=total, completed=done, description=what)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +13,14 @@ from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, pass_gate
 from finetune.evaluate.metrics import Scores, score, score_names
 from finetune.recipe import Recipe, resolved
+from finetune.runfolder import RunFolder
+from finetune.stop import Stop, stop_with_parent
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from finetune.data.chat import ChatEncoder, Example
+    from finetune.device import Placement
     from finetune.evaluate.generate import Answer
     from finetune.log import Log
 
@@ -30,16 +34,35 @@ class Result:
     manifest: dict[str, Any]
 
 
-def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
+def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> Result | None:
     """The whole run; None on processes other than the main one.
+
+    Args:
+        overwrite: an earlier run in the output folder may be replaced.
+        resume: `auto` or a checkpoint's folder: go on with the run that it belongs to.
 
     Raises:
         RecipeError, DataError: a user's mistake, everything that was found.
+        TrainingError: a loss that is not finite, memory that does not suffice.
         GateError: the tuned model is not good enough, or the merged one is not the adapter.
+        Preempted: a signal; `--resume auto` goes on.
     """
     from finetune import device
 
     device.quiet_libraries()
+    if device.launched():
+        stop_with_parent()
+    with Stop() as stop:
+        data = load_data(recipe)
+        placement = device.start(recipe)
+        with RunFolder(recipe.output_dir, placement.accelerator, overwrite, resume) as folder:
+            return _run(recipe, data, placement, folder, stop)
+
+
+def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder, stop: Stop) -> Result | None:
+    from finetune.batch_size import find_micro_batch
+    from finetune.checkpoint.facts import differences, facts_of
+    from finetune.checkpoint.training import TrainingCheckpoints, load_adapter
     from finetune.data.pack import pack, packing_line
     from finetune.evaluate.generate import answer
     from finetune.export.bundle import Finished, save_adapter, write_bundle
@@ -48,23 +71,27 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     from finetune.model.isolation import check_isolation
     from finetune.model.load import load_base, set_stop_ids
     from finetune.model.speed import prepare_for_training
-    from finetune.train import plan, train
+    from finetune.schedule import plan
+    from finetune.train import Training, train
 
-    data = load_data(recipe)
-    placement = device.start(recipe)
     accelerator = placement.accelerator
-    _check_output(recipe.output_dir, overwrite)
     log = Log(recipe.output_dir, accelerator)
     log.say(f"{recipe.name}: {placement.device.name}, {placement.dtype}, {accelerator.num_processes} process(es)")
+    manifest = folder.finished()
+    if manifest is not None:
+        return _already_finished(recipe, manifest, log)
     for line in (*data.notes, *_findings(data), *(f"{where}: dropped: {reason}" for where, reason in data.dropped[:5])):
         log.say(f"data: {line}")
     log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
+    checkpoint, invalid = folder.checkpoint(recipe.train.save_total_limit)
+    for line in invalid:
+        log.say(f"checkpoint: skipped {line}")
 
     base = load_base(recipe.model, placement)
     stage, encoder = make_stage(recipe, base.tokenizer)
     with accelerator.main_process_first():
         examples, counts = _encode(recipe, data, encoder, log)
-    held_out = stage.encode(data.evaluate[: recipe.export.parity_rows])
+    held_out = stage.encode(data.evaluate if recipe.train.eval_steps else data.evaluate[: recipe.export.parity_rows])
     trained = sum(example.trained for example in examples)
     said = "".join(f", {count} {reason}" for reason, count in counts.items() if reason not in ("rows", "examples"))
     log.say(f"encoded: {len(examples)} examples, {sum(len(e.ids) for e in examples)} tokens, {trained} trained{said}")
@@ -78,12 +105,42 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
             check_isolation(model, placement.torch_dtype, accelerator.device)
         examples = pack(examples, recipe.data.max_length)
         log.say(packing_line(examples, recipe.data.max_length))
-    layout = plan(recipe.train, len(examples), accelerator.num_processes, placement.device.auto_micro_batch)
-    log.say(layout.line())
-
-    _claim_output(recipe, placement)  # only now: a mistake found above has cost nothing that was there
     model_to_train = prepare_for_training(model, recipe.train)
-    training = train(model_to_train, stage, examples, recipe.train, layout, placement, recipe.seed, log)
+    layout = plan(recipe.train, len(examples), accelerator.num_processes, placement.device.auto_micro_batch)
+    if recipe.train.auto_find_batch_size:
+        share = layout.global_batch // layout.processes
+        size = find_micro_batch(model_to_train, stage, examples, share, layout.micro_batch, placement)
+        layout = replace(layout, micro_batch=size, accumulation=share // size)
+    log.say(layout.line())
+    facts = facts_of(
+        recipe.seed, recipe.stage, base.identity, placement.dtype, recipe.lora, recipe.train, examples, held_out
+    )
+    if checkpoint is not None:
+        changed = list(differences(checkpoint.state["facts"], facts))
+        if changed:
+            raise RecipeError([*changed, f"{checkpoint.folder}: this would be another run; give it another output_dir"])
+        load_adapter(model, checkpoint)
+        log.say(f"resuming after step {checkpoint.step}: {checkpoint.folder}")
+
+    folder.claim(keep_checkpoints=checkpoint is not None)  # only now: a mistake found above has cost nothing
+    if checkpoint is not None:
+        log.rewind(checkpoint.step, checkpoint.state["progress"]["evaluated"])
+    _start_trackers(recipe, accelerator)
+    checkpoints = TrainingCheckpoints(
+        store=folder.store(recipe.train.save_total_limit) if recipe.train.save_steps else None,
+        found=checkpoint,
+        save_adapter=lambda weights, place: save_adapter(model, base, place, recipe.output_dir, weights),
+        facts=facts,
+        main=accelerator.is_main_process,
+    )
+    with stop.deferred(), checkpoints:
+        progress = train(
+            model_to_train,
+            Training(stage, examples, held_out, recipe.train, layout, placement, recipe.seed, checkpoints, stop, log),
+        )
+    if recipe.train.load_best_model_at_end:
+        load_adapter(model, folder.store(1).open(folder.checkpoint_folder(progress.best_step)))
+        log.say(f"the best held-out loss, {progress.best_loss:.4f}, was that of step {progress.best_step}: taken")
     if accelerator.is_main_process:
         save_adapter(model, base, recipe.output_dir / "adapter", recipe.output_dir)
 
@@ -109,10 +166,10 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
         model=model,
         base=base,
         template=data.template,
-        held_out=held_out,
+        held_out=held_out[: recipe.export.parity_rows],
         recipe=resolved(recipe),
         data=_data_record(recipe, data, counts),
-        training=training | {"processes": accelerator.num_processes, "lora": coverage.line()},
+        training=progress.record() | {"processes": accelerator.num_processes, "lora": coverage.line()},
         scores=scores,
     )
     bundle, manifest = write_bundle(finished, recipe.export)
@@ -125,6 +182,26 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     log.say(f"log: {log.file}")
     log.say(f"bundle: {bundle}")
     return Result(bundle, scores, manifest)
+
+
+def _already_finished(recipe: Recipe, manifest: dict[str, Any], log: Log) -> Result:
+    """What `--resume auto` gives for a run that came to its end: its result again, if the recipe is still that one."""
+    import yaml
+
+    bundle = recipe.output_dir / "bundle"
+    if yaml.safe_load((bundle / "recipe.yaml").read_text(encoding="utf-8")) != resolved(recipe):
+        raise RecipeError(
+            f"output_dir: {recipe.output_dir} holds the finished run of another recipe (see bundle/recipe.yaml); give "
+            "another with --set output_dir=..., or --overwrite it"
+        )
+    log.say(f"this run is finished; bundle: {bundle}")
+    return Result(bundle, manifest["scores"], manifest)
+
+
+def _start_trackers(recipe: Recipe, accelerator: Accelerator) -> None:
+    if recipe.report_to:
+        flat = {f"{a}.{k}": str(v) for a, b in resolved(recipe).items() if isinstance(b, dict) for k, v in b.items()}
+        accelerator.init_trackers(recipe.name, config=flat)
 
 
 def load_data(recipe: Recipe) -> Prepared:
@@ -200,30 +277,6 @@ def _findings(data: Prepared) -> list[str]:
     """Screening in one line a kind that was found, and the first of each."""
     first = {finding.kind: finding for finding in reversed(data.findings)}
     return [f"{kind}: {count} {first[kind].action}, as {first[kind]}" for kind, count in data.counts.items() if count]
-
-
-def _check_output(folder: Path, overwrite: bool) -> None:
-    """Refuses an output folder that already holds something, unless told to overwrite a run of this tool."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not overwrite:
-        raise RecipeError(
-            f"output_dir: {folder} already exists; give another with --set output_dir=..., or --overwrite it"
-        )
-    if not (folder / "metrics.jsonl").is_file():
-        raise RecipeError(f"output_dir: {folder} does not look like a run of this tool (no metrics.jsonl); remove it")
-
-
-def _claim_output(recipe: Recipe, placement: Any) -> None:
-    """The main process empties the output folder and marks it as a run; trackers start in it."""
-    with placement.accelerator.main_process_first():
-        if placement.accelerator.is_main_process:
-            shutil.rmtree(recipe.output_dir, ignore_errors=True)
-            recipe.output_dir.mkdir(parents=True)
-            (recipe.output_dir / "metrics.jsonl").touch()
-    if recipe.report_to:
-        flat = {f"{a}.{k}": str(v) for a, b in resolved(recipe).items() if isinstance(b, dict) for k, v in b.items()}
-        placement.accelerator.init_trackers(recipe.name, config=flat)
 
 
 def _data_record(recipe: Recipe, data: Prepared, counts: dict[str, int]) -> dict[str, Any]:

@@ -1,113 +1,70 @@
-"""The loop: one for all stages and devices. Batches are a function of (seed, step); sums are divided once per step."""
+"""The loop: one for all stages and devices. What a step does is a function of (recipe, step) and the weights alone."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any, NoReturn
 
 import torch
 
-from finetune.data.chat import IGNORED, Example
+from finetune.batch_size import out_of_memory
+from finetune.checkpoint.progress import Progress
+from finetune.checkpoint.training import TrainingCheckpoints
+from finetune.data.chat import Example
 from finetune.device import Placement
-from finetune.errors import RecipeError
+from finetune.errors import TrainingError
 from finetune.log import Log
 from finetune.recipe import TrainSection
-from finetune.stages.base import Batch, Stage
+from finetune.schedule import Plan, batch_indices, learning_rate, step_seed
+from finetune.stages.base import Stage
+from finetune.step import Halt, Outcome, held_out_loss, take_step
+from finetune.stop import Preempted, Stop
+
+SPIKE_STEPS, SPIKE_DEVIATIONS = 50, 6.0  # a loss so many deviations above the mean of so many steps is said aloud
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a global batch falls on processes and micro-batches. All sizes in sequences."""
+class Training:
+    """What a run trains with.
 
-    global_batch: int
-    processes: int
-    micro_batch: int
-    accumulation: int
-    steps: int
-
-    def line(self) -> str:
-        return (
-            f"{self.steps} steps of {self.global_batch} sequences = {self.processes} process(es) x "
-            f"{self.accumulation} x micro-batch of {self.micro_batch}"
-        )
-
-
-def plan(section: TrainSection, examples: int, processes: int, auto_micro_batch: int) -> Plan:
-    """The batch arithmetic.
-
-    Raises:
-        RecipeError: a size that does not divide, with the arithmetic.
+    Attributes:
+        examples: the same sequence on every process.
+        held_out: what `train.eval_steps` looks at.
+        layout: how the global batch falls on the processes.
     """
-    whole = section.global_batch_size
-    share, rest = divmod(whole, processes)
-    if rest:
-        raise RecipeError(
-            f"train.global_batch_size: {whole} sequences / {processes} processes = {whole / processes:.2f}; "
-            f"use a multiple of {processes}"
-        )
-    micro = section.micro_batch_size
-    if micro is None:
-        micro = next(size for size in range(min(share, auto_micro_batch), 0, -1) if share % size == 0)
-    elif share % micro:
-        raise RecipeError(
-            f"train.micro_batch_size: {whole} sequences / {processes} processes / {micro} = {share / micro:.2f} "
-            f"micro-batches; allowed: {', '.join(str(size) for size in range(1, share + 1) if share % size == 0)}"
-        )
-    per_epoch = math.ceil(examples / whole)
-    steps = section.max_steps or max(1, round((section.num_train_epochs or 0) * per_epoch))
-    return Plan(whole, processes, micro, share // micro, steps)
+
+    stage: Stage
+    examples: Sequence[Example]
+    held_out: Sequence[Example]
+    section: TrainSection
+    layout: Plan
+    placement: Placement
+    seed: int
+    checkpoints: TrainingCheckpoints
+    stop: Stop
+    log: Log
 
 
-def batch_indices(seed: int, step: int, examples: int, global_batch: int) -> list[int]:
-    """Which examples make step `step` (from 0): a slice of the epoch's permutation, the last one of an epoch short."""
-    epoch, position = divmod(step, math.ceil(examples / global_batch))
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(examples, generator=generator).tolist()
-    return order[position * global_batch : (position + 1) * global_batch]
-
-
-def learning_rate(section: TrainSection, step: int, steps: int) -> float:
-    """Rate of step `step` (from 0): linear warm-up, then cosine or linear decay to 0, or constant."""
-    warmup = round(section.warmup_ratio * steps)
-    if step < warmup:
-        return section.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    shape = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
-    return section.learning_rate * shape[section.lr_scheduler_type]
-
-
-def train(
-    model: torch.nn.Module,
-    stage: Stage,
-    examples: Sequence[Example],
-    section: TrainSection,
-    layout: Plan,
-    placement: Placement,
-    seed: int,
-    log: Log,
-) -> dict[str, Any]:
-    """Trains the model's trainable parameters in place.
+def train(model: torch.nn.Module, this: Training) -> Progress:
+    """Trains the model's trainable parameters in place, from the checkpoint's step on when there is one.
 
     Args:
         model: called by the stage's loss; its trainable parameters are float32.
-        examples: the same list on every process.
-        layout: how the global batch falls on the processes.
-
-    Returns:
-        Totals for the manifest: steps, tokens, trained tokens, seconds, last loss.
 
     Raises:
-        RecipeError: the loss or a gradient is not finite; the parameters are those before that step, and the message
-            names the rows of the batch.
+        TrainingError: the loss or a gradient is not finite, or memory does not suffice; the parameters are those before
+            that step, and the message names the rows of the batch.
+        Preempted: told to stop; a checkpoint of the last finished step is on disk (unless `save_steps` is 0).
+        OSError: a checkpoint could not be written.
     """
-    accelerator = placement.accelerator
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    from accelerate.utils import set_seed
+
+    section, layout, accelerator = this.section, this.layout, this.placement.accelerator
     optimizer = torch.optim.AdamW(
-        parameters,
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=section.learning_rate,
         betas=(section.adam_beta1, section.adam_beta2),
         eps=section.adam_epsilon,
@@ -115,85 +72,122 @@ def train(
     )
     model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
-    torch.manual_seed(seed + accelerator.process_index)  # dropout
-    totals: dict[str, Any] = {"steps": layout.steps, "tokens": 0, "trained_tokens": 0, "skipped_steps": 0}
-    window: list[dict[str, float]] = []
-    started = window_started = time.perf_counter()
-    for step in log.track(range(layout.steps), layout.steps, "training"):
-        chosen = [examples[index] for index in batch_indices(seed, step, len(examples), layout.global_batch)]
+    progress = this.checkpoints.restore(model, optimizer)
+    first, window_started = progress.step, time.perf_counter()
+    started = window_started - progress.seconds
+    for step in this.log.track(range(first, layout.steps), layout.steps, "training", first):
+        _between_steps(this, model, optimizer, progress, step > first and _every(section.save_steps, step))
+        if progress.stopped_early:
+            break
+        chosen = [this.examples[i] for i in batch_indices(this.seed, step, len(this.examples), layout.global_batch)]
+        rate = learning_rate(section, step, layout.steps)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(section, step, layout.steps)
-        sums = _step(model, optimizer, stage, chosen, layout, section.max_grad_norm, placement)
-        window.append(sums)
-        totals["tokens"] += int(sums["tokens"])
-        totals["trained_tokens"] += int(sums["count"])
-        totals["skipped_steps"] += sums["count"] == 0
-        if (step + 1) % section.logging_steps == 0 or step + 1 == layout.steps:
-            now = time.perf_counter()
-            values = _log_values(window, now - window_started, learning_rate(section, step, layout.steps), placement)
-            totals["loss"] = values["loss"]
-            log.metrics(step + 1, values, _line(step + 1, layout.steps, values))
-            window, window_started = [], time.perf_counter()
+            group["lr"] = rate
+        set_seed(step_seed(this.seed, step, accelerator.process_index))  # dropout
+        wishes = this.stop.requested is not None, this.checkpoints.failed
+        try:
+            outcome = take_step(
+                model, optimizer, this.stage, chosen, layout, section.max_grad_norm, this.placement, wishes
+            )
+        except RuntimeError as error:
+            _explain_memory(error, step, layout, chosen)
+            raise
+        if isinstance(outcome, Halt):
+            _halt(this, model, optimizer, progress, outcome.failed)
+        _judge(this, outcome, progress, chosen)
+        progress.step = step + 1
+        now = time.perf_counter()
+        progress.seconds = now - started
+        if progress.window and (_every(section.logging_steps, step + 1) or step + 1 == layout.steps):
+            values = _log_values(progress.window, now - window_started, rate, this.placement)
+            progress.loss = values["loss"]
+            this.log.metrics(step + 1, values, _line(step + 1, layout.steps, values))
+            progress.window, window_started = [], time.perf_counter()
+    _between_steps(this, model, optimizer, progress, save=True)
+    this.checkpoints.wait()
     accelerator.free_memory()  # accelerate's hold on DDP, which would outlive the process group
-    return totals | {"seconds": round(time.perf_counter() - started, 1)}
+    return progress
 
 
-def _step(
-    model: torch.nn.Module,
-    optimizer: Any,
-    stage: Stage,
-    chosen: Sequence[Example],
-    layout: Plan,
-    max_grad_norm: float,
-    placement: Placement,
-) -> dict[str, float]:
-    """One optimizer step over a global batch; sums over all processes."""
-    accelerator = placement.accelerator
-    micro_batches = _micro_batches(stage, chosen, layout, accelerator.process_index)
-    counted = torch.tensor([[stage.count(batch), int(batch["tokens"])] for batch in micro_batches]).sum(0)
-    count, tokens = accelerator.reduce(counted.to(accelerator.device), reduction="sum").tolist()
-    sums: dict[str, torch.Tensor] = {}
-    for index, batch in enumerate(micro_batches):
-        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-        last = index + 1 == len(micro_batches)
-        with nullcontext() if last else accelerator.no_sync(model):
-            with placement.autocast():
-                loss = stage.loss(model, batch)
-            # DDP averages gradients over processes: times their number makes it the sum again.
-            accelerator.backward(loss.value * (layout.processes / max(1, count)))
-        for name, value in ({"loss": loss.value.detach()} | loss.sums).items():
-            sums[name] = sums.get(name, 0) + value.double()
-    grad_norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
-    local = torch.stack([sums[name] for name in sums])
-    totals = accelerator.reduce(local, reduction="sum").tolist()
-    if not (math.isfinite(float(grad_norm)) and all(math.isfinite(total) for total in totals)):
-        rows = ", ".join(example.where for example in chosen[:8])
-        raise RecipeError(
-            f"the loss or a gradient is not finite (loss sum {totals[0]}, gradient norm {float(grad_norm)}); nothing "
-            f"of this step was applied; its rows: {rows}{', ...' if len(chosen) > 8 else ''}"
+def _every(steps: int, step: int) -> bool:
+    return steps > 0 and step > 0 and step % steps == 0
+
+
+def _between_steps(this: Training, model: Any, optimizer: Any, progress: Progress, save: bool) -> None:
+    """A look at the held-out loss and a checkpoint, where they are due. A resumed run does not look twice."""
+    last = progress.step == this.layout.steps or progress.stopped_early
+    due = _every(this.section.eval_steps, progress.step) or (last and this.section.eval_steps > 0)
+    if due and progress.evaluated != progress.step:
+        values = held_out_loss(model, this.stage, this.held_out, this.layout, this.placement, this.stop)
+        if values is None:
+            _halt(this, model, optimizer, progress)
+        best = progress.looked(
+            values["eval_loss"], this.section.early_stopping_threshold, this.section.early_stopping_patience
         )
-    if count:  # without a trained token there is no gradient, but momentum and weight decay would still move weights
-        optimizer.step()
-    optimizer.zero_grad()
-    return dict(zip(sums, totals, strict=True)) | {
-        "count": count,
-        "tokens": tokens,
-        "grad_norm": float(grad_norm),
-    }
+        width = len(str(this.layout.steps))
+        note = "the best so far" if best else f"best {progress.best_loss:.4f} at step {progress.best_step}"
+        line = f"step {progress.step:>{width}}/{this.layout.steps}  held-out loss {values['eval_loss']:.4f} ({note})"
+        this.log.metrics(progress.step, values, line)
+        if progress.stopped_early:
+            this.log.say(f"stopping early: {progress.waited} looks without a better held-out loss")
+        save = save or best
+    if save:
+        this.checkpoints.save(model, optimizer, progress)
 
 
-def _micro_batches(stage: Stage, chosen: Sequence[Example], layout: Plan, process: int) -> list[Batch]:
-    """This process's part of a global batch, rows of like length together; every process gets as many micro-batches.
+def _halt(this: Training, model: Any, optimizer: Any, progress: Progress, failed: bool = False) -> NoReturn:
+    """Some process was told to stop, or could not write: all of them end here, after the same step."""
+    this.checkpoints.wait()
+    if failed:
+        raise TrainingError("the main process could not write a checkpoint")
+    this.checkpoints.save(model, optimizer, progress)
+    this.checkpoints.wait()
+    raise Preempted(f"{this.stop.requested or 'a signal to another process'} after step {progress.step}")
 
-    A process without rows for one of them (the short last batch of an epoch) gets a row with nothing to train on: its
-    loss is 0 and it still takes part in the exchange of gradients.
+
+def _judge(this: Training, outcome: Outcome, progress: Progress, chosen: Sequence[Example]) -> None:
+    """Adds a step's sums to the progress; a step that is not finite stops the run, or is left out (`on_nonfinite`).
+
+    Raises:
+        TrainingError: with the rows of the batch.
     """
-    by_length = sorted(chosen, key=lambda example: len(example.ids), reverse=True)
-    share = by_length[process :: layout.processes]
-    count = math.ceil(math.ceil(len(chosen) / layout.processes) / layout.micro_batch)
-    groups = [share[i * layout.micro_batch : (i + 1) * layout.micro_batch] for i in range(count)]
-    blank = replace(by_length[-1], labels=(IGNORED,) * len(by_length[-1].labels))
-    return [stage.collate(group or [blank]) for group in groups]
+    sums, step = outcome.sums, progress.step + 1
+    mean = sums["loss"] / max(1.0, sums["count"])
+    if not outcome.finite:
+        progress.nonfinite_steps += 1
+        rows = ", ".join(example.where for example in chosen[:8]) + (", ..." if len(chosen) > 8 else "")
+        values = {"loss": mean, "grad_norm": sums["grad_norm"]}
+        what = f"step {step}: loss {mean} or gradient norm {sums['grad_norm']} is not finite; nothing of it was applied"
+        this.log.metrics(step, values, f"{what}; its rows: {rows}")
+        limit = this.section.max_skipped_steps if this.section.on_nonfinite == "skip" else 0
+        if progress.nonfinite_steps > limit:
+            raise TrainingError(f"{what}; its rows: {rows}{this.checkpoints.advice()}")
+        return
+    progress.window.append(sums)
+    progress.tokens += int(sums["tokens"])
+    progress.trained_tokens += int(sums["count"])
+    progress.empty_steps += sums["count"] == 0
+    recent = progress.recent
+    if len(recent) == SPIKE_STEPS and mean > fmean(recent) + SPIKE_DEVIATIONS * pstdev(recent):
+        rows = ", ".join(example.where for example in chosen[:8])
+        this.log.say(
+            f"step {step}: the loss jumps to {mean:.4f} (mean of {SPIKE_STEPS}: {fmean(recent):.4f}); rows: {rows}"
+        )
+    progress.recent = [*recent, mean][-SPIKE_STEPS:] if sums["count"] else recent
+
+
+def _explain_memory(error: RuntimeError, step: int, layout: Plan, chosen: Sequence[Example]) -> None:
+    """Raises TrainingError with what to change when `error` is one of memory."""
+    if not out_of_memory(error):
+        return
+    longest = max(len(example.ids) for example in chosen)
+    smaller = [size for size in range(1, layout.micro_batch) if (layout.micro_batch * layout.accumulation) % size == 0]
+    advice = [f"train.micro_batch_size={smaller[-1]} (the run stays the same)"] if smaller else []
+    advice += ["train.gradient_checkpointing=true", f"a smaller data.max_length (this batch has {longest} tokens)"]
+    raise TrainingError(
+        f"step {step + 1}: not enough memory for a micro-batch of {layout.micro_batch}; try {', or '.join(advice)}, or "
+        f"train.auto_find_batch_size=true ({str(error).splitlines()[0]})"
+    ) from None
 
 
 def _line(step: int, steps: int, values: dict[str, float]) -> str:

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from finetune.errors import RecipeError
+from finetune.errors import RecipeError, TrainingError
 from finetune.recipe import TrainSection
-from finetune.train import batch_indices, learning_rate, plan
+from finetune.schedule import batch_indices, learning_rate, plan
 
 
 def test_each_epoch_is_a_permutation_of_its_own():
@@ -72,11 +72,104 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tiny_recipe, monkeypatc
 
     monkeypatch.setattr(Sft, "loss", poisoned)
     recipe = tiny_recipe()
-    with pytest.raises(RecipeError, match=r"not finite .* its rows: .*larger.jsonl:\d+"):
+    with pytest.raises(TrainingError, match=r"step 3: .* not finite; nothing of it was applied; its rows: .*jsonl:\d+"):
         run(recipe)
     after = dict(seen["model"].named_parameters())
     assert all(torch.equal(after[name], before) for name, before in seen["before"].items())
     assert not (recipe.output_dir / "bundle").exists()
+
+
+def poison_steps(monkeypatch, steps: set[int]) -> None:
+    """Losses of these steps (one micro-batch each, counted from 1) are infinite."""
+    from finetune.stages.sft import Sft
+
+    plain, seen = Sft.loss, []
+
+    def poisoned(self, model, batch):
+        seen.append(1)
+        loss = plain(self, model, batch)
+        return type(loss)(loss.value * math.inf, loss.sums) if len(seen) in steps else loss
+
+    monkeypatch.setattr(Sft, "loss", poisoned)
+
+
+def test_skipping_steps_that_are_not_finite_has_a_cap(tiny_recipe, monkeypatch):
+    """T40: two steps are left out and counted, shown as text in metrics.jsonl; the third ends the run."""
+    from finetune.run import run
+
+    skipping = ("train.on_nonfinite=skip", "train.max_skipped_steps=2", "train.micro_batch_size=4")
+    poison_steps(monkeypatch, {2, 5})
+    recipe = tiny_recipe(*skipping)
+    result = run(recipe)
+    assert result.manifest["training"]["nonfinite_steps"] == 2
+    lines = [json.loads(line) for line in (recipe.output_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["loss"] == "inf"] == [2, 5]
+    assert [line["step"] for line in lines if line["loss"] != "inf"] == [1, 3, 4, 6, 7, 8, 9]
+    poison_steps(monkeypatch, {2, 5, 6})
+    with pytest.raises(TrainingError, match="step 6: loss inf"):
+        run(recipe, overwrite=True)
+
+
+def test_a_leap_of_the_loss_is_said(tiny_recipe, monkeypatch, capsys):
+    """Losses near 5 for 50 steps, then 500: said with the rows; nothing else changes."""
+    from finetune.run import run
+    from finetune.stages.sft import Sft
+
+    plain, seen = Sft.loss, []
+
+    def leaping(self, model, batch):
+        seen.append(1)
+        loss = plain(self, model, batch)
+        return type(loss)(loss.value * (100 if len(seen) == 52 else 1), loss.sums)
+
+    monkeypatch.setattr(Sft, "loss", leaping)
+    run(tiny_recipe("train.max_steps=53", "train.learning_rate=1e-9", "train.logging_steps=53", "evaluate.rows=1"))
+    said = [line for line in capsys.readouterr().out.splitlines() if "the loss jumps" in line]
+    assert len(said) == 1
+    assert said[0].startswith("step 52: the loss jumps to 5")
+    assert "larger.jsonl:" in said[0]
+
+
+def starve(monkeypatch, most: int) -> None:
+    """Memory suffices for `most` sequences."""
+    from finetune.stages.sft import Sft
+
+    plain = Sft.loss
+
+    def starving(self, model, batch):
+        if len(batch["input_ids"]) > most:
+            raise torch.OutOfMemoryError("out of memory. Tried to allocate 20.00 GiB")
+        return plain(self, model, batch)
+
+    monkeypatch.setattr(Sft, "loss", starving)
+
+
+def test_out_of_memory_says_what_to_change(tiny_recipe, tmp_path, monkeypatch, capsys):
+    from finetune.cli import main
+
+    starve(monkeypatch, 2)
+    tiny_recipe()
+    assert main(["train", str(tmp_path / "tiny.yaml")]) == 5
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("step 1: not enough memory for a micro-batch of 4; try train.micro_batch_size=2 (the run")
+
+
+def test_the_micro_batch_is_halved_and_the_run_is_the_same(tiny_recipe, tmp_path, monkeypatch, capsys):
+    from finetune.cli import main
+    from tests.equivalence.test_batches import assert_same_run
+
+    tiny_recipe()
+    file = str(tmp_path / "tiny.yaml")
+    assert main(["train", file]) == 0
+    (tmp_path / "run").rename(tmp_path / "plain")
+    starve(monkeypatch, 2)
+    capsys.readouterr()
+    assert main(["train", file, "--set", "train.auto_find_batch_size=true"]) == 0
+    assert "9 steps of 4 sequences = 1 process(es) x 2 x micro-batch of 2" in capsys.readouterr().out
+    assert_same_run(tmp_path / "run", tmp_path / "plain")
+    starve(monkeypatch, 0)
+    assert main(["train", file, "--overwrite", "--set", "train.auto_find_batch_size=true"]) == 5
+    assert "not even one example of 4" in capsys.readouterr().err
 
 
 def test_metrics_file_and_result(finished_run):
@@ -127,7 +220,7 @@ def test_a_gate_that_is_not_reached_exports_nothing(tiny_recipe, tmp_path, capsy
     assert code == 3
     assert "gate.min.all_fields: 0.0000 is below 0.9900" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "adapter", "answers.base.jsonl", "answers.tuned.jsonl", "metrics.jsonl",
+        "adapter", "answers.base.jsonl", "answers.tuned.jsonl", "checkpoints", "metrics.jsonl", "run_state.json",
     ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -49,15 +49,21 @@ class Finished:
     scores: dict[str, Any]
 
 
-def save_adapter(model: Any, base: Base, folder: Path, run_folder: Path) -> None:
+def save_adapter(
+    model: Any, base: Base, folder: Path, run_folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """The adapter with its tokenizer and chat template, naming its base: servable as it is.
 
     A GGUF base is named where the bundle of this run puts it.
+
+    Args:
+        weights: by parameter name, instead of the model's own.
     """
     named = base.source or Source(str((run_folder / "bundle/base").resolve()))
     model.peft_config["default"].base_model_name_or_path = named.name
     model.peft_config["default"].revision = named.revision
-    model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub about the vocabulary
+    # save_embedding_layers "auto" would ask the hub about the vocabulary
+    model.save_pretrained(folder, save_embedding_layers=False, state_dict=dict(weights) if weights else None)
     base.tokenizer.save_pretrained(folder)
     write_both_spellings(folder, base.tokenizer)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card

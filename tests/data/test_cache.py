@@ -14,7 +14,7 @@ from finetune.data.rows import Sample
 from finetune.data.store import ExampleStore
 from finetune.errors import DataError, RecipeError
 from finetune.recipe import DataSection
-from finetune.train import batch_indices
+from finetune.schedule import batch_indices
 from tests.conftest import byte_tokenizer, tiny_llama
 
 KEY = "a" * 64

@@ -14,7 +14,7 @@ from finetune.data.chat import IGNORED, Example
 from finetune.data.pack import join, pack
 from finetune.model.head import TrainedPositions, packed_inputs
 from finetune.stages.sft import Sft
-from finetune.train import Plan, _micro_batches
+from finetune.step import micro_batches_of
 from tests.equivalence.tiny_models import VOCABULARY, tiny_model
 
 LENGTHS = (7, 1, 12, 30, 2)
@@ -125,9 +125,8 @@ def test_rows_without_trained_tokens():
     silent = [replace(one, labels=(IGNORED,) * len(one.ids)) for one in documents(2)]
     packs = [join(examples), join(silent)]
     loss, gradient = loss_and_gradient(model, [STAGE.collate(packs[:1])])
-    layout = Plan(global_batch=2, processes=2, micro_batch=1, accumulation=1, steps=1)
     for chosen in (packs, packs[:1]):  # the second process gets the silent pack, then none and so the loop's blank one
-        batches = [batch for process in (0, 1) for batch in _micro_batches(STAGE, chosen, layout, process)]
+        batches = [batch for process in (0, 1) for batch in micro_batches_of(STAGE, chosen, 2, 1, process)]
         assert [STAGE.count(batch) for batch in batches] == [STAGE.count(STAGE.collate(packs[:1])), 0]
         assert loss_and_gradient(model, batches[1:])[0] == 0.0
         assert float(loss_and_gradient(model, batches[1:])[1].abs().max()) == 0.0
@@ -143,8 +142,7 @@ def test_micro_batches_of_packs():
     assert [row.lengths for row in packs] == [(7, 7, 7), (1, 1, 12, 30, 1), (12, 30, 2, 2, 2), (12, 30)]
     sums = {}
     for micro in (1, 2, 4):
-        layout = Plan(global_batch=4, processes=1, micro_batch=micro, accumulation=4 // micro, steps=1)
-        batches = _micro_batches(STAGE, packs, layout, 0)
+        batches = micro_batches_of(STAGE, packs, 1, micro, 0)
         assert len(batches) == 4 // micro
         sums[micro] = loss_and_gradient(model, batches)
     for micro in (2, 4):

@@ -1,0 +1,55 @@
+"""What must be the same in a run that resumes, or it would be another run under the same name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from finetune.data.chat import Example
+from finetune.data.pack import Pack
+from finetune.recipe import LoraSection, TrainSection
+
+# How a step is computed or watched, not what it computes: a change gives the same run up to rounding.
+FREE = frozenset({
+    "micro_batch_size", "gradient_checkpointing", "torch_compile", "logging_steps", "save_steps", "save_total_limit",
+    "auto_find_batch_size", "on_nonfinite", "max_skipped_steps", "load_best_model_at_end",
+})  # fmt: skip
+
+
+def facts_of(
+    seed: int,
+    stage: str,
+    base: Mapping[str, Any],
+    dtype: str,
+    lora: LoraSection,
+    train: TrainSection,
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+) -> dict[str, Any]:
+    """Recipe keys and digests, flat: `train.learning_rate` to 0.0002."""
+    settings = {f"train.{key}": value for key, value in train.model_dump(mode="json").items() if key not in FREE}
+    settings |= {f"lora.{key}": value for key, value in lora.model_dump(mode="json").items()}
+    settings |= {f"model.{key}": value for key, value in base.items()}
+    looked_at = digest(held_out) if train.eval_steps else None
+    return {"seed": seed, "stage": stage, "model.dtype": dtype, **settings,
+            "training examples": digest(examples), "held-out examples": looked_at}  # fmt: skip
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """Number and sha256 of all ids, labels and document lengths, in order: where the rows lie does not matter."""
+    whole = hashlib.sha256()
+    for example in examples:
+        lengths = example.lengths if isinstance(example, Pack) else (len(example.ids),)
+        for values in (lengths, example.ids, example.labels):
+            whole.update(np.asarray(values, np.int64).tobytes())
+    return f"{len(examples)} with sha256 {whole.hexdigest()}"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each fact that is not the same: which, its value in the checkpoint, its value now."""
+    for key in dict.fromkeys((*before, *now)):
+        if before.get(key) != now.get(key):
+            yield f"{key}: the checkpoint was made with {before.get(key)!r}, this run has {now.get(key)!r}"

@@ -1,0 +1,213 @@
+"""Signals to the launcher, to one process of several, and to a lonely trainer: one checkpoint, and the run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.checkpoint.lock import RunLock
+from finetune.checkpoint.store import Store
+from finetune.recipefile import load_recipe
+from finetune.run import run
+from tests.conftest import ROOT, write_tiny_recipe
+from tests.equivalence.test_batches import assert_same_run
+from tests.equivalence.test_resume import LONG, assert_same_bits, exact, state
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+CHANGES = [part for item in LONG for part in ("--set", item)]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+WORKER = str(ROOT / "tests/faults/signalled.py")
+
+
+def start(command: list[str], timeout: int = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout)
+
+
+def two(port: int, *signalled: str, file: Path, resume: bool = False) -> subprocess.CompletedProcess[str]:
+    more = ["--resume", "auto"] if resume else []
+    return start([*TORCHRUN, "--master_port", str(port), WORKER, *signalled, "train", str(file), *CHANGES, *more])
+
+
+@pytest.fixture(scope="module")
+def two_processes(tiny_base, tiny_data, tmp_path_factory) -> Path:
+    """The long tiny recipe under torchrun, undisturbed: a signal at call 0 never comes."""
+    folder = tmp_path_factory.mktemp("two")
+    file = write_tiny_recipe(folder, tiny_base, tiny_data)
+    done = two(29621, "0", "0", "self", "SIGTERM", file=file)
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es)" in done.stdout
+    return folder / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "target"), [("0", "parent"), ("1", "self")])
+def test_two_processes_stop_together_and_resume(tiny_base, tiny_data, tmp_path, two_processes, rank, target):
+    """T7, T42: a signal to torchrun, or to rank 1 only, within step 5; bit for bit the undisturbed run afterwards."""
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    stopped = two(29622, rank, "5", target, "SIGTERM", file=file)
+    assert stopped.returncode != 0
+    status, step = state(tmp_path / "run")
+    assert status == "preempted"
+    assert 4 < step < 20
+    assert [found.step for found in [Store(tmp_path / "run/checkpoints", 2).newest()[0]]] == [step]
+    assert 'Traceback (most recent call last):\n  File "/' not in stopped.stderr.split("torch/distributed")[0]
+    done = two(29623, "0", "0", "self", "SIGTERM", file=file, resume=True)
+    assert done.returncode == 0, done.stderr
+    assert_same_bits(tmp_path / "run", two_processes)
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_goes_on(tiny_base, tiny_data, tmp_path):
+    """T8: 2 -> 1 processes; no row twice or never (losses of 20 steps as with one process), rounding apart."""
+    whole = load_recipe(write_tiny_recipe(tmp_path, tiny_base, tiny_data, "one"), [*LONG, "lora.lora_dropout=0.0"])
+    whole = whole.model_copy(update={"output_dir": tmp_path / "one"})
+    run(whole)
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    command = [*TORCHRUN, "--master_port", "29624", WORKER, "1", "5", "self", "SIGUSR1", "train", str(file)]
+    assert start([*command, *CHANGES, "--set", "lora.lora_dropout=0.0"]).returncode != 0
+    run(load_recipe(file, [*LONG, "lora.lora_dropout=0.0"]), resume="auto")
+    assert len(exact(tmp_path / "run")) == 10
+    assert_same_run(tmp_path / "run", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_a_killed_peer_ends_the_run(tiny_base, tiny_data, tmp_path, two_processes):
+    """T43: SIGKILL of rank 1 in step 9; the end comes within a minute, step 6 is valid, nobody holds the run."""
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    begun = time.monotonic()
+    done = two(29625, "1", "9", "self", "SIGKILL", file=file)
+    assert done.returncode != 0
+    assert time.monotonic() - begun < 60
+    assert Store(tmp_path / "run/checkpoints", 2).newest()[0].step == 6
+    with RunLock(tmp_path / "run"):
+        pass
+    again = two(29626, "0", "0", "self", "SIGTERM", file=file, resume=True)
+    assert again.returncode == 0, again.stderr
+    assert_same_bits(tmp_path / "run", two_processes)
+
+
+@pytest.mark.slow
+def test_a_trainer_notices_that_its_launcher_died(tiny_base, tiny_data, tmp_path):
+    """T41: `accelerate launch` dies of SIGTERM and would leave the trainer alone: it stops with a checkpoint."""
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    launcher = [str(Path(sys.executable).parent / "accelerate"), "launch", "--cpu", "--num_processes", "1"]
+    done = start([*launcher, WORKER, "0", "9", "parent", "SIGTERM", "train", str(file), *CHANGES])
+    assert done.returncode == -signal.SIGTERM
+    deadline = time.monotonic() + 30
+    while state(tmp_path / "run")[0] == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert state(tmp_path / "run")[0] == "preempted"
+    time.sleep(0.5)
+    with RunLock(tmp_path / "run"):  # the trainer is gone
+        pass
+
+
+def test_signal_to_the_trainer(tiny_base, tiny_data, tmp_path, monkeypatch, capsys):
+    """T41: exit code 75, one line that says how to go on, and a second signal that changes nothing."""
+    from finetune.cli import main
+    from finetune.stages.sft import Sft
+
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    plain, seen = Sft.loss, []
+
+    def twice(self, model, batch):
+        seen.append(1)
+        if len(seen) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, model, batch)
+
+    monkeypatch.setattr(Sft, "loss", twice)
+    assert main(["train", str(file)]) == 75
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "stopped by SIGTERM after step 5; the same command with --resume auto goes on"
+    assert state(tmp_path / "run") == ("preempted", 5)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_signal_outside_of_training(tiny_base, tiny_data, tmp_path, monkeypatch, capsys):
+    """While data are prepared nothing is written yet; while answers are generated training is already on disk."""
+    import finetune.data.prepare
+    import finetune.evaluate.generate
+    from finetune.cli import main
+
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+
+    def killed(*_args, **_more):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        raise AssertionError("not reached")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.data.prepare, "look", killed)
+        assert main(["train", str(file)]) == 75
+    assert not (tmp_path / "run").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.evaluate.generate, "_batch", killed)
+        assert main(["train", str(file)]) == 75
+    assert state(tmp_path / "run") == ("preempted", 9)
+    assert main(["train", str(file), "--resume", "auto"]) == 0
+    assert "stopped by SIGTERM; the same" in capsys.readouterr().err
+
+
+def test_one_living_run_holds_its_folder(tiny_base, tiny_data, tmp_path, capsys):
+    from finetune.cli import main
+
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    with RunLock(tmp_path / "run"):
+        assert main(["train", str(file)]) == 2
+    assert f"process {os.getpid()}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_non_finite_on_one_rank_stops_both(tiny_base, tiny_data, tmp_path):
+    """T40: an infinite loss on rank 1 only, in step 3: no rank applies it, exit code 5, the log shows it."""
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    worker = tmp_path / "poisoned.py"
+    worker.write_text(POISONED)
+    command = [*TORCHRUN, "--master_port", "29627", str(worker), "train", str(file), *CHANGES]
+    done = start([*command, "--set", "train.save_steps=1"])
+    assert done.returncode != 0
+    assert "step 3: loss inf or gradient norm" in done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 3
+    assert lines[-1]["loss"] == "inf"
+    assert state(tmp_path / "run") == ("failed", 2)
+    before = torch.load(tmp_path / "before0.pt", weights_only=True)
+    for rank in (0, 1):
+        after = torch.load(tmp_path / f"after{rank}.pt", weights_only=True)
+        assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+POISONED = """
+import math, os, sys
+from pathlib import Path
+import torch
+from finetune.cli import main
+from finetune.stages.sft import Sft
+
+plain, seen, rank, here = Sft.loss, [], os.environ["RANK"], Path(__file__).parent
+
+def poisoned(self, model, batch):
+    loss = plain(self, model, batch)
+    seen.append(model)
+    if len(seen) == 3:
+        torch.save({n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad},
+                   here / f"before{rank}.pt")
+        if rank == "1":
+            return type(loss)(loss.value * math.inf, loss.sums)
+    return loss
+
+Sft.loss = poisoned
+code = main(sys.argv[1:])
+torch.save({n: p.detach() for n, p in seen[-1].named_parameters() if p.requires_grad}, here / f"after{rank}.pt")
+sys.exit(code)
+"""
