@@ -76,5 +76,4 @@ def test_fifty_kills(tiny_base, tiny_data, tmp_path):
     state = json.loads((tmp_path / f"run{number}" / "run/run_state.json").read_text())
     assert state["status"] == "finished"
     assert {"training", "answering", "exporting"} <= hits.keys()
-    left = [path.name for path in tmp_path.rglob(".*") if not path.name.endswith(".lock") and path.is_dir()]
-    assert left in ([], [".encoded"] * len(left))
+    assert [path for run in tmp_path.glob("*/run") for path in run.rglob(".*")] == []
