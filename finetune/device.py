@@ -84,18 +84,23 @@ DEVICES = {
 }  # fmt: skip
 
 
-ENGINES = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU")  # accelerate's DistributedType: one process, or DDP
+# accelerate's DistributedType -> how the processes share the model (finetune/engine.py)
+ENGINES = {"NO": "single", "MULTI_CPU": "ddp", "MULTI_GPU": "ddp", "MULTI_NPU": "ddp", "FSDP": "fsdp2"}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how a run computes: accelerate's view of the processes plus the row of the table."""
+    """Where and how a run computes: accelerate's view of the processes plus the row of the table.
+
+    `engine` is how the processes share the model: "single", "ddp" or "fsdp2".
+    """
 
     accelerator: Accelerator
     device: Device
     dtype: str
     attention: str
     generation_attention: str
+    engine: str = "single"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -114,7 +119,8 @@ def start(recipe: Recipe) -> Placement:
     """The Accelerator for this process and the dtype and attention of the run.
 
     Raises:
-        RecipeError: the recipe asks for a device, dtype or attention that is not to be had here, with what is.
+        RecipeError: the recipe asks for a device, dtype or attention that is not to be had here, with what is; the
+            launcher asks for an engine or for settings of it that are not supported.
     """
     # torch.distributed.nn keeps the group of its import time in default arguments. Imported later (by DDP, through
     # dynamo) it would keep the group's threads alive to the end of the process, where they abort it now and then.
@@ -140,11 +146,54 @@ def start(recipe: Recipe) -> Placement:
         project_dir=str(recipe.output_dir),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    if accelerator.distributed_type.value not in ENGINES:
-        raise RecipeError(
-            f"launcher: {accelerator.distributed_type.value} is not supported; launch plain data parallelism (DDP)"
-        )
-    return Placement(accelerator, device, dtype, attention, generation_attention)
+    return Placement(accelerator, device, dtype, attention, generation_attention, _engine(accelerator))
+
+
+def _engine(accelerator: Accelerator) -> str:
+    """How the launcher asks the processes to share the model.
+
+    Raises:
+        RecipeError: it asks for what is not supported, every such setting with what to do instead.
+    """
+    if _asked("FSDP") and accelerator.distributed_type.value == "MULTI_CPU":
+        _shard_on_cpu(accelerator)
+    kind = accelerator.distributed_type.value
+    if kind not in ENGINES:
+        raise RecipeError(f"launcher: {kind} is not supported; use a file of scripts/accelerate/")
+    if ENGINES[kind] == "fsdp2":
+        plugin = accelerator.state.fsdp_plugin
+        wrong = {
+            f"fsdp_version: {plugin.fsdp_version} is not supported; use 2": plugin.fsdp_version != 2,
+            "fsdp_cpu_ram_efficient_loading: every process loads the base itself; set it to false": (
+                plugin.cpu_ram_efficient_loading
+            ),
+            "fsdp_activation_checkpointing: set train.gradient_checkpointing in the recipe instead": (
+                plugin.activation_checkpointing
+            ),
+            "fsdp_offload_params: is not supported; set it to false": _asked("OFFLOAD_PARAMS", "FSDP_"),
+        }
+        if any(wrong.values()):
+            raise RecipeError([f"launcher: {problem}" for problem, found in wrong.items() if found])
+    return ENGINES[kind]
+
+
+def _asked(name: str, prefix: str = "ACCELERATE_USE_") -> bool:
+    """A switch that `accelerate launch` passes on in the environment."""
+    return os.environ.get(prefix + name, "false").lower() == "true"
+
+
+def _shard_on_cpu(accelerator: Accelerator) -> None:
+    """accelerate shards on accelerators only and would run DDP here without a word; torch itself shards on a CPU too.
+
+    This is how FSDP2 is tested without a GPU.
+    """
+    import torch
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    if torch.accelerator.is_available():  # torch would shard over it
+        raise RecipeError("launcher: FSDP on device: cpu runs only on a machine without accelerator")
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    accelerator.state.distributed_type = DistributedType.FSDP
 
 
 def environment() -> dict[str, Any]:

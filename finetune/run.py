@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from finetune.data.chat import ChatEncoder, Example
     from finetune.evaluate.generate import Answer
     from finetune.log import Log
+    from finetune.model.load import Base
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
         RecipeError, DataError: a user's mistake, everything that was found.
         GateError: the tuned model is not good enough, or the merged one is not the adapter.
     """
-    from finetune import device
+    from finetune import device, engine
 
     device.quiet_libraries()
     from finetune.data.pack import pack, packing_line
@@ -55,7 +56,10 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     accelerator = placement.accelerator
     _check_output(recipe.output_dir, overwrite)
     log = Log(recipe.output_dir, accelerator)
-    log.say(f"{recipe.name}: {placement.device.name}, {placement.dtype}, {accelerator.num_processes} process(es)")
+    log.say(
+        f"{recipe.name}: {placement.device.name}, {placement.dtype}, {accelerator.num_processes} process(es), "
+        f"{placement.engine}"
+    )
     for line in (*data.notes, *_findings(data), *(f"{where}: dropped: {reason}" for where, reason in data.dropped[:5])):
         log.say(f"data: {line}")
     log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
@@ -68,7 +72,8 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     trained = sum(example.trained for example in examples)
     said = "".join(f", {count} {reason}" for reason, count in counts.items() if reason not in ("rows", "examples"))
     log.say(f"encoded: {len(examples)} examples, {sum(len(e.ids) for e in examples)} tokens, {trained} trained{said}")
-    set_stop_ids(base.model, base.tokenizer, {example.stop for example in examples} & encoder.control_ids)
+    stops = {example.stop for example in examples} & encoder.control_ids
+    set_stop_ids(base.model, base.tokenizer, stops)
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.data.packing:
@@ -84,8 +89,14 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     _claim_output(recipe, placement)  # only now: a mistake found above has cost nothing that was there
     model_to_train = prepare_for_training(model, recipe.train)
     training = train(model_to_train, stage, examples, recipe.train, layout, placement, recipe.seed, log)
+    if engine.shards(placement):
+        log.say(f"{placement.engine}: the base is loaded again, whole in every process, for answers and export")
+        trained_tensors = engine.full_tensors(model_to_train)
+        del model, model_to_train, base  # the memory of the parts
+        base, model = _whole_model(recipe, placement, stops, trained_tensors)
     if accelerator.is_main_process:
-        save_adapter(model, base, recipe.output_dir / "adapter", recipe.output_dir)
+        stepped = training["steps"] > training["skipped_steps"]
+        save_adapter(model, base, recipe.output_dir / "adapter", recipe.output_dir, stepped)
 
     log.say(f"answering {len(data.evaluate)} held-out prompts: base")
     with model.disable_adapter():
@@ -112,7 +123,8 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
         held_out=held_out,
         recipe=resolved(recipe),
         data=_data_record(recipe, data, counts),
-        training=training | {"processes": accelerator.num_processes, "lora": coverage.line()},
+        training=training
+        | {"processes": accelerator.num_processes, "engine": placement.engine, "lora": coverage.line()},
         scores=scores,
     )
     bundle, manifest = write_bundle(finished, recipe.export)
@@ -125,6 +137,19 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     log.say(f"log: {log.file}")
     log.say(f"bundle: {bundle}")
     return Result(bundle, scores, manifest)
+
+
+def _whole_model(recipe: Recipe, placement: Any, stops: set[int], tensors: dict[str, Any]) -> tuple[Base, Any]:
+    """The base as at the start and the peft model with the trained weights, both unsharded, on the device."""
+    from finetune.engine import load_full_tensors
+    from finetune.model.adapter import add_adapter
+    from finetune.model.load import load_base, set_stop_ids
+
+    base = load_base(recipe.model, placement)
+    set_stop_ids(base.model, base.tokenizer, stops)
+    model, _coverage = add_adapter(base.model, recipe.lora, recipe.seed)
+    load_full_tensors(model, tensors)
+    return base, model.to(placement.accelerator.device)
 
 
 def load_data(recipe: Recipe) -> Prepared:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from finetune import engine
 from finetune.data.chat import IGNORED, Example
 from finetune.device import Placement
 from finetune.errors import RecipeError
@@ -113,7 +114,7 @@ def train(
         eps=section.adam_epsilon,
         weight_decay=section.weight_decay,
     )
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model, optimizer = engine.prepare(placement, model, optimizer)
     model.train()
     torch.manual_seed(seed + accelerator.process_index)  # dropout
     totals: dict[str, Any] = {"steps": layout.steps, "tokens": 0, "trained_tokens": 0, "skipped_steps": 0}
@@ -159,17 +160,17 @@ def _step(
         with nullcontext() if last else accelerator.no_sync(model):
             with placement.autocast():
                 loss = stage.loss(model, batch)
-            # DDP averages gradients over processes: times their number makes it the sum again.
+            # DDP and FSDP2 average gradients over processes: times their number makes it the sum again.
             accelerator.backward(loss.value * (layout.processes / max(1, count)))
         for name, value in ({"loss": loss.value.detach()} | loss.sums).items():
             sums[name] = sums.get(name, 0) + value.double()
-    grad_norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+    grad_norm = engine.clip_gradients(placement, model, max_grad_norm)
     local = torch.stack([sums[name] for name in sums])
     totals = accelerator.reduce(local, reduction="sum").tolist()
-    if not (math.isfinite(float(grad_norm)) and all(math.isfinite(total) for total in totals)):
+    if not (math.isfinite(grad_norm) and all(math.isfinite(total) for total in totals)):
         rows = ", ".join(example.where for example in chosen[:8])
         raise RecipeError(
-            f"the loss or a gradient is not finite (loss sum {totals[0]}, gradient norm {float(grad_norm)}); nothing "
+            f"the loss or a gradient is not finite (loss sum {totals[0]}, gradient norm {grad_norm}); nothing "
             f"of this step was applied; its rows: {rows}{', ...' if len(chosen) > 8 else ''}"
         )
     if count:  # without a trained token there is no gradient, but momentum and weight decay would still move weights
@@ -178,7 +179,7 @@ def _step(
     return dict(zip(sums, totals, strict=True)) | {
         "count": count,
         "tokens": tokens,
-        "grad_norm": float(grad_norm),
+        "grad_norm": grad_norm,
     }
 
 

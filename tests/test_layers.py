@@ -20,6 +20,7 @@ LAYERS = [
         "finetune.recipe",
         "finetune.recipefile",
         "finetune.device",
+        "finetune.engine",
         "finetune.log",
         "finetune.yamlfile",
         "finetune.errors",
