@@ -84,15 +84,11 @@ DEVICES = {
 }  # fmt: skip
 
 
-# accelerate's DistributedType -> how the processes share the model (finetune/engine.py)
-ENGINES = {"NO": "single", "MULTI_CPU": "ddp", "MULTI_GPU": "ddp", "MULTI_NPU": "ddp", "FSDP": "fsdp2"}
-
-
 @dataclass(frozen=True)
 class Placement:
     """Where and how a run computes: accelerate's view of the processes plus the row of the table.
 
-    `engine` is how the processes share the model: "single", "ddp" or "fsdp2".
+    `engine` is how the processes share the model, one of finetune/engine.py's ENGINES.
     """
 
     accelerator: Accelerator
@@ -128,6 +124,9 @@ def start(recipe: Recipe) -> Placement:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
+    from finetune.engine import check_launcher, engine_of
+
+    check_launcher()
     device = _choose(recipe.device)
     dtype = _dtype(recipe.model.dtype, device)
     attention = generation_attention = recipe.model.attn_implementation
@@ -146,54 +145,7 @@ def start(recipe: Recipe) -> Placement:
         project_dir=str(recipe.output_dir),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    return Placement(accelerator, device, dtype, attention, generation_attention, _engine(accelerator))
-
-
-def _engine(accelerator: Accelerator) -> str:
-    """How the launcher asks the processes to share the model.
-
-    Raises:
-        RecipeError: it asks for what is not supported, every such setting with what to do instead.
-    """
-    if _asked("FSDP") and accelerator.distributed_type.value == "MULTI_CPU":
-        _shard_on_cpu(accelerator)
-    kind = accelerator.distributed_type.value
-    if kind not in ENGINES:
-        raise RecipeError(f"launcher: {kind} is not supported; use a file of scripts/accelerate/")
-    if ENGINES[kind] == "fsdp2":
-        plugin = accelerator.state.fsdp_plugin
-        wrong = {
-            f"fsdp_version: {plugin.fsdp_version} is not supported; use 2": plugin.fsdp_version != 2,
-            "fsdp_cpu_ram_efficient_loading: every process loads the base itself; set it to false": (
-                plugin.cpu_ram_efficient_loading
-            ),
-            "fsdp_activation_checkpointing: set train.gradient_checkpointing in the recipe instead": (
-                plugin.activation_checkpointing
-            ),
-            "fsdp_offload_params: is not supported; set it to false": _asked("OFFLOAD_PARAMS", "FSDP_"),
-        }
-        if any(wrong.values()):
-            raise RecipeError([f"launcher: {problem}" for problem, found in wrong.items() if found])
-    return ENGINES[kind]
-
-
-def _asked(name: str, prefix: str = "ACCELERATE_USE_") -> bool:
-    """A switch that `accelerate launch` passes on in the environment."""
-    return os.environ.get(prefix + name, "false").lower() == "true"
-
-
-def _shard_on_cpu(accelerator: Accelerator) -> None:
-    """accelerate shards on accelerators only and would run DDP here without a word; torch itself shards on a CPU too.
-
-    This is how FSDP2 is tested without a GPU.
-    """
-    import torch
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-
-    if torch.accelerator.is_available():  # torch would shard over it
-        raise RecipeError("launcher: FSDP on device: cpu runs only on a machine without accelerator")
-    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
-    accelerator.state.distributed_type = DistributedType.FSDP
+    return Placement(accelerator, device, dtype, attention, generation_attention, engine_of(accelerator))
 
 
 def environment() -> dict[str, Any]:
@@ -218,6 +170,11 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # peft 0.21 still asks transformers 5.23 for an attribute under its old name.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+
+
+def launcher_setting(name: str) -> str:
+    """A setting that `accelerate launch` passes on in the environment, in small letters; "" without it."""
+    return os.environ.get(name, "").lower()
 
 
 def local_rank() -> int:

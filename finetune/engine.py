@@ -10,12 +10,68 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from finetune.device import launcher_setting
 from finetune.errors import RecipeError
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from finetune.device import Placement
 
+# accelerate's DistributedType -> how the processes share the model
+ENGINES = {"NO": "single", "MULTI_CPU": "ddp", "MULTI_GPU": "ddp", "MULTI_NPU": "ddp", "FSDP": "fsdp2"}
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's state beside its step
+
+
+def check_launcher() -> None:
+    """To be called before accelerate reads the launcher's settings.
+
+    Raises:
+        RecipeError: FSDP is asked for in a way that is not supported, every such setting with what to do instead.
+    """
+    if launcher_setting("ACCELERATE_USE_FSDP") != "true":
+        return
+    refused = {
+        ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true"): "every process loads the base itself; set it to false",
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true"): "set train.gradient_checkpointing in the recipe instead",
+        ("FSDP_OFFLOAD_PARAMS", "true"): "not supported; set it to false",
+    }
+    version = launcher_setting("FSDP_VERSION") or "1"  # accelerate's default
+    problems = [] if version == "2" else [f"launcher: fsdp_version: {version} is not supported; set it to 2"]
+    problems += [
+        f"launcher: {name.lower()}: {problem}"
+        for (name, value), problem in refused.items()
+        if launcher_setting(name) == value
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
+def engine_of(accelerator: Accelerator) -> str:
+    """How the launcher asks the processes to share the model: a value of ENGINES.
+
+    Raises:
+        RecipeError: in a way that is not supported.
+    """
+    if launcher_setting("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type.value == "MULTI_CPU":
+        _shard_on_cpu(accelerator)
+    kind = accelerator.distributed_type.value
+    if kind not in ENGINES:
+        raise RecipeError(f"launcher: {kind} is not supported; use a file of scripts/accelerate/")
+    return ENGINES[kind]
+
+
+def _shard_on_cpu(accelerator: Accelerator) -> None:
+    """accelerate shards on accelerators only and would run DDP here without a word; torch itself shards on a CPU too.
+
+    This is how FSDP2 is tested without a GPU.
+    """
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    if torch.accelerator.is_available():  # torch would shard over it
+        raise RecipeError("launcher: FSDP on device: cpu runs only on a machine without accelerator")
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    accelerator.state.distributed_type = DistributedType.FSDP
 
 
 def prepare(placement: Placement, model: nn.Module, optimizer: Any) -> tuple[Any, Any]:

@@ -38,9 +38,10 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
         RecipeError, DataError: a user's mistake, everything that was found.
         GateError: the tuned model is not good enough, or the merged one is not the adapter.
     """
-    from finetune import device, engine
+    from finetune import device
 
     device.quiet_libraries()
+    from finetune import engine
     from finetune.data.pack import pack, packing_line
     from finetune.evaluate.generate import answer
     from finetune.export.bundle import Finished, save_adapter, write_bundle

@@ -45,8 +45,8 @@ def check_adapter(folder: Path, expected: Mapping[str, Shape], trained: bool) ->
     except (OSError, SafetensorError) as error:
         raise GateError(f"the saved adapter can't be read: {file}: {error}") from None
     problems = [f"{name} is missing" for name in expected if name not in tensors]
-    problems += [f"{name} was not trained" for name in tensors if name not in expected]
-    for name, tensor in tensors.items():
+    problems += [f"{name} was not trained" for name in sorted(tensors) if name not in expected]
+    for name, tensor in sorted(tensors.items()):
         if not tensor.numel():
             problems.append(f"{name} is empty")
         elif name in expected and tuple(tensor.shape) != tuple(expected[name]):
