@@ -84,18 +84,19 @@ DEVICES = {
 }  # fmt: skip
 
 
-ENGINES = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU")  # accelerate's DistributedType: one process, or DDP
-
-
 @dataclass(frozen=True)
 class Placement:
-    """Where and how a run computes: accelerate's view of the processes plus the row of the table."""
+    """Where and how a run computes: accelerate's view of the processes plus the row of the table.
+
+    `engine` is how the processes share the model, one of finetune/engine.py's ENGINES.
+    """
 
     accelerator: Accelerator
     device: Device
     dtype: str
     attention: str
     generation_attention: str
+    engine: str = "single"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -114,7 +115,8 @@ def start(recipe: Recipe) -> Placement:
     """The Accelerator for this process and the dtype and attention of the run.
 
     Raises:
-        RecipeError: the recipe asks for a device, dtype or attention that is not to be had here, with what is.
+        RecipeError: the recipe asks for a device, dtype or attention that is not to be had here, with what is; the
+            launcher asks for an engine or for settings of it that are not supported.
     """
     # torch.distributed.nn keeps the group of its import time in default arguments. Imported later (by DDP, through
     # dynamo) it would keep the group's threads alive to the end of the process, where they abort it now and then.
@@ -122,6 +124,9 @@ def start(recipe: Recipe) -> Placement:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
+    from finetune.engine import check_launcher, engine_of
+
+    check_launcher()
     device = _choose(recipe.device)
     dtype = _dtype(recipe.model.dtype, device)
     attention = generation_attention = recipe.model.attn_implementation
@@ -140,11 +145,7 @@ def start(recipe: Recipe) -> Placement:
         project_dir=str(recipe.output_dir),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    if accelerator.distributed_type.value not in ENGINES:
-        raise RecipeError(
-            f"launcher: {accelerator.distributed_type.value} is not supported; launch plain data parallelism (DDP)"
-        )
-    return Placement(accelerator, device, dtype, attention, generation_attention)
+    return Placement(accelerator, device, dtype, attention, generation_attention, engine_of(accelerator))
 
 
 def environment() -> dict[str, Any]:
@@ -169,6 +170,11 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # peft 0.21 still asks transformers 5.23 for an attribute under its old name.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+
+
+def launcher_setting(name: str) -> str:
+    """A setting that `accelerate launch` passes on in the environment, in small letters; "" without it."""
+    return os.environ.get(name, "").lower()
 
 
 def local_rank() -> int:

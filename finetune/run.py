@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from finetune.device import Placement
     from finetune.evaluate.generate import Answer
     from finetune.log import Log
+    from finetune.model.load import Base
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
 
 
 def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder, stop: Stop) -> Result | None:
+    from finetune import engine
     from finetune.batch_size import find_micro_batch
     from finetune.checkpoint.facts import differences, facts_of
     from finetune.checkpoint.training import TrainingCheckpoints, load_adapter
@@ -76,7 +79,10 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
 
     accelerator = placement.accelerator
     log = Log(recipe.output_dir, accelerator)
-    log.say(f"{recipe.name}: {placement.device.name}, {placement.dtype}, {accelerator.num_processes} process(es)")
+    log.say(
+        f"{recipe.name}: {placement.device.name}, {placement.dtype}, {accelerator.num_processes} process(es), "
+        f"{placement.engine}"
+    )
     manifest = folder.finished()
     if manifest is not None:
         return _already_finished(recipe, manifest, log)
@@ -95,7 +101,8 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
     trained = sum(example.trained for example in examples)
     said = "".join(f", {count} {reason}" for reason, count in counts.items() if reason not in ("rows", "examples"))
     log.say(f"encoded: {len(examples)} examples, {sum(len(e.ids) for e in examples)} tokens, {trained} trained{said}")
-    set_stop_ids(base.model, base.tokenizer, {example.stop for example in examples} & encoder.control_ids)
+    stops = {example.stop for example in examples} & encoder.control_ids
+    set_stop_ids(base.model, base.tokenizer, stops)
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.data.packing:
@@ -108,6 +115,8 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
     model_to_train = prepare_for_training(model, recipe.train)
     layout = plan(recipe.train, len(examples), accelerator.num_processes, placement.device.auto_micro_batch)
     if recipe.train.auto_find_batch_size:
+        if engine.shards(placement):
+            raise RecipeError(f"train.auto_find_batch_size: not with {placement.engine}; set train.micro_batch_size")
         share = layout.global_batch // layout.processes
         size = find_micro_batch(model_to_train, stage, examples, share, layout.micro_batch, placement)
         layout = replace(layout, micro_batch=size, accumulation=share // size)
@@ -129,7 +138,7 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
     checkpoints = TrainingCheckpoints(
         store=folder.store(recipe.train.save_total_limit) if recipe.train.save_steps else None,
         found=checkpoint,
-        save_adapter=lambda weights, place: save_adapter(model, base, place, recipe.output_dir, weights),
+        save_adapter=partial(save_adapter, model, base, run_folder=recipe.output_dir),
         facts=facts,
         main=accelerator.is_main_process,
     )
@@ -138,11 +147,16 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
             model_to_train,
             Training(stage, examples, held_out, recipe.train, layout, placement, recipe.seed, checkpoints, stop, log),
         )
+    if engine.shards(placement):
+        log.say(f"{placement.engine}: the base is loaded again, whole in every process, for answers and export")
+        trained_tensors = engine.full_tensors(model_to_train)
+        del model, model_to_train, base, checkpoints  # the memory of the parts
+        base, model = _whole_model(recipe, placement, stops, trained_tensors)
     if recipe.train.load_best_model_at_end:
         load_adapter(model, folder.store(1).open(folder.checkpoint_folder(progress.best_step)))
         log.say(f"the best held-out loss, {progress.best_loss:.4f}, was that of step {progress.best_step}: taken")
     if accelerator.is_main_process:
-        save_adapter(model, base, recipe.output_dir / "adapter", recipe.output_dir)
+        save_adapter(model, base, recipe.output_dir / "adapter", recipe.output_dir, progress.moved)
 
     log.say(f"answering {len(data.evaluate)} held-out prompts: base")
     with model.disable_adapter():
@@ -169,7 +183,8 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
         held_out=held_out[: recipe.export.parity_rows],
         recipe=resolved(recipe),
         data=_data_record(recipe, data, counts),
-        training=progress.record() | {"processes": accelerator.num_processes, "lora": coverage.line()},
+        training=progress.record()
+        | {"processes": accelerator.num_processes, "engine": placement.engine, "lora": coverage.line()},
         scores=scores,
     )
     bundle, manifest = write_bundle(finished, recipe.export)
@@ -182,6 +197,19 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
     log.say(f"log: {log.file}")
     log.say(f"bundle: {bundle}")
     return Result(bundle, scores, manifest)
+
+
+def _whole_model(recipe: Recipe, placement: Placement, stops: set[int], tensors: dict[str, Any]) -> tuple[Base, Any]:
+    """The base as at the start and the peft model with the trained weights, both unsharded, on the device."""
+    from finetune.engine import load_full_tensors
+    from finetune.model.adapter import add_adapter
+    from finetune.model.load import load_base, set_stop_ids
+
+    base = load_base(recipe.model, placement)
+    set_stop_ids(base.model, base.tokenizer, stops)
+    model, _coverage = add_adapter(base.model, recipe.lora, recipe.seed)
+    load_full_tensors(model, tensors)
+    return base, model.to(placement.accelerator.device)
 
 
 def _already_finished(recipe: Recipe, manifest: dict[str, Any], log: Log) -> Result:
@@ -230,8 +258,6 @@ def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
 
 def _encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, log: Log) -> tuple[Sequence[Example], dict[str, int]]:
     """The training samples as examples, out of the cache beside the output folder where it has them."""
-    from functools import partial
-
     from finetune.data.cache import EncodeConversations, cache_key, chunked, encode_cached
     from finetune.data.length import encode_all
     from finetune.model.load import load_tokenizer

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from finetune import engine
 from finetune.data.chat import IGNORED, Example
 from finetune.device import Placement
 from finetune.schedule import Plan
@@ -67,11 +68,11 @@ def take_step(
         with nullcontext() if last else accelerator.no_sync(model):
             with placement.autocast():
                 loss = stage.loss(model, batch)
-            # DDP averages gradients over processes: times their number makes it the sum again.
+            # DDP and FSDP2 average gradients over processes: times their number makes it the sum again.
             accelerator.backward(loss.value * (layout.processes / max(1, count)))
         for name, value in ({"loss": loss.value.detach()} | loss.sums).items():
             sums[name] = sums.get(name, 0) + value.double()
-    grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm))
+    grad_norm = engine.clip_gradients(placement, model, max_grad_norm)
     totals = accelerator.reduce(torch.stack([sums[name] for name in sums]), reduction="sum").tolist()
     finite = math.isfinite(grad_norm) and all(math.isfinite(total) for total in totals)
     if count and finite:  # without a trained token there is no gradient, but momentum would still move weights

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from finetune import engine
 from finetune.batch_size import out_of_memory
 from finetune.checkpoint.progress import Progress
 from finetune.checkpoint.training import TrainingCheckpoints
@@ -70,7 +71,7 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
         eps=section.adam_epsilon,
         weight_decay=section.weight_decay,
     )
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model, optimizer = engine.prepare(this.placement, model, optimizer)
     model.train()
     progress = this.checkpoints.restore(model, optimizer)
     first, window_started = progress.step, time.perf_counter()

@@ -50,6 +50,11 @@ class Progress:
             self.best_step, self.best_loss = self.step, loss
         return better
 
+    @property
+    def moved(self) -> bool:
+        """Whether a step has changed the weights."""
+        return self.step > self.empty_steps + self.nonfinite_steps
+
     def record(self) -> dict[str, Any]:
         """What the manifest says."""
         totals = {

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from finetune import engine
 from finetune.checkpoint.progress import Progress
 from finetune.checkpoint.store import Checkpoint, Store
@@ -28,7 +26,7 @@ class TrainingCheckpoints:
     Args:
         store: None for a run without checkpoints.
         found: the checkpoint to go on from; its adapter is in the model already (see `load_adapter`).
-        save_adapter: (weights by parameter name, folder): writes the adapter's files.
+        save_adapter: (folder=, tensors=, trained=): writes the adapter's files from weights by parameter name.
         facts: what must be the same in a run that resumes; see finetune/checkpoint/facts.py.
         main: whether this process is the one that writes.
     """
@@ -37,7 +35,7 @@ class TrainingCheckpoints:
         self,
         store: Store | None,
         found: Checkpoint | None,
-        save_adapter: Callable[[Mapping[str, torch.Tensor], Path], None],
+        save_adapter: Callable[..., None],
         facts: Mapping[str, Any],
         main: bool,
     ) -> None:
@@ -64,11 +62,11 @@ class TrainingCheckpoints:
         """The progress of the checkpoint, its optimizer state put into `optimizer`; a fresh one without a checkpoint.
 
         Raises:
-            CheckpointError: the state is not that of these parameters; nothing is changed.
+            RecipeError: the state is not that of these parameters; nothing is changed.
         """
         if self.found is None:
             return Progress()
-        engine.load_optimizer(model, optimizer, load_tensors(self.found.folder / OPTIMIZER))
+        engine.load_full_optimizer(model, optimizer, load_tensors(self.found.folder / OPTIMIZER))
         return Progress(**self.found.state["progress"])
 
     def save(self, model: Any, optimizer: Any, progress: Progress) -> None:
@@ -79,16 +77,15 @@ class TrainingCheckpoints:
         if self.store is None or progress.step == self._saved:
             return
         self._saved = progress.step
-        weights = engine.full_weights(model)
+        weights = engine.full_tensors(model)
         moments = engine.full_optimizer(model, optimizer)
         if not self._main:
             return
-        weights = {name: tensor.to("cpu", copy=True) for name, tensor in weights.items()}
         state = {"progress": progress.state(), "facts": self._facts}
-        step, best, store = progress.step, progress.best_step, self.store
+        step, best, moved, store = progress.step, progress.best_step, progress.moved, self.store
 
         def fill(folder: Path) -> None:
-            self._save_adapter(weights, folder)
+            self._save_adapter(folder=folder, tensors=weights, trained=moved)
             save_tensors(folder / OPTIMIZER, moments)
 
         needs = sum(tensor.numel() * tensor.element_size() for tensor in (*weights.values(), *moments.values()))

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from finetune.data.template import DataTemplate
 from finetune.export.layout import modes_follow_umask, write_both_spellings
 from finetune.export.merge import merge
 from finetune.export.parity import prove
+from finetune.model.check import adapter_shapes, check_adapter
 from finetune.model.load import Base, Source, file_sha256
 from finetune.recipe import ExportSection
 
@@ -50,20 +51,30 @@ class Finished:
 
 
 def save_adapter(
-    model: Any, base: Base, folder: Path, run_folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+    model: Any,
+    base: Base,
+    folder: Path,
+    run_folder: Path,
+    trained: bool,
+    tensors: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """The adapter with its tokenizer and chat template, naming its base: servable as it is.
 
     A GGUF base is named where the bundle of this run puts it.
 
     Args:
-        weights: by parameter name, instead of the model's own.
+        trained: whether a step has been made; the file is reopened and must then show it.
+        tensors: what to write, by parameter name, instead of the model's own weights.
+
+    Raises:
+        GateError: the file does not hold what was to be saved.
     """
     named = base.source or Source(str((run_folder / "bundle/base").resolve()))
     model.peft_config["default"].base_model_name_or_path = named.name
     model.peft_config["default"].revision = named.revision
-    # save_embedding_layers "auto" would ask the hub about the vocabulary
-    model.save_pretrained(folder, save_embedding_layers=False, state_dict=dict(weights) if weights else None)
+    # save_embedding_layers="auto" would ask the hub about the vocabulary
+    model.save_pretrained(folder, save_embedding_layers=False, state_dict=tensors)
+    check_adapter(folder, adapter_shapes(model), trained)
     base.tokenizer.save_pretrained(folder)
     write_both_spellings(folder, base.tokenizer)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
@@ -99,7 +110,9 @@ def _fill(draft: Path, run: Finished, section: ExportSection) -> dict[str, Any]:
     if source is None:  # GGUF: the base exists nowhere as a folder that others can load, so it ships along
         _save_base(run.model, run.base.tokenizer, draft / "base")
         source = Source(str(draft / "base"))
-    save_adapter(run.model, run.base, draft / "adapter", run.folder)
+    done = run.training
+    moved = done["steps"] > done["skipped_steps"] + done["nonfinite_steps"]
+    save_adapter(run.model, run.base, draft / "adapter", run.folder, moved)
 
     dtype = base_dtype if section.dtype == "auto" else getattr(torch, section.dtype)
     merged = merge(source, draft / "adapter", base_dtype, dtype)

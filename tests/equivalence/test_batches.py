@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from safetensors.torch import load_file
 from finetune.recipefile import load_recipe
 from finetune.run import run
 from tests.conftest import ROOT, write_tiny_recipe
+from tests.equivalence.processes import torchrun
 
 
 def losses(folder: Path) -> list[float]:
@@ -101,17 +99,9 @@ def test_gradients_of_a_short_last_batch(tiny_base, tiny_data):
 def test_two_processes(tiny_base, tiny_data, tmp_path, whole_batch):
     """T18, T20: torchrun with two gloo processes = one; the held-out rows are each answered once."""
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
-    done = subprocess.run(
-        [*command, str(ROOT / "scripts/train.py"), str(file), "--set", "train.micro_batch_size=1"],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "cpu, float32, 2 process(es)" in done.stdout
-    assert "= 2 process(es) x 2 x micro-batch of 1" in done.stdout
+    stdout = torchrun([ROOT / "scripts/train.py", file, "--set", "train.micro_batch_size=1"])
+    assert "cpu, float32, 2 process(es)" in stdout
+    assert "= 2 process(es) x 2 x micro-batch of 1" in stdout
     assert_same_run(tmp_path / "run", whole_batch)
     one, two = (folder / "answers.tuned.jsonl" for folder in (whole_batch, tmp_path / "run"))
     assert one.read_text() == two.read_text()
@@ -139,16 +129,7 @@ def test_process_group_ends_with_training(tiny_base, tiny_data, tmp_path):
     """No thread of gloo is left after end_training: at exit such a thread aborts the process now and then."""
     (tmp_path / "group_ends.py").write_text(GROUP_ENDS)
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29612"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "group_ends.py"), str(file)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["[]", "[]"]
+    assert torchrun([tmp_path / "group_ends.py", file]).split() == ["[]", "[]"]
 
 
 def test_head_at_trained_positions_is_the_whole_head(tiny_base):

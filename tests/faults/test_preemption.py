@@ -18,22 +18,17 @@ from finetune.checkpoint.store import Store
 from finetune.recipefile import load_recipe
 from finetune.run import run
 from tests.conftest import ROOT, write_tiny_recipe
+from tests.equivalence.processes import TORCHRUN, start
 from tests.equivalence.test_batches import assert_same_run
 from tests.equivalence.test_resume import LONG, assert_same_bits, exact, state
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 CHANGES = [part for item in LONG for part in ("--set", item)]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 WORKER = str(ROOT / "tests/faults/signalled.py")
 
 
-def start(command: list[str], timeout: int = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout)
-
-
-def two(port: int, *signalled: str, file: Path, resume: bool = False) -> subprocess.CompletedProcess[str]:
+def two(*signalled: str, file: Path, resume: bool = False) -> subprocess.CompletedProcess[str]:
     more = ["--resume", "auto"] if resume else []
-    return start([*TORCHRUN, "--master_port", str(port), WORKER, *signalled, "train", str(file), *CHANGES, *more])
+    return start([*TORCHRUN, WORKER, *signalled, "train", str(file), *CHANGES, *more])
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +36,7 @@ def two_processes(tiny_base, tiny_data, tmp_path_factory) -> Path:
     """The long tiny recipe under torchrun, undisturbed: a signal at call 0 never comes."""
     folder = tmp_path_factory.mktemp("two")
     file = write_tiny_recipe(folder, tiny_base, tiny_data)
-    done = two(29621, "0", "0", "self", "SIGTERM", file=file)
+    done = two("0", "0", "self", "SIGTERM", file=file)
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stdout
     return folder / "run"
@@ -52,14 +47,14 @@ def two_processes(tiny_base, tiny_data, tmp_path_factory) -> Path:
 def test_two_processes_stop_together_and_resume(tiny_base, tiny_data, tmp_path, two_processes, rank, target):
     """T7, T42: a signal to torchrun, or to rank 1 only, within step 5; bit for bit the undisturbed run afterwards."""
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
-    stopped = two(29622, rank, "5", target, "SIGTERM", file=file)
+    stopped = two(rank, "5", target, "SIGTERM", file=file)
     assert stopped.returncode != 0
     status, step = state(tmp_path / "run")
     assert status == "preempted"
     assert 4 < step < 20
     assert [found.step for found in [Store(tmp_path / "run/checkpoints", 2).newest()[0]]] == [step]
     assert 'Traceback (most recent call last):\n  File "/' not in stopped.stderr.split("torch/distributed")[0]
-    done = two(29623, "0", "0", "self", "SIGTERM", file=file, resume=True)
+    done = two("0", "0", "self", "SIGTERM", file=file, resume=True)
     assert done.returncode == 0, done.stderr
     assert_same_bits(tmp_path / "run", two_processes)
 
@@ -71,7 +66,7 @@ def test_another_number_of_processes_goes_on(tiny_base, tiny_data, tmp_path):
     whole = whole.model_copy(update={"output_dir": tmp_path / "one"})
     run(whole)
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
-    command = [*TORCHRUN, "--master_port", "29624", WORKER, "1", "5", "self", "SIGUSR1", "train", str(file)]
+    command = [*TORCHRUN, WORKER, "1", "5", "self", "SIGUSR1", "train", str(file)]
     assert start([*command, *CHANGES, "--set", "lora.lora_dropout=0.0"]).returncode != 0
     run(load_recipe(file, [*LONG, "lora.lora_dropout=0.0"]), resume="auto")
     assert len(exact(tmp_path / "run")) == 10
@@ -83,13 +78,13 @@ def test_a_killed_peer_ends_the_run(tiny_base, tiny_data, tmp_path, two_processe
     """T43: SIGKILL of rank 1 in step 9; the end comes within a minute, step 6 is valid, nobody holds the run."""
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
     begun = time.monotonic()
-    done = two(29625, "1", "9", "self", "SIGKILL", file=file)
+    done = two("1", "9", "self", "SIGKILL", file=file)
     assert done.returncode != 0
     assert time.monotonic() - begun < 60
     assert Store(tmp_path / "run/checkpoints", 2).newest()[0].step == 6
     with RunLock(tmp_path / "run"):
         pass
-    again = two(29626, "0", "0", "self", "SIGTERM", file=file, resume=True)
+    again = two("0", "0", "self", "SIGTERM", file=file, resume=True)
     assert again.returncode == 0, again.stderr
     assert_same_bits(tmp_path / "run", two_processes)
 
@@ -173,7 +168,7 @@ def test_non_finite_on_one_rank_stops_both(tiny_base, tiny_data, tmp_path):
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
     worker = tmp_path / "poisoned.py"
     worker.write_text(POISONED)
-    command = [*TORCHRUN, "--master_port", "29627", str(worker), "train", str(file), *CHANGES]
+    command = [*TORCHRUN, str(worker), "train", str(file), *CHANGES]
     done = start([*command, "--set", "train.save_steps=1"])
     assert done.returncode != 0
     assert "step 3: loss inf or gradient norm" in done.stderr

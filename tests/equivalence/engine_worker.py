@@ -1,0 +1,97 @@
+"""Three optimizer steps of a tiny model under the launched engine; what the processes hold goes to files.
+
+`python engine_worker.py FOLDER [STATE]`: with STATE (weights and Adam's state after step 2) only the third step is made.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune import device, engine
+from finetune.model.adapter import add_adapter
+from finetune.model.head import TrainedPositions
+from finetune.recipe import DataSection, LoraSection, ModelSection, Recipe, SourceSection, SplitSection, TrainSection
+from tests.equivalence.tiny_models import tiny_model
+
+ROWS = torch.randint(3, 96, (4, 9), generator=torch.Generator().manual_seed(5))
+KEEP = torch.ones(9, dtype=torch.bool).index_fill(0, torch.tensor([0, 8]), False)
+
+
+def placement() -> device.Placement:
+    files = (SourceSection(path="none.jsonl"),)
+    return device.start(
+        Recipe(
+            name="worker",
+            output_dir=Path("none"),
+            device="cpu",
+            model=ModelSection(name_or_path="none", dtype="float32"),
+            data=DataSection(format="messages", train=files, split=SplitSection(eval_rows=1)),
+            train=TrainSection(max_steps=3),
+        )
+    )
+
+
+def logits(model: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    return model(rows, torch.ones_like(rows), KEEP.expand(rows.shape))
+
+
+def step(here: device.Placement, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """One optimizer step; every process has its share of the four rows, one at a time."""
+    mine = ROWS[here.accelerator.process_index :: here.accelerator.num_processes].split(1)
+    for index, row in enumerate(mine):
+        with here.accelerator.no_sync(model) if index + 1 < len(mine) else torch.enable_grad():
+            loss = torch.nn.functional.cross_entropy(logits(model, row), row[:, 2:].flatten(), reduction="sum")
+            here.accelerator.backward(loss * here.accelerator.num_processes / 28)
+    engine.clip_gradients(here, model, 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return engine.full_tensors(model) | engine.full_optimizer(model, optimizer)
+
+
+def alone(here: device.Placement, model: torch.nn.Module) -> torch.Tensor:
+    """Logits (rows x 7, V) of passes whose number differs between processes: 1 on the first, 2 on the second."""
+    model.eval()
+    with engine.whole_for_inference(here, model), torch.inference_mode():
+        passes = [logits(model, ROWS[:1]) for _ in range(here.accelerator.process_index + 1)]
+    model.train()
+    return passes[0]
+
+
+def work(folder: Path, start: Path | None = None) -> None:
+    here = placement()
+    peft_model, _ = add_adapter(tiny_model("llama"), LoraSection(r=3), seed=1)
+    model = TrainedPositions(peft_model)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model, optimizer = engine.prepare(here, model, torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1))
+    model.train()
+    if start is None:
+        step(here, model, optimizer)
+        step(here, model, optimizer)
+        second = state(model, optimizer)
+    else:
+        loaded = load_file(start)
+        names = {name for name, _ in engine.trainable(model)}
+        engine.load_full_tensors(model, {name: loaded[name] for name in names})
+        engine.load_full_optimizer(model, optimizer, {name: loaded[name] for name in loaded.keys() - names})
+        second = state(model, optimizer)
+    with torch.no_grad(), peft_model.disable_adapter():
+        reference = logits(model, ROWS)
+    separate = alone(here, model)
+    step(here, model, optimizer)
+    rank = here.accelerator.process_index
+    save_file(second, folder / f"second.{rank}.safetensors")
+    save_file(state(model, optimizer), folder / f"third.{rank}.safetensors")
+    save_file({"reference": reference.clone(), "alone": separate.clone()}, folder / f"logits.{rank}.safetensors")
+    here.accelerator.free_memory()
+    here.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
