@@ -55,7 +55,7 @@ def audit(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.set)
     from finetune.audit import audit_recipe
 
-    failed, files = audit_recipe(recipe, options.output)
+    failed, files = audit_recipe(recipe, options.output, options.recipe.parent)
     print(*files, sep="\n")
     return EXIT_MISTAKE if failed else EXIT_OK
 
