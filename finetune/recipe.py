@@ -120,6 +120,7 @@ class DataSection(Section):
     train_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     special_tokens_in_data: Literal["escape", "error", "allow"] = "escape"
     packing: bool = False
+    padding_free: bool = False
     allow_cross_doc: bool = False
     screen: ScreenSection = ScreenSection()  # type: ignore[call-arg]
     require_licence: bool = False
@@ -135,6 +136,11 @@ class DataSection(Section):
         if bool(self.eval) == bool(self.split):
             raise ValueError("give either `eval` (files) or `split` (held-out rows of the training files), not both")
         return self
+
+    @property
+    def joined_by(self) -> tuple[str, ...]:
+        """The keys that are on and put several documents into one row."""
+        return tuple(f"data.{key}" for key in ("packing", "padding_free") if getattr(self, key))
 
 
 class TrainSection(Section):
