@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import gzip
+import io
 import re
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from finetune.data.findings import DataFile, Findings
 from finetune.errors import did_you_mean
@@ -18,6 +23,7 @@ MARKS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+PACKED = {b"\x1f\x8b\x08": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}  # first bytes, which no text has
 
 # GB18030 as its standard lays it out: four bytes, two bytes, or a byte that belongs to neither.
 _GB = re.compile(
@@ -28,13 +34,50 @@ _UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf
 _HIGH = re.compile(rb"[\x80-\xff]+")
 
 
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file; of a gzip or Zstandard file, known by its first bytes, those inside.
+
+    Raises:
+        OSError: it can't be opened or unpacked, at whatever byte it shows; zstandard is not installed.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+        file.seek(0)
+        packed = next((ending for mark, ending in PACKED.items() if head.startswith(mark)), None)
+        try:
+            yield _unpacked(file, packed) if packed else file
+        except (EOFError, zlib.error) as error:
+            raise OSError(f"the {packed} file is damaged or cut off: {error}") from None
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] != "zstandard":
+                raise
+            raise OSError(f"the {packed} file is damaged or cut off: {error}") from None
+
+
+def _unpacked(file: BinaryIO, packed: str) -> BinaryIO:
+    if packed == ".gz":
+        return gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[return-value]
+    try:
+        import zstandard
+    except ImportError:
+        raise OSError("reading .zst needs zstandard; pip install 'finetune[zstd]'") from None
+    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+
+
+def plain_suffix(path: Path) -> str:
+    """The ending that names the kind, in small letters: `.jsonl` of `a.jsonl` and of `a.JSONL.gz`."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix in PACKED.values() else suffix
+
+
 def encoding_of(file: DataFile, declared: str, findings: Findings) -> str | None:
     """The encoding to read the file with; what was detected beyond UTF-8 becomes a note. None: a problem was noted.
 
     A byte order mark decides, then whether every byte is UTF-8, then whether the other bytes look like Chinese in
     GB18030, then like latin-1 (accented letters standing alone). Anything else must be declared.
     """
-    with file.path.open("rb") as stream:
+    with open_bytes(file.path) as stream:
         head = stream.read(4096)
     marked = next((name for mark, name in MARKS if head.startswith(mark)), None)
     if declared != "auto":
@@ -112,7 +155,7 @@ def _not_utf8(path: Path) -> tuple[bytes | None, bool]:
     """A sample from the first line that is not UTF-8 on, and whether megabytes of UTF-8 stand before it."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     read, seen = 0, False
-    with path.open("rb") as stream:
+    with open_bytes(path) as stream:
         while True:
             block = stream.read(BLOCK)
             pending = len(decoder.getstate()[0])
@@ -124,8 +167,11 @@ def _not_utf8(path: Path) -> tuple[bytes | None, bool]:
             if not block:
                 return None, seen
             read += len(block)
-        start = max(0, wrong - (1 << 16))
-        stream.seek(start)
+    start = max(0, wrong - (1 << 16))
+    with open_bytes(path) as stream:
+        left = start
+        while left:
+            left -= len(stream.read(min(left, BLOCK)))  # a Zstandard stream can't seek
         sample = stream.read(SAMPLE)
     return sample[sample.rfind(b"\n", 0, wrong - start) + 1 :], seen
 
@@ -166,7 +212,7 @@ def _lines_survive(encoding: str) -> bool:
 def _blocks(path: Path, encoding: str, by_line: bool) -> Iterator[bytes]:
     """The file in blocks without a byte order mark; turned into UTF-8 where lines can't be cut in its own bytes."""
     decoder = None if by_line else codecs.getincrementaldecoder(encoding)()
-    with path.open("rb") as stream:
+    with open_bytes(path) as stream:
         first = True
         while block := stream.read(BLOCK):
             if decoder:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import sys
+from pathlib import Path
+
 import pytest
 
+from finetune.data.encoding import plain_suffix
 from finetune.data.source import read_source
 from finetune.errors import DataError
 from finetune.recipe import SourceSection
@@ -100,3 +105,49 @@ def test_latin1_json_lines_are_read_and_said(tmp_path):
     (row,) = read_source(SourceSection(path=str(tmp_path / "x.jsonl")), notes)
     assert row.values == {"a": "café"}
     assert notes == [f"{tmp_path}/x.jsonl: not UTF-8, read as latin-1; `encoding:` says otherwise"]
+
+
+def rows_of(path, kind: str = "jsonl") -> list[tuple[int, dict]]:
+    return [(row.line, row.values) for row in read_source(SourceSection(path=str(path), kind=kind))]
+
+
+ROWS = b'{"a": 1}\n{"a": "\xc3\xa9"}\n'
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.jsonl.zst", "x.jsonl"])
+def test_compressed_files_are_read_by_what_is_in_them(tmp_path, name):
+    """T44: gzip of two members, Zstandard of two frames; the ending matters to the kind only, and lines are those inside."""
+    pack = pytest.importorskip("zstandard").compress if name.endswith("zst") else gzip.compress
+    (tmp_path / name).write_bytes(pack(ROWS[:9]) + pack(ROWS[9:]))
+    assert rows_of(tmp_path / name) == [(1, {"a": 1}), (2, {"a": "é"})]
+    (tmp_path / name).write_bytes(pack(CHINESE.encode("gb18030") * 15_000))  # more than one block
+    (row,) = rows_of(tmp_path / name, "text")
+    assert row[1]["text"] == CHINESE * 15_000
+
+
+@pytest.mark.parametrize("cut", [12, -12])
+def test_a_damaged_or_cut_archive_is_named(tmp_path, cut):
+    """T44: half a download."""
+    whole = gzip.compress(ROWS * 5000)
+    (tmp_path / "x.jsonl.gz").write_bytes(whole[:cut])
+    with pytest.raises(DataError, match=r"x.jsonl.gz: can't be read: the .gz file is damaged or cut off"):
+        rows_of(tmp_path / "x.jsonl.gz")
+    (tmp_path / "x.jsonl.gz").write_bytes(whole[:30] + b"\0\0\0\0" + whole[34:])
+    with pytest.raises(DataError, match=r"x.jsonl.gz: can't be read: "):
+        rows_of(tmp_path / "x.jsonl.gz")
+
+
+def test_zstandard_that_is_not_installed_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    (tmp_path / "x.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd....")
+    with pytest.raises(DataError) as caught:
+        rows_of(tmp_path / "x.jsonl.zst")
+    label = tmp_path / "x.jsonl.zst"
+    assert caught.value.problems == [
+        f"{label}: can't be read: reading .zst needs zstandard; pip install 'finetune[zstd]'"
+    ]
+
+
+def test_the_ending_that_names_the_kind():
+    names = ("a.jsonl", "a.JSONL.gz", "a.b.csv.zst", "a.gz", "a")
+    assert [plain_suffix(Path(name)) for name in names] == [".jsonl", ".jsonl", ".csv", "", ""]
