@@ -65,8 +65,9 @@ class SourceSection(Section):
     """Where rows come from. A plain string in the recipe stands for `{path: ...}`.
 
     `path` is a file, a folder or a glob; `hub` is `name@revision` of a hub dataset (or a local copy of one), with
-    `subset` and `split`. `header` names the first column of the header line when a preamble stands before it.
-    `weight` is this source's share of the drawn rows, `repeat` how many times each of its rows is used.
+    `subset` and `split`. `header` names the first column of the header line when a preamble stands before it,
+    `delimiter` what stands between the cells of a CSV file. `weight` is this source's share of the drawn rows, `repeat`
+    how many times each of its rows is used.
     """
 
     path: str | None = None
@@ -77,6 +78,7 @@ class SourceSection(Section):
     format: Literal["auto", "template", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] | None = None
     encoding: str = "auto"
     header: str | None = None
+    delimiter: str | None = Field(None, pattern=r'^[^0-9A-Za-z"\r\n]$')
     sheet: str | None = None
     weight: float | None = Field(None, gt=0)
     repeat: int = Field(1, ge=1)
