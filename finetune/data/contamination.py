@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.data.compressed import plain_suffix
 from finetune.data.duplicates import BOILERPLATE_ROWS, normalise
-from finetune.data.encoding import encoding_of, lines, plain_suffix
+from finetune.data.encoding import encoding_of, lines
 from finetune.data.findings import DataFile, Findings
 from finetune.data.source import ENDINGS, stream_source
 from finetune.errors import DataError

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from finetune.data.columnar import read_arrow, read_parquet, saved_dataset
-from finetune.data.encoding import encoding_of, lines, plain_suffix, whole_text
+from finetune.data.compressed import plain_suffix
+from finetune.data.encoding import encoding_of, lines, whole_text
 from finetune.data.findings import DataFile, Findings
 from finetune.data.hub import hub_files
 from finetune.data.rows import Row
