@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from finetune.errors import RecipeError, did_you_mean
+from finetune.errors import RecipeError, did_you_mean, plainly
 from finetune.recipe import Recipe
 from finetune.yamlfile import parse_scalar, read_yaml
 
@@ -185,10 +185,8 @@ def _problem(path: Path, item: Any, origin: Origin) -> str:
         return f"{lead}unknown key{_near_key(location)}"
     if item["type"] == "missing":
         return f"{lead}is missing"
-    message = item["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
     given = item["input"]
-    return f"{lead}{message}" + ("" if isinstance(given, dict | BaseModel) else f"; got {given!r}")
+    return f"{lead}{plainly(item)}" + ("" if isinstance(given, dict | BaseModel) else f"; got {given!r}")
 
 
 def _near_key(location: tuple[str, ...]) -> str:

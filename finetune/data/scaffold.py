@@ -17,7 +17,7 @@ from finetune.data.jinja import ENVIRONMENT, render
 from finetune.data.limits import DEFAULT
 from finetune.data.rows import Row
 from finetune.data.template import load_template
-from finetune.errors import DataError, RecipeError, did_you_mean
+from finetune.errors import DataError, RecipeError, did_you_mean, writing
 
 MAX_CHOICES = 12  # distinct values of a column of choices
 EXAMPLE = 50_000  # characters of the row that becomes the worked example
@@ -33,13 +33,15 @@ def write_template(sample: Path, answer: str | None, output: Path) -> None:
     """Writes the scaffold of a sample file to `output`, named after it.
 
     Raises:
-        DataError: the sample can't be read or has no rows, no such answer column, or `output` is there already.
+        RecipeError: the sample can't be read or has no rows, no such answer column, or `output` is there already or
+            can't be written.
     """
     if output.exists():
         raise DataError(f"{output}: is there already")
     text = scaffold(sample, output.stem, answer)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
 
 
 def scaffold(sample_file: Path, name: str, answer: str | None = None) -> str:
