@@ -64,7 +64,7 @@ def audit(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.set)
     from finetune.audit import audit_recipe
 
-    failed, files = audit_recipe(recipe, options.output)
+    failed, files = audit_recipe(recipe, options.output, options.recipe.parent)
     print(*files, sep="\n")
     return EXIT_MISTAKE if failed else EXIT_OK
 
@@ -117,6 +117,13 @@ def _stop(code: int, *lines: str) -> int:
     return code
 
 
+def _positive(text: str) -> int:
+    """A whole number from 1 on, of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on is needed, got {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="finetune", description="From a recipe to a proven, servable model.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -146,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "audit":
             command.add_argument("--output", type=Path, help="folder (default: <output_dir>.audit)")
         if name == "show":
-            command.add_argument("--rows", type=int, default=3, help="how many samples (default 3)")
+            command.add_argument("--rows", type=_positive, default=3, help="how many samples (default 3)")
     return parser
 
 

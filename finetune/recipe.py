@@ -65,8 +65,9 @@ class SourceSection(Section):
     """Where rows come from. A plain string in the recipe stands for `{path: ...}`.
 
     `path` is a file, a folder or a glob; `hub` is `name@revision` of a hub dataset (or a local copy of one), with
-    `subset` and `split`. `header` names the first column of the header line when a preamble stands before it.
-    `weight` is this source's share of the drawn rows, `repeat` how many times each of its rows is used.
+    `subset` and `split`. `header` names the first column of the header line when a preamble stands before it,
+    `delimiter` what stands between the cells of a CSV file. `weight` is this source's share of the drawn rows, `repeat`
+    how many times each of its rows is used.
     """
 
     path: str | None = None
@@ -77,6 +78,7 @@ class SourceSection(Section):
     format: Literal["auto", "template", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] | None = None
     encoding: str = "auto"
     header: str | None = None
+    delimiter: str | None = Field(None, pattern=r'^[^0-9A-Za-z"\r\n]$')
     sheet: str | None = None
     weight: float | None = Field(None, gt=0)
     repeat: int = Field(1, ge=1)
@@ -120,6 +122,7 @@ class DataSection(Section):
     train_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     special_tokens_in_data: Literal["escape", "error", "allow"] = "escape"
     packing: bool = False
+    padding_free: bool = False
     allow_cross_doc: bool = False
     screen: ScreenSection = ScreenSection()  # type: ignore[call-arg]
     require_licence: bool = False
@@ -135,6 +138,11 @@ class DataSection(Section):
         if bool(self.eval) == bool(self.split):
             raise ValueError("give either `eval` (files) or `split` (held-out rows of the training files), not both")
         return self
+
+    @property
+    def joined_by(self) -> tuple[str, ...]:
+        """The keys that are on and put several documents into one row."""
+        return tuple(f"data.{key}" for key in ("packing", "padding_free") if getattr(self, key))
 
 
 class TrainSection(Section):

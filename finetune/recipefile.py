@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import glob
 import importlib.util
 import types
@@ -14,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from finetune.errors import RecipeError, did_you_mean
+from finetune.errors import RecipeError, did_you_mean, plainly
 from finetune.recipe import Recipe
 from finetune.yamlfile import parse_scalar, read_yaml
 
@@ -142,6 +143,12 @@ def _located(item: Any, folder: Path, as_source: bool) -> Any:
         return {"path": str(path)} if as_source else path
     if isinstance(item, dict) and isinstance(item.get("path"), str):
         return item | {"path": str((folder / item["path"]).resolve())}
+    if isinstance(item, dict) and isinstance(item.get("hub"), str):
+        name, at, revision = item["hub"].rpartition("@")
+        if not at or (folder / item["hub"]).is_dir():
+            name, at, revision = item["hub"], "", ""
+        if name.startswith(".") or (folder / name).is_dir():  # a copy on this machine, else a hub id
+            return item | {"hub": f"{(folder / name).resolve()}{at}{revision}"}
     return item
 
 
@@ -149,12 +156,23 @@ def _missing_files(recipe: Recipe, origin: Origin) -> list[str]:
     wanted: list[tuple[str, str]] = [("template", str(recipe.data.template))] if recipe.data.template else []
     for key, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
         wanted += [(key, source.path) for source in sources if source.path is not None]
+        copies = [source.hub for source in sources if source.hub is not None and Path(source.hub).is_absolute()]
+        wanted += [(key, name if Path(name).is_dir() else name.rpartition("@")[0] or name) for name in copies]
+    wanted += [("screen.benchmarks", str(path)) for path in recipe.data.screen.benchmarks]
     problems = []
     for key, path in wanted:
         found = glob.has_magic(path) or Path(path).exists()
         if not found:
-            problems.append(f"{origin.get(('data', key), '--set')}: data.{key}: no such file: {path}")
+            where = origin.get(("data", *key.split(".")), "--set")
+            problems.append(f"{where}: data.{key}: no such file: {path}{_near_file(Path(path))}")
     return problems
+
+
+def _near_file(path: Path) -> str:
+    """The nearest name in the folder where a file was expected."""
+    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.85)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _problem(path: Path, item: Any, origin: Origin) -> str:
@@ -167,10 +185,8 @@ def _problem(path: Path, item: Any, origin: Origin) -> str:
         return f"{lead}unknown key{_near_key(location)}"
     if item["type"] == "missing":
         return f"{lead}is missing"
-    message = item["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
     given = item["input"]
-    return f"{lead}{message}" + ("" if isinstance(given, dict | BaseModel) else f"; got {given!r}")
+    return f"{lead}{plainly(item)}" + ("" if isinstance(given, dict | BaseModel) else f"; got {given!r}")
 
 
 def _near_key(location: tuple[str, ...]) -> str:

@@ -105,11 +105,12 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
     set_stop_ids(base.model, base.tokenizer, stops)
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
-    if recipe.data.packing:
+    if recipe.data.joined_by:
         if recipe.data.allow_cross_doc:
             log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
         else:
-            check_isolation(model, placement.torch_dtype, accelerator.device)
+            check_isolation(model, placement.torch_dtype, accelerator.device, recipe.data.joined_by)
+    if recipe.data.packing:
         examples = pack(examples, recipe.data.max_length)
         log.say(packing_line(examples, recipe.data.max_length))
     model_to_train = prepare_for_training(model, recipe.train)
@@ -253,7 +254,7 @@ def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
 
     encoder = ChatEncoder(tokenizer, recipe.data.train_on, recipe.data.special_tokens_in_data)
     pad_to = 32 if recipe.train.torch_compile else 1  # fewer shapes to compile
-    return STAGES[recipe.stage](encoder, recipe.data, pad_to), encoder
+    return STAGES[recipe.stage](encoder, recipe.data, pad_to, recipe.data.padding_free), encoder
 
 
 def _encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, log: Log) -> tuple[Sequence[Example], dict[str, int]]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from finetune.cli import main
-from finetune.errors import DataError
+from finetune.data.chat import Example
+from finetune.errors import DataError, RecipeError
 from finetune.recipe import Recipe
 from finetune.recipefile import load_recipe
-from finetune.run import load_data, run
+from finetune.run import load_data, make_stage, run
+from tests.conftest import byte_tokenizer
+from tests.equivalence.tiny_models import tiny_model
 
 
 def losses(recipe: Recipe) -> list[float]:
@@ -38,6 +43,43 @@ def test_a_packed_epoch_has_the_loss_of_the_unpacked_one(tiny_recipe):
     packed = packed.model_copy(update={"output_dir": plain.output_dir.parent / "run2"})
     run(packed)
     assert losses(packed) == pytest.approx(unpacked, rel=1e-6)
+
+
+def adapter(recipe: Recipe) -> dict[str, torch.Tensor]:
+    return load_file(recipe.output_dir / "adapter/adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("packing", ["false", "true"])
+def test_padding_free_is_the_padded_run(tiny_recipe, packing):
+    """T29: nine steps of micro-batches of two sequences, of one document or several: the same losses and adapter."""
+    shape = ["data.max_length=128", f"data.packing={packing}", "train.global_batch_size=4", "train.micro_batch_size=2"]
+    padded = tiny_recipe(*shape)
+    run(padded)
+    free = tiny_recipe(*shape, "data.padding_free=true")
+    free = free.model_copy(update={"output_dir": padded.output_dir.parent / "free"})
+    run(free)
+    assert len(losses(padded)) == 9
+    assert losses(free) == pytest.approx(losses(padded), abs=1e-5)
+    weights, others = adapter(padded), adapter(free)
+    assert weights.keys() == others.keys()
+    assert max(float((others[name] - weights[name]).abs().max()) for name in weights) < 1e-4
+    stage, _ = make_stage(free, byte_tokenizer())
+    two = [Example((1,) * 5, (1,) * 5, "f:1"), Example((2,) * 9, (2,) * 9, "f:2")]
+    assert stage.collate(two)["input_ids"].shape == (1, 14)  # the other run would have made (2, 9)
+
+
+def test_padding_free_is_refused_where_documents_leak(tiny_recipe, tmp_path):
+    """T30: OPT numbers its positions by the row: the run stops and names the key that is on."""
+    base = tmp_path / "opt"
+    tokenizer = byte_tokenizer()
+    tiny_model("opt", vocab_size=len(tokenizer)).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    recipe = tiny_recipe("data.padding_free=true", f"model.name_or_path={base}", "data.max_length=128")
+    with pytest.raises(RecipeError) as error:
+        run(recipe)
+    (problem,) = error.value.problems
+    assert problem.startswith("data.padding_free: OPTForCausalLM lets packed documents see each other")
+    assert "; set data.padding_free: false, or data.allow_cross_doc: true" in problem
 
 
 def test_ready_conversations_need_no_template(tiny_recipe, tmp_path):

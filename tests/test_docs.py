@@ -13,6 +13,7 @@ from finetune.data.template import load_template
 from finetune.recipe import Recipe
 from finetune.recipefile import section_class
 from tests.conftest import ROOT
+from tests.data.chats import golden, golden_names
 
 
 def keys(model=Recipe, prefix="") -> dict[str, object]:
@@ -50,3 +51,27 @@ def test_the_template_in_the_document_works(name, tmp_path):
     template = load_template(file)
     sample = template.render(Row({"sensor": "T1", "ch4_pct": 0.4, "minutes": 5, "grade": "normal"}, "f", 1))
     assert sample.answer == "grade: normal"
+
+
+def refused_templates() -> list[list[str]]:
+    """Names of the golden chat templates by why conversations are refused, in the order of the documents' table."""
+    groups: list[list[str]] = [[], [], [], [], []]
+    for name in golden_names():
+        refused = {key: reason for key, reason in golden(name)["trained"].items() if isinstance(reason, str)}
+        prompts = {key: reason for key, reason in refused.items() if "a server will see" in reason}
+        hopeless = any("another chat template" in reason for reason in prompts.values())
+        groups[0] += [name] if hopeless else []
+        groups[1] += [name] if "single" in prompts and not hopeless else []
+        groups[2] += [name] if prompts and "single" not in prompts else []
+        groups[3] += [name] if any("does not show the tool call" in reason for reason in refused.values()) else []
+        groups[4] += [name] if any("refuses the conversation" in reason for reason in refused.values()) else []
+    return groups
+
+
+@pytest.mark.parametrize("name", ["docs/data_template.md", "docs/data_template.zh-CN.md"])
+def test_the_refused_chat_templates_are_those_of_the_golden_tests(name):
+    """T23: what the document promises to refuse, and nothing else, is refused; the golden tests hold the same files."""
+    section = (ROOT / name).read_text(encoding="utf-8").rsplit("\n## ", 1)[1]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert [re.findall(r"`([^`]+)`", row.strip("|").split("|")[-1]) for row in rows] == refused_templates()
+    assert f" {len(golden_names())} " in section

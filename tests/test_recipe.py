@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 import time
@@ -167,3 +168,34 @@ def test_check_of_a_wrong_recipe_imports_no_torch_and_exits_with_2(tmp_path, tin
     right = subprocess.run([*command[:-2]], capture_output=True, text=True, cwd=ROOT)
     assert right.returncode == 0, right.stderr
     assert right.stdout == f"{tmp_path}/tiny.yaml: right; 31 samples to train on, 9 held out\n"
+
+
+def test_a_local_copy_of_a_hub_dataset_is_found_from_the_recipe_s_folder(tmp_path, tiny_recipe, monkeypatch):
+    """The same rule as for a model: what exists or starts with a dot is a path; a revision stays behind it."""
+    tiny_recipe()
+    (tmp_path / "copies/ds").mkdir(parents=True)
+    (tmp_path / "at@home").mkdir()
+    base = (tmp_path / "tiny.yaml").read_text(encoding="utf-8")
+    sources = "[{hub: ./copies/ds@v1}, {hub: copies/ds}, {hub: at@home}, {hub: org/name@v2}]"
+    (tmp_path / "local.yaml").write_text(
+        re.sub(r"(?m)^  train: .*jsonl$", f"  train: {sources}", base), encoding="utf-8"
+    )
+    monkeypatch.chdir("/")
+    train = load_recipe(tmp_path / "local.yaml").data.train
+    here = str(tmp_path.resolve())
+    assert [source.hub for source in train] == [
+        f"{here}/copies/ds@v1", f"{here}/copies/ds", f"{here}/at@home", "org/name@v2"
+    ]  # fmt: skip
+
+
+def test_a_missing_copy_and_a_missing_benchmark_are_named_with_what_is_near(tmp_path, tiny_recipe, monkeypatch):
+    tiny_recipe()
+    (tmp_path / "bench.jsonl").write_text("{}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "tiny.yaml"
+    assert problems_of(
+        file, "data.train=[{hub: ./copy@v1}]", "data.screen={benchmarks: [bensh.jsonl, bench.jsonl]}"
+    ) == [
+        f"--set: data.train: no such file: {tmp_path.resolve()}/copy",
+        f"--set: data.screen.benchmarks: no such file: {tmp_path.resolve()}/bensh.jsonl; did you mean 'bench.jsonl'?",
+    ]

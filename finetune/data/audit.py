@@ -59,12 +59,14 @@ def collect(subject: Subject, sources: Sequence[AuditSource], faults: Faults) ->
     tally = _Tally(subject.max_length, subject.stop_ids, {item.where for item in reported})
     per_source = max(1, min(SHOWN_PER_SOURCE, SHOWN // max(1, len(sources))))
     counted, chosen, hidden = [], [], 0
-    for source in sources:
+    dropped = tuple(_dropped(faults))
+    for index, source in enumerate(sources):
         train, held_out = Counter[str](), Counter[str]()
         some = heapq.nsmallest(per_source, tally.read(source.examples, train), key=tally.order)
         for _ in tally.read(source.held_out, held_out):
             pass
-        counted.append(_source_counts(source, train, held_out))
+        lost = Counter(item.kind for item in dropped if faults.source_of.get(item.where) == index)
+        counted.append(_source_counts(source, train, held_out, lost))
         chosen += [(source, example) for example in some]
         hidden += train["hidden"]
     problems = tuple(_hide(problem) for problem in faults.problems)
@@ -81,7 +83,7 @@ def collect(subject: Subject, sources: Sequence[AuditSource], faults: Faults) ->
         unstopped=tuple(tally.unstopped),
         too_long=tuple(tally.too_long),
         turn_ends=_turn_ends(subject, tally.ends) if subject.stop_ids else None,
-        dropped=tuple(_dropped(faults)),
+        dropped=dropped,
         problems=problems,
         findings=tuple(replace(item, detail=_hide(item.detail)) for item in faults.findings),
         counts=_counts(faults),
@@ -139,7 +141,9 @@ class _Tally:
             self.too_long.append(example.where)
 
 
-def _source_counts(source: AuditSource, train: Counter[str], held_out: Counter[str]) -> SourceCounts:
+def _source_counts(
+    source: AuditSource, train: Counter[str], held_out: Counter[str], lost: Counter[str]
+) -> SourceCounts:
     return SourceCounts(
         name=source.name,
         format=source.format,
@@ -151,6 +155,7 @@ def _source_counts(source: AuditSource, train: Counter[str], held_out: Counter[s
         held_out=held_out["samples"],
         tokens=train["tokens"],
         trained=train["trained"],
+        dropped=dict(lost.most_common()),
     )
 
 

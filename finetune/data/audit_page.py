@@ -15,6 +15,7 @@ import jinja2
 from finetune.data.audit import GROUPS
 from finetune.data.audit_types import Audit, Dropped, Lengths
 from finetune.data.screen import KINDS, SETTING, Finding
+from finetune.errors import writing
 
 FORMAT = 1  # of audit.json
 ROWS = 200  # rows of a list on the page; audit.json has them all
@@ -27,12 +28,17 @@ TITLES = {"duplicates": "Duplicates", "leaks": "Leaks", "personal_data": "Person
 
 
 def write(audit: Audit, folder: Path) -> tuple[Path, Path]:
-    """Writes audit.json and audit.html into `folder`, which is made; the same audit gives the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes audit.json and audit.html into `folder`, which is made; the same audit gives the same bytes.
+
+    Raises:
+        RecipeError: the folder can't be written.
+    """
     numbers, page = folder / "audit.json", folder / "audit.html"
     text = json.dumps(to_json(audit), ensure_ascii=False, indent=1)
-    numbers.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes \udXXX
-    page.write_text(to_html(audit), encoding="utf-8")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes \udXXX
+        page.write_text(to_html(audit), encoding="utf-8")
     return numbers, page
 
 

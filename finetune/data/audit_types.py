@@ -43,12 +43,14 @@ class Faults:
         problems: what would stop a run, one line each.
         findings: of screening; rows with the action `dropped` count as dropped, `refused` fails the audit.
         counts: of screening: findings by kind, a zero for a kind that was looked for and not found.
+        source_of: `file:line` of rows to the index of their source, for the dropped rows by source.
     """
 
     dropped: Iterable[tuple[str, str]] = ()
     problems: Sequence[str] = ()
     findings: Sequence[Finding] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    source_of: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """One source in numbers: `tokens` and `trained` are those of its training samples."""
+    """One source in numbers: `tokens` and `trained` are those of its training samples, `dropped` rows by reason."""
 
     name: str
     format: str
@@ -88,6 +90,7 @@ class SourceCounts:
     held_out: int
     tokens: int
     trained: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

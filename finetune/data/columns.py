@@ -107,7 +107,7 @@ def check_cells(values: dict[str, Any], columns: dict[str, Column]) -> dict[str,
     for name, column in columns.items():
         try:
             if name not in values and column.on_null == "error":
-                raise ValueError(f"is missing{did_you_mean(name, set(values) - set(columns))}")
+                raise ValueError(f"is missing{did_you_mean(name, set(values) - set(columns), 'the row also has')}")
             record[name] = check_cell(values.get(name), column)
         except DropRowError as reason:
             dropped += [joined(name, str(part)) for part in reason.args]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.data.compressed import plain_suffix
 from finetune.data.duplicates import BOILERPLATE_ROWS, normalise
+from finetune.data.encoding import encoding_of, lines
+from finetune.data.findings import DataFile, Findings
+from finetune.data.source import ENDINGS, stream_source
 from finetune.errors import DataError
+from finetune.recipe import SourceSection
 
 SHORT_TEXT = 5  # a benchmark text of fewer words than an n-gram must have at least this many, and be equal as a whole
 
@@ -28,7 +32,7 @@ class Benchmarks:
     """
 
     def __init__(self, files: Sequence[Path], n: int) -> None:
-        """Reads `.jsonl` (every text in a row, however deep) and `.txt` (a text a line).
+        """Reads what a source may be (every text in a row, however deep), and text files (a text a line).
 
         Raises:
             DataError: every file and line that can't be read.
@@ -58,7 +62,7 @@ class Benchmarks:
     def _add_file(self, file: Path, problems: list[str]) -> None:
         rows: Counter[tuple[int, str]] = Counter()
         where: dict[tuple[int, str], str] = {}
-        for line, texts in _benchmark_rows(file, problems):
+        for place, texts in _benchmark_rows(file, problems):
             found: set[tuple[int, str]] = set()
             for words in (_TOKEN.findall(normalise(text)) for text in texts):
                 length = self._length(words)
@@ -68,11 +72,11 @@ class Benchmarks:
                     found.add((0, " ".join(words)))
             rows.update(found)
             for key in found:
-                where.setdefault(key, f"{file}:{line}")
-        for key, place in where.items():
+                where.setdefault(key, place)
+        for key, first in where.items():
             if rows[key] <= BOILERPLATE_ROWS:
                 table = self._grams.setdefault(key[0], {}) if key[0] else self._short
-                table.setdefault(key[1], place)
+                table.setdefault(key[1], first)
 
     def _length(self, words: Sequence[str]) -> int:
         chinese = sum(1 for word in words if _CJK_CHARACTER.match(word))
@@ -84,24 +88,40 @@ def _grams(words: Sequence[str], length: int) -> Iterator[str]:
         yield " ".join(words[start : start + length])
 
 
-def _benchmark_rows(file: Path, problems: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """(line number, its texts) of every line that is not blank."""
-    if file.suffix.lower() not in (".jsonl", ".txt"):
-        problems.append(f"data.screen.benchmarks: {file}: allowed are .jsonl and .txt")
-        return
+def _benchmark_rows(file: Path, problems: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """(`file:line`, its texts) of every row, read as a source is; of a text file every line that is not blank."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        problems.append(f"data.screen.benchmarks: {file}: can't be read: {reason}")
-        return
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, list(_leaves(json.loads(line))) if file.suffix.lower() == ".jsonl" else [line]
-        except (json.JSONDecodeError, RecursionError) as error:
-            problems.append(f"{file}:{number}: not JSON: {error}")
+        if ENDINGS.get(plain_suffix(file)) == "text":
+            yield from ((where, [line]) for where, line in _text_lines(file))
+            return
+        kind = ENDINGS.get(plain_suffix(file), "auto")
+        headers: set[str] = set()
+        for row in stream_source(SourceSection(path=str(file), kind=kind)):  # type: ignore[call-arg,arg-type]
+            texts = list(_leaves(row.values))
+            if row.file not in headers:  # a table without column names has its first row in their place
+                headers.add(row.file)
+                texts += row.values
+            yield row.where, texts
+    except DataError as error:
+        problems += [f"data.screen.benchmarks: {problem}" for problem in error.problems]
+
+
+def _text_lines(file: Path) -> Iterator[tuple[str, str]]:
+    """(`file:line`, text) of a text file.
+
+    Raises:
+        DataError: not there, or not text.
+    """
+    findings = Findings()
+    data_file = DataFile(file, str(file), file.name)
+    try:
+        encoding = encoding_of(data_file, "auto", findings)
+        for number, line in lines(data_file, encoding, findings) if encoding else ():
+            if line is not None and line.strip():
+                yield f"{file}:{number}", line
+    except OSError as error:
+        findings.problem(f"{file}: can't be read: {error.strerror or error}")
+    findings.stop_if_any()
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -58,6 +58,26 @@ def _resident_id(found: re.Match[str]) -> str | None:
     return "" if plausible and ric.calc_check_digit(number) == number[-1] else None
 
 
+def _old_resident_id(found: re.Match[str]) -> str | None:
+    """The form until 1999: no check digit, so the county must be one that has been (one number in 150 begins like one)."""
+    from stdnum import numdb
+
+    number = found.group()
+    try:
+        dt.date(1900 + int(number[6:8]), int(number[8:10]), int(number[10:12]))
+    except ValueError:
+        return None
+    place = dict(item for _, items in numdb.get("cn/loc").info(number[:6]) for item in items.items())
+    return _not_an_amount(found) if "county" in place else None
+
+
+def _iban(found: re.Match[str]) -> str | None:
+    """ISO 13616: check digits (MOD 97-10), a country's code and the form of its accounts."""
+    from stdnum import iban
+
+    return "" if iban.is_valid(found.group()) else None
+
+
 def _credit_code(found: re.Match[str]) -> str | None:
     """GB 32100; digits only are held to the check digit of the organisation code inside as well (GB 11714)."""
     from stdnum.cn import uscc
@@ -126,6 +146,17 @@ def _ip_address(found: re.Match[str]) -> str | None:
     return "private" if address.is_private else "public"
 
 
+def _ipv6_address(found: re.Match[str]) -> str | None:
+    """Global unicast, unique local and link local: `12::30` and `std::vector` are none of these."""
+    try:
+        address = ipaddress.IPv6Address(found.group())
+    except ValueError:
+        return None
+    if not (address.packed[0] >> 5 == 1 or address.packed[0] >> 1 == 0xFC >> 1 or address.is_link_local):
+        return None
+    return "private" if address.is_private else "public"
+
+
 _PLACE = re.compile(
     r"(?<![a-z])(?:lat|latitude|lon|lng|long|longitude|coord|coords|coordinates?|gps|wgs-?84|gcj-?02|location|site)(?![a-z])"
     r"|[经纬]度|[东西]经|[南北]纬|经纬|坐标|位置|地点|站点|井口",
@@ -155,6 +186,9 @@ _ALONE = r"(?<![0-9A-Za-z_-])(?<![0-9]\.)"
 _ENDS = r"(?![0-9A-Za-z_]|\.[0-9])"
 _NOT_IN_LIST = (r"(?<![0-9][ -])", r"(?![ -][0-9])")  # for numbers written in groups
 _MOBILE = r"1(?:3[0-9]|4[5-9]|5[0-35-9]|6[2567]|7[0-8]|8[0-9]|9[0-35-9])"
+_AREA = r"0(?:10|2[0-57-9]|[3-9][0-9]{2})"  # of the national numbering plan: 8 or 7 digits follow, the first 2 to 8
+_LOCAL = r"[2-8][0-9]{2,3}[ -]?[0-9]{4}"
+_EXTENSION = r"(?:(?:-|转| ?ext\.? ?)[0-9]{1,5})?(?!-?[0-9])"
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _WORD = r"(?<![0-9A-Za-z_-])", r"(?![0-9A-Za-z_-])"
 
@@ -179,6 +213,7 @@ DETECTORS = (
     Detector("password", "[PASSWORD]", re.compile(r"://[^\s:/@]{1,64}:(?P<value>[^\s:/@]{3,128})@"),
              _always, ("://",), secret=True),
     Detector("resident_id", "[ID]", re.compile(_ALONE + r"[0-9]{17}[0-9Xx]" + _ENDS), _resident_id),
+    Detector("resident_id", "[ID]", re.compile(_ALONE + r"[1-8][0-9]{14}" + _ENDS), _old_resident_id),
     Detector("credit_code", "[CREDIT_CODE]", re.compile(
         _ALONE + r"[1-9][1-9][0-9]{6}[0-9A-HJ-NPQRTUWXY]{10}" + _ENDS), _credit_code),
     Detector("bank_card", "[CARD]", re.compile(_ALONE + r"[0-9]{15,19}" + _ENDS), _bank_card),
@@ -190,12 +225,29 @@ DETECTORS = (
     Detector("phone", "[PHONE]", re.compile(
         _ALONE + _NOT_IN_LIST[0] + r"(?:(?:\+|00)?86[ -]?)?" + _MOBILE + r"[ -][0-9]{4}[ -][0-9]{4}"
         + _NOT_IN_LIST[1] + _ENDS), _not_an_amount, ("1",)),
+    Detector("phone", "[PHONE]", re.compile(
+        _ALONE + rf"(?:\({_AREA}\)[ -]?|{_AREA}-|(?:\+|00)86[ -]?(?:\({_AREA}\)|{_AREA}|{_AREA[1:]})[ -]?)"
+        + _LOCAL + _EXTENSION + _ENDS), _not_an_amount, ("-", ")", "86")),
+    Detector("phone", "[PHONE]", re.compile(
+        r"(?i:电话|座机|传真|热线|telephone|tel|phone|fax)[^0-9\n]{0,12}?" + rf"(?P<value>{_AREA} ?{_LOCAL}{_EXTENSION})" + _ENDS
+    ), _always, ("0",)),
+    Detector("iban", "[IBAN]", re.compile(
+        _WORD[0] + r"(?:[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}"
+        r"|[A-Z]{2}[0-9]{2} [A-Z0-9]{4}(?: (?=[A-Z]*[0-9])[A-Z0-9]{4}){1,6}(?: (?=[A-Z]*[0-9])[A-Z0-9]{1,3})?)" + _WORD[1]
+    ), _iban),
+    Detector("passport", "[PASSPORT]", re.compile(
+        r"(?i:护照|通行证|passport(?:[ _-]?(?:no|number|num|id)\b)?\.?(?: is)?)[^A-Za-z0-9\n]{0,12}"
+        r"(?P<value>[A-Z]{1,2}[0-9]{6,8}|[0-9]{9}|[0-9]{2}[A-Z]{2}[0-9]{5})" + _WORD[1]
+    ), _always),
     Detector("email", "[EMAIL]", re.compile(
         r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
     ), _always, ("@",)),
     Detector("ip_address", "[IP]", re.compile(
         rf"(?<![0-9A-Za-z_.-])(?<![0-9A-Za-z]/)(?:{_OCTET}\.){{3}}{_OCTET}(?![0-9A-Za-z_]|\.[0-9])"
     ), _ip_address, (".",)),
+    Detector("ip_address", "[IP]", re.compile(
+        r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:]|\.[0-9])"
+    ), _ipv6_address, (":",)),
     Detector("coordinates", "[COORDINATES]", re.compile(
         r"(?<![0-9.,-])(?P<a>[-+]?[0-9]{1,3}\.[0-9]{4,9})(?P<between>[^0-9.+-]{1,24})(?P<b>[-+]?[0-9]{1,3}\.[0-9]{4,9})"
         r"(?![0-9]|\.[0-9])"

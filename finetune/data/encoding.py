@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetune.data.compressed import open_bytes
 from finetune.data.findings import DataFile, Findings
 from finetune.errors import did_you_mean
 
@@ -26,6 +27,7 @@ _GB = re.compile(
 )
 _UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _HIGH = re.compile(rb"[\x80-\xff]+")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # bytes that no text has; escape is in coloured logs
 
 
 def encoding_of(file: DataFile, declared: str, findings: Findings) -> str | None:
@@ -34,7 +36,7 @@ def encoding_of(file: DataFile, declared: str, findings: Findings) -> str | None
     A byte order mark decides, then whether every byte is UTF-8, then whether the other bytes look like Chinese in
     GB18030, then like latin-1 (accented letters standing alone). Anything else must be declared.
     """
-    with file.path.open("rb") as stream:
+    with open_bytes(file.path) as stream:
         head = stream.read(4096)
     marked = next((name for mark, name in MARKS if head.startswith(mark)), None)
     if declared != "auto":
@@ -46,15 +48,14 @@ def encoding_of(file: DataFile, declared: str, findings: Findings) -> str | None
     if len(head) >= 8 and (wide := _wide(head)):
         findings.problem(f"{file.label}: looks like UTF-16 without a byte order mark; say `encoding: {wide}`")
         return None
-    sample, before = _not_utf8(file.path)
+    sample, highest = _not_utf8(file.path)
     if sample is None:
         return "utf-8"
-    found = None if before else _guess(sample)
-    if found is None:
-        line, column, byte = _first_wrong(file.path)
-        findings.problem(
-            f"{file.label}:{line}:{column}: not UTF-8 (byte 0x{byte:02x}), and no other encoding fits; {DECLARE}"
-        )
+    found = _guess(sample)
+    # Chinese in GB18030 may pass for two-byte characters of UTF-8, not for those of three; nothing in latin-1 may.
+    mixed = highest > ("\x7f" if found == "latin-1" else "\u07ff")
+    if found is None or mixed:
+        findings.problem(_no_encoding(file, head, mixed))
         return None
     findings.note(f"{file.label}: not UTF-8, read as {found}; `encoding:` says otherwise")
     return found
@@ -86,6 +87,17 @@ def whole_text(file: DataFile, encoding: str, findings: Findings) -> str | None:
     return text if findings.count == before else None
 
 
+def _no_encoding(file: DataFile, head: bytes, mixed: bool) -> str:
+    """Why the encoding of a file can't be told."""
+    if len(_CONTROL.findall(head)) > len(head) / 100:
+        return f"{file.label}: holds binary data, not text; `kind:` says how else to read it"
+    line, column, byte = _first_wrong(file.path)
+    lead = f"{file.label}:{line}:{column}: not UTF-8 (byte 0x{byte:02x})"
+    if mixed:
+        return f"{lead}, but the text before it is: damage, or two encodings in one file; or say `encoding:`"
+    return f"{lead}, and no other encoding fits; {DECLARE}"
+
+
 def _declared(file: DataFile, declared: str, marked: str | None, findings: Findings) -> str | None:
     try:
         " \r\n".encode(declared)
@@ -108,26 +120,35 @@ def _wide(head: bytes) -> str | None:
     return "utf-16-be" if even.count(0) > 0.4 * len(even) and odd.count(0) < 0.1 * len(odd) else None
 
 
-def _not_utf8(path: Path) -> tuple[bytes | None, bool]:
-    """A sample from the first line that is not UTF-8 on, and whether megabytes of UTF-8 stand before it."""
+def _not_utf8(path: Path) -> tuple[bytes | None, str]:
+    """A sample from the first line that is not UTF-8 on, and the highest character in the lines before it.
+
+    Over megabytes of UTF-8 the highest is counted as the last of Unicode.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    read, seen = 0, False
-    with path.open("rb") as stream:
+    read, highest = 0, ""
+    with open_bytes(path) as stream:
         while True:
             block = stream.read(BLOCK)
             pending = len(decoder.getstate()[0])
             try:
-                seen |= not decoder.decode(block, final=not block).isascii()
+                if not decoder.decode(block, final=not block).isascii():
+                    highest = chr(0x10FFFF)
             except UnicodeDecodeError as error:
                 wrong = read - pending + error.start
+                before = error.object[: error.object.rfind(b"\n", 0, error.start) + 1].decode("utf-8")
+                highest = max(highest, max(before, default=""))
                 break
             if not block:
-                return None, seen
+                return None, highest
             read += len(block)
-        start = max(0, wrong - (1 << 16))
-        stream.seek(start)
+    start = max(0, wrong - (1 << 16))
+    with open_bytes(path) as stream:
+        left = start
+        while left:
+            left -= len(stream.read(min(left, BLOCK)))  # a Zstandard stream can't seek
         sample = stream.read(SAMPLE)
-    return sample[sample.rfind(b"\n", 0, wrong - start) + 1 :], seen
+    return sample[sample.rfind(b"\n", 0, wrong - start) + 1 :], highest
 
 
 def _guess(sample: bytes) -> str | None:
@@ -166,7 +187,7 @@ def _lines_survive(encoding: str) -> bool:
 def _blocks(path: Path, encoding: str, by_line: bool) -> Iterator[bytes]:
     """The file in blocks without a byte order mark; turned into UTF-8 where lines can't be cut in its own bytes."""
     decoder = None if by_line else codecs.getincrementaldecoder(encoding)()
-    with path.open("rb") as stream:
+    with open_bytes(path) as stream:
         first = True
         while block := stream.read(BLOCK):
             if decoder:

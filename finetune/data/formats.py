@@ -91,6 +91,9 @@ def parse(rows: Sequence[Row], format: str) -> list[Parsed]:
 
 def _messages(row: Row, problems: list[str]) -> Sample:
     column = "messages" if "messages" in row.values else "conversations"
+    if column not in row.values:
+        problems.append(f"messages: is missing{did_you_mean('messages', map(str, row.values), 'the row has')}")
+        return Sample(row.values, (), row.where)
     tools = read_tools(row.values.get("tools"), "tools", problems)
     messages = read_messages(row.values.get(column), column, problems)
     check_order(messages, column, problems, tools)

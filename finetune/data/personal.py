@@ -123,6 +123,6 @@ def _is_json(text: str) -> bool:
 def _require_stdnum() -> None:
     if importlib.util.find_spec("stdnum") is None:
         raise RecipeError(
-            "data.screen.personal_data: the package python-stdnum is not installed; pip install 'finetune[screen]', "
+            "data.screen.personal_data: the package python-stdnum is not installed; pip install python-stdnum, "
             "or switch personal_data and secrets off"
         )

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.columns import Column, check_cells
+from finetune.data.formats import detect
 from finetune.data.jinja import ENVIRONMENT, render
 from finetune.data.limits import DEFAULT
 from finetune.data.rows import Row
 from finetune.data.template import load_template
-from finetune.errors import DataError, did_you_mean
+from finetune.errors import DataError, RecipeError, did_you_mean, writing
 
 MAX_CHOICES = 12  # distinct values of a column of choices
+EXAMPLE = 50_000  # characters of the row that becomes the worked example
 _INT = re.compile(r"\s*[-+]?(0|[1-9]\d*)\s*")  # 007 is a code, not a number
 _FLOAT = re.compile(r"\s*[-+]?(0|[1-9]\d*)?(\.\d+)?([eE][-+]?\d+)?\s*")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -31,13 +33,15 @@ def write_template(sample: Path, answer: str | None, output: Path) -> None:
     """Writes the scaffold of a sample file to `output`, named after it.
 
     Raises:
-        DataError: the sample can't be read or has no rows, no such answer column, or `output` is there already.
+        RecipeError: the sample can't be read or has no rows, no such answer column, or `output` is there already or
+            can't be written.
     """
     if output.exists():
         raise DataError(f"{output}: is there already")
     text = scaffold(sample, output.stem, answer)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
 
 
 def scaffold(sample_file: Path, name: str, answer: str | None = None) -> str:
@@ -62,7 +66,11 @@ def scaffold_rows(rows: Sequence[Row], name: str, answer: str | None = None) -> 
     names = list(dict.fromkeys(key for row in rows for key in row.values))
     columns = {key: column for key in names if (column := guess([row.values.get(key) for row in rows]))}
     columns.pop("", None)
-    if len(columns) < 2:
+    if len(columns) < 2 or _are_conversations(rows):
+        if _are_conversations(rows):
+            raise DataError(
+                f"{rows[0].file}: holds ready conversations; `data.format: {detect(rows)}` needs no template"
+            )
         raise DataError(f"{rows[0].file}: a question and an answer need two columns whose values are of one type each")
     answer = answer if answer is not None else list(columns)[-1]
     if answer not in columns:
@@ -72,17 +80,35 @@ def scaffold_rows(rows: Sequence[Row], name: str, answer: str | None = None) -> 
         columns[answer]["null"] = "drop"  # nothing to learn from a row without an answer
     inputs = [key for key in columns if key != answer]
     chinese = _mostly_chinese(rows, inputs)
-    first = next((row for row in rows if row.values.get(answer) is not None), None)
-    if first is None:
+    answered = [row for row in rows if row.values.get(answer) is not None]
+    if not answered:
         raise DataError(f"{rows[0].file}: {answer}: no row has a value")
+    first = next((row for row in answered if len(_json(row.values)) <= EXAMPLE), None)
+    if first is None:
+        raise DataError(f"{rows[0].file}: every row is longer than {EXAMPLE:,} characters; a worked example can't be")
+    if "record" in columns and any(not _is_name(key) for key in columns):
+        raise DataError(f"{rows[0].file}: record: a column of this name hides the whole record; call it something else")
     prompt = _prompt(columns, inputs, answer, chinese)
     left_out = [key for key in names if key and key not in columns]
     text = _document(name, rows[0].file, columns, answer, prompt, first, left_out)
     with tempfile.TemporaryDirectory() as folder:  # what is handed out has been run
         file = Path(folder) / "template.yaml"
         file.write_text(text, encoding="utf-8")
-        load_template(file).render_rows(rows)
+        try:
+            load_template(file).render_rows(rows)
+        except RecipeError as error:
+            reasons = [problem.replace(str(file), "the template guessed from it") for problem in error.problems]
+            lead = rows[0].file
+            raise DataError([r if r.startswith(lead) else f"{lead}: {r}" for r in reasons]) from None
     return text
+
+
+def _are_conversations(rows: Sequence[Row]) -> bool:
+    """Whether the rows hold lists of messages; columns of plain text may be a record's as well."""
+    try:
+        return detect(rows) in ("messages", "sharegpt")
+    except DataError:
+        return False
 
 
 def guess(values: Sequence[Any]) -> dict[str, Any] | None:
@@ -176,12 +202,17 @@ def _prompt(columns: dict[str, Any], inputs: list[str], answer: str, chinese: bo
 
 def _shown(key: str, column: dict[str, Any]) -> str:
     """The Jinja that writes a column."""
-    name = key if key.isidentifier() and key not in _RESERVED else f"record[{_json(key)}]"
+    name = key if _is_name(key) else f"record[{_json(key)}]"
     if column["type"] in ("table", "float"):
         return f"{{{{ {name} | {'table' if column['type'] == 'table' else 'number'} }}}}"
     if column["type"] == "object" or (column["type"] == "list" and "items" not in column):
         return f"{{{{ {name} | tojson }}}}"
     return f"{{{{ {name} | or_null }}}}" if column["type"] == "list" or "nullable" in column else f"{{{{ {name} }}}}"
+
+
+def _is_name(key: str) -> bool:
+    """Whether Jinja takes a column's name for a variable."""
+    return key.isidentifier() and key not in _RESERVED - {"record"}
 
 
 def _label(key: str) -> str:

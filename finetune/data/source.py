@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from finetune.data.columnar import read_arrow, read_parquet, saved_dataset
+from finetune.data.compressed import plain_suffix
 from finetune.data.encoding import encoding_of, lines, whole_text
 from finetune.data.findings import DataFile, Findings
 from finetune.data.hub import hub_files
@@ -120,7 +121,7 @@ def source_files(source: SourceSection, findings: Findings) -> list[DataFile]:
 def _folder(folder: Path, entries: list[Path], source: SourceSection, findings: Findings) -> list[DataFile]:
     """The files whose ending is known, of the declared kind where there is one; what is left out is said."""
     seen = [entry for entry in entries if entry.is_file() and not _hidden(entry.relative_to(folder))]
-    kinds = {entry: ENDINGS.get(entry.suffix.lower()) for entry in seen}
+    kinds = {entry: ENDINGS.get(plain_suffix(entry)) for entry in seen}
     files = [entry for entry, kind in kinds.items() if kind is not None and source.kind in ("auto", kind)]
     if not files:
         what = "no file of a known kind" if source.kind == "auto" else f"no file with an ending of {source.kind}"
@@ -143,11 +144,11 @@ def _kinds(files: list[DataFile], source: SourceSection) -> dict[DataFile, str]:
         f"{file.label}: can't tell the kind of {file.path.suffix or 'a file without ending'}; "
         f"say `kind:`, or use one of {', '.join(ENDINGS)}"
         for file in files
-        if file.path.suffix.lower() not in ENDINGS
+        if plain_suffix(file.path) not in ENDINGS
     ]
     if problems:
         raise DataError(problems)
-    return {file: ENDINGS[file.path.suffix.lower()] for file in files}
+    return {file: ENDINGS[plain_suffix(file.path)] for file in files}
 
 
 def _refuse_mixed_kinds(source: SourceSection, kinds: Counter[str]) -> None:
@@ -168,6 +169,7 @@ def _refuse_idle_keys(source: SourceSection, kinds: set[str]) -> None:
         (source.subset, "subset", "a hub dataset", source.hub is not None),
         (source.sheet, "sheet", "Excel", "excel" in kinds),
         (source.header, "header", "a table (CSV, TSV, Excel)", bool(kinds & set(TABLES))),
+        (source.delimiter, "delimiter", "CSV", "csv" in kinds),
         (None if source.encoding == "auto" else source.encoding, "encoding", "text", bool(kinds - set(BINARY))),
     ]
     problems = [f"{where}: {key}: only for {what}" for value, key, what, used in idle if value and not used]
@@ -195,7 +197,7 @@ def _read(file: DataFile, kind: str, source: SourceSection, findings: Findings) 
         return read_json(file, encoding, findings)
     if kind == "text":
         return read_text(file, encoding, findings)
-    return read_csv(file, encoding, source.header, kind == "tsv", findings)
+    return read_csv(file, encoding, source.header, kind == "tsv", findings, source.delimiter)
 
 
 def read_text(file: DataFile, encoding: str, findings: Findings) -> Iterator[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
 from typing import Any
@@ -18,29 +18,39 @@ Record = tuple[int, list[Any]]  # line of its first cell, cells
 PEEK = 50  # records looked at to tell a preamble from a header
 
 DELIMITERS = ",;\t|"
+TELL_LINES, TELL_CHARACTERS = 30, 1 << 16  # looked at behind the header to tell the delimiter
 LONGEST_CELL = 1 << 30  # characters; csv's own limit of 131072 is less than a long document
 
 
-def read_csv(file: DataFile, encoding: str, header: str | None, tabs: bool, findings: Findings) -> Iterator[Row]:
-    """Rows of strings; an empty cell is None. `header` is the first column's name where a preamble comes first."""
+def read_csv(
+    file: DataFile, encoding: str, header: str | None, tabs: bool, findings: Findings, delimiter: str | None = None
+) -> Iterator[Row]:
+    """Rows of strings; an empty cell is None.
+
+    Args:
+        header: the first column's name, where a preamble stands before the line with the names.
+        tabs: the file is TSV.
+        delimiter: what stands between cells; None: told from the header and the lines behind it, and said.
+    """
     text = iter(lines(file, encoding, findings))
     skipped: list[tuple[int, str | None]] = []
-    delimiter = "\t" if tabs else ","
+    allowed = "\t" if tabs else delimiter or DELIMITERS
     for number, line in text:
         if line is None or not line.strip():
             continue
-        allowed = "\t" if tabs else DELIMITERS
-        if header is None:
-            delimiter = _delimiter(line, allowed)
-        else:
-            found = next((mark for mark in allowed if _cells(line, mark)[0].strip() == header), None)
-            if found is None:
-                skipped.append((number, line))
-                continue
-            delimiter = found
-        if delimiter not in ",\t":
-            findings.note(f"{file.label}: cells are separated by {delimiter!r}")
-        records = _records(file, chain([(number, line)], text), delimiter, findings)
+        if header is not None and all(_cells(line, mark)[0].strip() != header for mark in allowed):
+            skipped.append((number, line))
+            continue
+        ahead = _ahead(text)
+        marks = "".join(mark for mark in allowed if header is None or _cells(line, mark)[0].strip() == header)
+        found = _delimiter([line, *(ahead_line for _, ahead_line in ahead if ahead_line is not None)], marks)
+        problem = _doubtful(line, found, marks)
+        if problem:
+            findings.problem(f"{file.label}:{number}: {problem}")
+            return
+        if found not in ",\t" and delimiter is None:
+            findings.note(f"{file.label}: cells are separated by {found!r}")
+        records = _records(file, chain([(number, line)], ahead, text), found[0], findings)
         yield from _rows(file, records, header, findings)
         return
     if skipped:
@@ -186,9 +196,46 @@ def _csv_problem(taken: list[tuple[int, str]], delimiter: str) -> str | None:
     return f"{opened[0]}:{opened[1]}: a quote is opened here and never closed" if state == "quoted" else None
 
 
-def _delimiter(line: str, allowed: str) -> str:
-    """The first of the allowed marks unless the header line has none of it but has another."""
-    return allowed[0] if allowed[0] in line else max(allowed, key=line.count)
+def _ahead(text: Iterator[tuple[int, str | None]]) -> list[tuple[int, str | None]]:
+    """A few lines taken out of the iterator."""
+    taken: list[tuple[int, str | None]] = []
+    characters = 0
+    while len(taken) < TELL_LINES and characters < TELL_CHARACTERS and (item := next(text, None)):
+        taken.append(item)
+        characters += len(item[1] or "")
+    return taken
+
+
+def _delimiter(lines: Sequence[str], allowed: str) -> str:
+    """The mark that cuts the header into two cells or more and most records into as many, then into the most cells.
+
+    Several marks are given back where all records say the same of each: `a;b,c` above `1;2,5`. Where the header is
+    cut by none (a preamble), the mark that cuts the last records into most.
+    """
+    widths = {mark: _widths(lines, mark) for mark in allowed}
+    cut = {mark: (found.count(found[0]), found[0]) for mark, found in widths.items() if found[0] > 1}
+    if not cut:
+        return max(allowed, key=lambda mark: widths[mark][-1] if len(set(widths[mark][-2:])) == 1 else 0)
+    best = [mark for mark, score in cut.items() if score == max(cut.values())]
+    return "".join(best) if {",", ";"} <= set(best) and len(lines) > 1 else best[0]
+
+
+def _widths(lines: Sequence[str], mark: str) -> list[int]:
+    """Cells of each record; of more than three the last is left out, which the end of the lines may have cut."""
+    csv.field_size_limit(LONGEST_CELL)
+    widths = [len(cells) for cells in csv.reader(lines, delimiter=mark) if cells]
+    return widths[:-1] if len(widths) > 3 else widths or [1]
+
+
+def _doubtful(line: str, found: str, allowed: str) -> str | None:
+    """Why cells can't be told apart: two marks fit, or the one declared makes one column where another makes more."""
+    if len(found) > 1:
+        return f"cells may be separated by {' or '.join(map(repr, found))}; say `delimiter:`"
+    others = [mark for mark in DELIMITERS if mark not in allowed and len(_cells(line, mark)) > 1]
+    if others and len(_cells(line, found)) == 1:
+        likely = max(others, key=lambda mark: len(_cells(line, mark)))
+        return f"{found!r} makes one column of this header; cells look separated by {likely!r} (`delimiter:`)"
+    return None
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from finetune.data.columns import Column, Part
 from finetune.data.jinja import ENVIRONMENT, parse
 from finetune.data.limits import DEFAULT, Limits
-from finetune.errors import DataError, did_you_mean
+from finetune.errors import DataError, did_you_mean, plainly
 from finetune.yamlfile import Lines, read_yaml
 
 MAX_FILE = 1_000_000  # bytes of a template file
@@ -209,8 +209,7 @@ def _line(lines: Lines, at: tuple[str, ...]) -> int:
 def _problem(path: Path, item: Any, lines: Lines) -> str:
     """One pydantic error as `file:line: key: what`."""
     location = tuple(str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-")))
-    message = item["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    message = plainly(item)
     if item["type"] == "extra_forbidden":
         model: type[Part] = TemplateFile
         for part in location[:-1]:

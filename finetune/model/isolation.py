@@ -21,10 +21,12 @@ EDGE = 8  # logits are compared at this many positions from both ends of each do
 # Largest difference of a document's logits that rounding explains: root mean square, relative to their spread. In
 # bfloat16 SmolLM2-135M shows 0.06 where nothing is wrong, and 0.6 where four tokens of context are lost.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
-ADVICE = "set data.packing: false, or data.allow_cross_doc: true to train with documents that see each other"
+ADVICE = "or data.allow_cross_doc: true to train with documents that see each other"
 
 
-def check_isolation(model: Any, dtype: torch.dtype, device: torch.device | str) -> None:
+def check_isolation(
+    model: Any, dtype: torch.dtype, device: torch.device | str, keys: Sequence[str] = ("data.packing",)
+) -> None:
     """Packed documents are to the model what they are alone.
 
     Three documents are packed into a row, and in another order into a second one. When every token of the first row's
@@ -37,6 +39,7 @@ def check_isolation(model: Any, dtype: torch.dtype, device: torch.device | str) 
         model: the causal LM with its adapter, or its TrainedPositions; moved to `device`, used in eval mode and left
             in the mode it was in. No random state is touched.
         dtype: what training computes in, under autocast.
+        keys: of the recipe that put documents into one row; the message names them.
 
     Raises:
         RecipeError: what leaks and by how much, and the two ways on.
@@ -55,7 +58,8 @@ def check_isolation(model: Any, dtype: torch.dtype, device: torch.device | str) 
         if wrapped is not model:
             wrapped.release()
     if problem:
-        raise RecipeError(f"data.packing: {type(_base(wrapped)).__name__} {problem}; {ADVICE}")
+        off = " and ".join(f"{key}: false" for key in keys)
+        raise RecipeError(f"{keys[0]}: {type(_base(wrapped)).__name__} {problem}; set {off}, {ADVICE}")
 
 
 class Probe:

@@ -102,6 +102,7 @@ OTHER = {
     "train_on": {"train_on": "all"},
     "special_tokens_in_data": {"special_tokens_in_data": "allow"},
     "packing": {"packing": True},
+    "padding_free": {"padding_free": True},
     "allow_cross_doc": {"allow_cross_doc": True},
     "screen": {"screen": ScreenSection(near_duplicate_threshold=0.7)},
     "require_licence": {"require_licence": True},

@@ -42,6 +42,21 @@ FOUND = [
     ("井口位于东经112.55123°，北纬37.89123°", "井口位于东经[COORDINATES]°"),
     ("(-33.86882, 151.20929)", "([COORDINATES])"),
     ("纬度: 37.8912\n经度: 112.5512", "纬度: [COORDINATES]"),
+    ("身份证110105491231002", "身份证[ID]"),
+    ("电话：010-68888888，传真(0755)2677 0000", "电话：[PHONE]，传真[PHONE]"),
+    ("总机021-61234567-8001、0531-8612345转12", "总机[PHONE]、[PHONE]"),
+    ("+86 10 6888 8888; +86-755-26770000; 0086 (021) 61234567", "[PHONE]; [PHONE]; [PHONE]"),
+    ("（０１０）６８８８８８８８", "[PHONE]"),
+    ("座机 01068888888 Tel: 0755 26770000", "座机 [PHONE] Tel: [PHONE]"),
+    ('{"fax": "01068888888"}', '{"fax": "[PHONE]"}'),
+    ("IBAN DE89 3704 0044 0532 0130 00 BIC COBADEFF", "IBAN [IBAN] BIC COBADEFF"),
+    ("DE89370400440532013000, GB82 WEST 1234 5698 7654 32.", "[IBAN], [IBAN]."),
+    ("GR1601101050000010547023795 NO9386011117947", "[IBAN] [IBAN]"),
+    ("护照号码：E12345678，Passport No. EA1234567", "护照号码：[PASSPORT]，Passport No. [PASSPORT]"),
+    ('{"passport": "G12345678"} 港澳通行证 C12345678', '{"passport": "[PASSPORT]"} 港澳通行证 [PASSPORT]'),
+    ("passport number is 123456789", "passport number is [PASSPORT]"),
+    ("from 2408:8756:2cff:e07b::13 and fe80::1ff:fe23:4567:890a", "from [IP] and [IP]"),
+    ("2001:0db8:85a3:0000:0000:8a2e:0370:7334 [fd12:3456::1]:80", "[IP] [[IP]]:80"),
     (f"key {KEY['aws']} here", "key [API_KEY] here"),
     (f"{KEY['github']} {KEY['hf']}", "[API_KEY] [API_KEY]"),
     (f"{KEY['openai']}; {KEY['deepseek']}", "[API_KEY]; [API_KEY]"),
@@ -83,6 +98,13 @@ def test_what_is_found_is_replaced(text, expected):
         "password: required; the password is forgotten; secret key: see below",
         "a@b user@host @channel 3@5.5",
         "https://example.com:8080/a@b",
+        "110105491331002 999105491231002 110105003131002",  # month 13; no such county; 31 February's kin
+        "010-12345678 001-68888888 026-68888888 010-6888888888 7-010-68888888-3",  # local part, area code, length
+        "01068888888 0755 26770000 0100 2345 6789",  # digits alone may be anything
+        "DE89370400440532013001 XX89370400440532013000 DE8937040044053201300",  # check digits, country, length
+        "SN12 3456 7890 1234 KJFK 220251Z 2222 3333",
+        "E12345678 G1234567 the passport office, passport holders 2024, 护照 3 本",
+        "12:30:45 1:2:3:4:5:6:7 std::vector a::b face::cafe ::1 12::30 00:1A:2B:3C:4D:5E 10:20:30:40:50:60:70:80",
         "能量 1.5e5 J, 微震次数 12, 103 3 0 2000 15 0",
     ],
 )

@@ -137,10 +137,40 @@ def test_rows_that_give_no_template():
         ([], "there are no rows to guess a template from"),
         ([Row({"a": 1}, "f", 1)], "f: a question and an answer need two columns whose values are of one type each"),
         ([Row({"a": 1, "b": None}, "f", 1)], "f: b: no row has a value"),
+        (
+            [Row({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "f", 1)],
+            "f: holds ready conversations; `data.format: messages` needs no template",
+        ),
+        (
+            [Row({"record": 1, "a b": 2}, "f", 1)],
+            "f: record: a column of this name hides the whole record; call it something else",
+        ),
+        (
+            [Row({"a": "x" * 50_001, "b": 1}, "f", 1)],
+            "f: every row is longer than 50,000 characters; a worked example can't be",
+        ),
+        (
+            [Row({"a": "x", "b": 1}, "f", 1), Row({"a": "x" * 1_000_001, "b": 1}, "f", 2)],
+            "f:2: the user message of the template guessed from it can't be rendered: "
+            "makes a value of more than 1,000,000 characters or items",
+        ),
     ):
         with pytest.raises(DataError) as caught:
             scaffold_rows(rows, "t")
         assert caught.value.problems == [problem]
+
+
+def test_odd_columns_and_a_long_first_row(tmp_path):
+    """A column called `record` alone, emoji, braces; the worked example is a row that a template file can hold."""
+    rows = [Row({"record": "x" * 60_000, "b": 1}, "f", 1), Row({"record": "y", "b": 2}, "f", 2)]
+    file = tmp_path / "t.yaml"
+    file.write_text(scaffold_rows(rows, "t"), encoding="utf-8")
+    template = load_template(file)
+    assert template.examples[0].row == {"record": "y", "b": 2}
+    assert template.render(rows[1]).prompt[0]["content"] == "record: y\nGive b."
+    odd = [Row({"😀": "1", "{{ a }}": "2", "a\nb": "3"}, "f", 1)]
+    file.write_text(scaffold_rows(odd, "t"), encoding="utf-8")
+    assert load_template(file).render(odd[0]).prompt[0]["content"] == "😀: 1\na: 2\nGive a b."
 
 
 @pytest.mark.parametrize("name", ["meteorology/metar_decode", "finance/cashflow"])

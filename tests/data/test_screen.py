@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
@@ -273,14 +274,55 @@ def test_an_instruction_that_a_benchmark_repeats_is_no_evidence(tmp_path):
 
 def test_benchmark_files_that_cannot_be_read_are_all_named(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"a": "b"}\n{"a": \n', encoding="utf-8")
-    files = (tmp_path / "bad.jsonl", tmp_path / "none.txt", tmp_path / "x.csv")
+    (tmp_path / "x.dat").write_text("x", encoding="utf-8")
+    files = tuple(tmp_path / name for name in ("bad.jsonl", "none.txt", "x.dat", "none.csv"))
     with pytest.raises(DataError) as caught:
         screen([sample("a", "b", "t:1")], [], section(benchmarks=files))
-    assert caught.value.problems == [
-        f"{files[0]}:2: not JSON: Expecting value: line 1 column 7 (char 6)",
-        f"data.screen.benchmarks: {files[1]}: can't be read: No such file or directory",
-        f"data.screen.benchmarks: {files[2]}: allowed are .jsonl and .txt",
+    problems = [problem.removeprefix("data.screen.benchmarks: ") for problem in caught.value.problems]
+    assert problems[:2] == [
+        f"{files[0]}:2:7: Expecting value",
+        f"{files[1]}: can't be read: No such file or directory",
     ]
+    assert problems[2].startswith(f"{files[2]}: can't tell the kind of .dat; ")
+    assert problems[3].startswith(f"{files[3]}: no such file or folder") and len(problems) == 4
+
+
+CSV = f"id;question\n1;{QUESTION}\n2;{CHINESE}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("b.json", json.dumps([{"a": 1}, {"q": [QUESTION]}], indent=1).encode(), 5),
+        ("b.csv", CSV.encode("gb18030"), 2),
+        ("b.csv", f"{QUESTION},A,B\nother,C,D\n".encode(), 2),  # no header: its first row is not lost
+        ("b.txt", f"first line\n{QUESTION}\n{CHINESE}\n".encode("gb18030"), 2),
+        ("b.jsonl.gz", gzip.compress((json.dumps({"q": "x"}) + "\n" + json.dumps({"q": QUESTION})).encode()), 2),
+        ("b.csv.gz", gzip.compress(CSV.encode("utf-16")), 2),
+        ("b.txt.gz", gzip.compress(b"\n" + QUESTION.encode()), 2),
+        ("folder/b.csv", CSV.encode(), 2),
+    ],
+)
+def test_benchmarks_are_read_as_sources_are(tmp_path, name, content, line):
+    """T45: any kind, encoding and compression that a source may have; `folder` is given as a folder."""
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
+    given = file.parent if name.startswith("folder") else file
+    train = placed("t", [sample("Work this out: " + QUESTION, "864"), sample("harmless", "words")])
+    result = screen(train, [], section(benchmarks=(given,), benchmark_overlap="report"))
+    assert [(f.where, f.other) for f in result.findings] == [("t:1", f"{file}:{line}")]
+
+
+def test_a_parquet_benchmark(tmp_path):
+    """T45: as `datasets` and the hub keep most benchmarks."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "b.parquet"
+    pq.write_table(pa.table({"q": ["x", QUESTION], "options": [["a"], ["b", "c"]]}), file)
+    result = screen([sample(QUESTION, "1", "t:1")], [], section(benchmarks=(file,), benchmark_overlap="report"))
+    assert [f.other for f in result.findings] == [f"{file}:2"]
 
 
 def test_sources_without_licence_or_provenance_are_named_where_the_recipe_asks():

@@ -52,7 +52,10 @@ MALFORMED = {
     "a comment": (b'// x\n{"a": 1}\n', ["1:1: Expecting value"]),
     "a second byte order mark": (b'{"a": 1}\n\xef\xbb\xbf{"a": 2}\n', ["2:1: Expecting value"]),
     "pretty-printed": (b'[\n{"a": 1}\n]\n', ["1:2: one object a line is needed; for one JSON value say `kind: json`"]),
-    "damaged UTF-8": ('{"a": "你好"}\n{"a": "你'.encode()[:-1] + b'"}\n', ["2:8: not UTF-8 (byte 0xe4), and no other"]),
+    "damaged UTF-8": (
+        '{"a": "你好"}\n{"a": "你'.encode()[:-1] + b'"}\n',
+        ["2:8: not UTF-8 (byte 0xe4), but the text before it"],
+    ),
     "UTF-16 without a mark": ('{"a": 1}'.encode("utf-16-le"), [" looks like UTF-16 without a byte order mark"]),
     "empty": (b"", [" holds no rows"]),
     "blank": (b"\n \r\n\t\n", [" holds no rows"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 
 import pytest
 
@@ -109,6 +110,65 @@ def test_tsv_and_other_separators(tmp_path):
     expected = [(2, {"a": "1,5", "b": "2"})]
     assert read(tmp_path, "x.csv", b"a;b\n1,5;2\n") == (expected, ["x.csv: cells are separated by ';'"])
     assert read(tmp_path, "x.csv", b"t\na;b\n1,5;2\n", header="a")[0] == [(3, {"a": "1,5", "b": "2"})]
+
+
+EUROPEAN = {
+    "a comma in a name": ("Höhe (m, NN);Wert\n120;3,5\n130;4\n140;6\n", {"Höhe (m, NN)": "120", "Wert": "3,5"}),
+    "decimal commas": ("a;b;c\n1,5;2,5;3,5\n1,5;2,5;3,5\n", {"a": "1,5", "b": "2,5", "c": "3,5"}),
+    "as many commas, fewer cells": ("a;b;c,d\n1;2;3,4\n", {"a": "1", "b": "2", "c,d": "3,4"}),
+    "quoted": ('"a, x";"b"\n"1;5";"2,5"\n', {"a, x": "1;5", "b": "2,5"}),
+    "lines in a cell": ('a;b\n"1\n2,5";"x"\n3;4\n', {"a": "1\n2,5", "b": "x"}),
+    "one short row among many": ("a,x;b\n1;2\n" * 5 + "7\n", None),
+}
+
+
+@pytest.mark.parametrize("name", EUROPEAN)
+def test_semicolons_are_told_from_decimal_commas(tmp_path, name):
+    """T44: the mark that cuts every record as it cuts the header, and cuts it most; cells stay text."""
+    content, first = EUROPEAN[name]
+    if first is None:
+        assert refusal(tmp_path, "x.csv", content.encode()) == ["x.csv:11: 1 cells, the header has 2"]
+        return
+    rows, notes = read(tmp_path, "x.csv", content.encode())
+    assert rows[0][1] == first and notes == ["x.csv: cells are separated by ';'"]
+    assert read(tmp_path, "x.csv", content.encode(), delimiter=";") == (rows, [])
+
+
+def test_commas_stay_commas(tmp_path):
+    """A header or cells with semicolons in them, fewer of them than commas."""
+    content = b"id,range (low;high),note\n1,2,a;b;c\n2,3,d;e\n"
+    assert read(tmp_path, "x.csv", content)[0][0] == (2, {"id": "1", "range (low;high)": "2", "note": "a;b;c"})
+
+
+def test_two_marks_that_fit_alike_are_asked_for(tmp_path):
+    """`a;b,c` above `1;2,5` is two columns either way."""
+    content = b"a;b,c\n1;2,5\n"
+    assert refusal(tmp_path, "x.csv", content) == ["x.csv:1: cells may be separated by ',' or ';'; say `delimiter:`"]
+    assert read(tmp_path, "x.csv", content, delimiter=";") == ([(2, {"a": "1", "b,c": "2,5"})], [])
+
+
+def test_a_wrong_delimiter_is_named_with_the_likely_one(tmp_path):
+    content = b"a;b;c\n1;2;3\n"
+    assert refusal(tmp_path, "x.csv", content, delimiter=",") == [
+        "x.csv:1: ',' makes one column of this header; cells look separated by ';' (`delimiter:`)"
+    ]
+    assert read(tmp_path, "x.csv", b"a^b\n1^2\n", delimiter="^")[0] == [(2, {"a": "1", "b": "2"})]
+    assert refusal(tmp_path, "x.tsv", content) == [
+        "x.tsv:1: '\\t' makes one column of this header; cells look separated by ';' (`delimiter:`)"
+    ]
+    assert refusal(tmp_path, "x.csv", b"Report 2024\n\na;b;c\n1;2;3\n4;5;6\n") == [
+        "x.csv:1: 1 cells here, but 3 from line 3 on; if that line holds the column names, say `header: a`"
+    ]
+    assert "delimiter: only for CSV" in refusal(tmp_path, "x.tsv", b"a\tb\n", delimiter=",")[0]
+    for wrong in (";;", "a", '"', ""):
+        with pytest.raises(ValueError, match="delimiter"):
+            SourceSection(path="x.csv", delimiter=wrong)
+
+
+def test_a_compressed_table(tmp_path):
+    """T44: the kind is that of the ending before .gz."""
+    assert read(tmp_path, "x.CSV.gz", gzip.compress(b"a,b\n1,2\n"))[0] == [(2, {"a": "1", "b": "2"})]
+    assert read(tmp_path, "x.tsv.gz", gzip.compress(b"a\tb\n1\t2\n"))[0] == [(2, {"a": "1", "b": "2"})]
 
 
 def test_a_long_cell(tmp_path):

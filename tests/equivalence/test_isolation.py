@@ -21,8 +21,8 @@ def refusal(model, dtype=torch.float32) -> str:
     with pytest.raises(RecipeError) as error:
         check_isolation(model, dtype, CPU)
     (problem,) = error.value.problems
-    assert problem.endswith(ADVICE)
-    return problem.removesuffix(f"; {ADVICE}")
+    assert problem.endswith(f"; set data.packing: false, {ADVICE}")
+    return problem.removesuffix(f"; set data.packing: false, {ADVICE}")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
