@@ -33,6 +33,7 @@ def one_process(tiny_base, tiny_data, tmp_path_factory) -> Path:
     return recipe.output_dir
 
 
+@pytest.mark.slow
 def test_fsdp2(tiny_base, tiny_data, tmp_path, one_process):
     """T18: FSDP2 over two processes from data to bundle = one process: losses, gradient norms, adapter, answers."""
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
@@ -68,6 +69,7 @@ def one_worker(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("port", "engine"), [(29622, {}), (29624, FSDP2)], ids=["ddp", "fsdp2"])
 def test_state_is_the_same_for_every_engine(tmp_path, one_worker, port, engine):
     """T8, T18: weights and Adam's state under the same names with the same values; a run goes on under another engine.
