@@ -45,6 +45,7 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     from finetune.data.pack import pack, packing_line
     from finetune.evaluate.generate import answer
     from finetune.export.bundle import Finished, save_adapter, write_bundle
+    from finetune.fullstate import full_tensors
     from finetune.log import Log
     from finetune.model.adapter import add_adapter
     from finetune.model.isolation import check_isolation
@@ -92,7 +93,7 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
     training = train(model_to_train, stage, examples, recipe.train, layout, placement, recipe.seed, log)
     if engine.shards(placement):
         log.say(f"{placement.engine}: the base is loaded again, whole in every process, for answers and export")
-        trained_tensors = engine.full_tensors(model_to_train)
+        trained_tensors = full_tensors(model_to_train)
         del model, model_to_train, base  # the memory of the parts
         base, model = _whole_model(recipe, placement, stops, trained_tensors)
     if accelerator.is_main_process:
@@ -142,7 +143,7 @@ def run(recipe: Recipe, overwrite: bool = False) -> Result | None:
 
 def _whole_model(recipe: Recipe, placement: Any, stops: set[int], tensors: dict[str, Any]) -> tuple[Base, Any]:
     """The base as at the start and the peft model with the trained weights, both unsharded, on the device."""
-    from finetune.engine import load_full_tensors
+    from finetune.fullstate import load_full_tensors
     from finetune.model.adapter import add_adapter
     from finetune.model.load import load_base, set_stop_ids
 

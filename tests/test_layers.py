@@ -21,6 +21,7 @@ LAYERS = [
         "finetune.recipefile",
         "finetune.device",
         "finetune.engine",
+        "finetune.fullstate",
         "finetune.log",
         "finetune.yamlfile",
         "finetune.errors",

@@ -64,7 +64,7 @@ def save_adapter(
 
     Args:
         trained: whether a step has been made; the file is reopened and must then show it.
-        tensors: what to write, from `engine.full_tensors`, for a model of which this process holds a part.
+        tensors: what to write, from `fullstate.full_tensors`, for a model of which this process holds a part.
 
     Raises:
         GateError: the file does not hold what was to be saved.

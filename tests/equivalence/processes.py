@@ -19,12 +19,20 @@ FSDP2 = {
 }
 
 
+def zero(stage: int) -> dict[str, str]:
+    """What the launcher sets from zero2.yaml or zero3.yaml."""
+    names = ("USE_DEEPSPEED", "DEEPSPEED_ZERO_STAGE", "DEEPSPEED_ZERO3_INIT")
+    return dict(zip((f"ACCELERATE_{name}" for name in names), ("true", str(stage), "false"), strict=True))
+
+
 def torchrun(port: int, arguments: Sequence[str | Path], environment: dict[str, str] | None = None) -> str:
     """stdout of `torchrun --nproc_per_node 2` that has ended well."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
     done = subprocess.run(
         [*command, *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | (environment or {}),
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        | (environment or {}),
         capture_output=True,
         text=True,
         timeout=300,
