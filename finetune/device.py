@@ -122,7 +122,7 @@ def start(recipe: Recipe) -> Placement:
     # dynamo) it would keep the group's threads alive to the end of the process, where they abort it now and then.
     import torch.distributed.nn.functional  # noqa: F401
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     from finetune.engine import check_launcher, engine_of
 
@@ -138,12 +138,16 @@ def start(recipe: Recipe) -> Placement:
     if device.name == "cpu":
         _keep_freed_memory()
         _use_all_cores()
+    handlers: list[Any] = [DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
+    zero = launcher_setting("ACCELERATE_USE_DEEPSPEED") == "true"
+    if zero and device.name == "cpu":  # with cpu=True accelerate would leave DeepSpeed out without a word
+        handlers.append(InitProcessGroupKwargs(backend="gloo"))
     accelerator = Accelerator(
-        cpu=device.name == "cpu",
+        cpu=device.name == "cpu" and not zero,
         mixed_precision="no",  # the recipe's dtype decides, through Placement.autocast, not the launcher's settings
         log_with=list(recipe.report_to) or None,
         project_dir=str(recipe.output_dir),
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        kwargs_handlers=handlers,
     )
     return Placement(accelerator, device, dtype, attention, generation_attention, engine_of(accelerator))
 

@@ -1,10 +1,11 @@
-"""What depends on how the processes share the model: one process, DDP (a copy each) or FSDP2 (a part each)."""
+"""What depends on how the processes share the model: one process, DDP (a copy each), FSDP2 or ZeRO (a part each)."""
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,16 +20,23 @@ if TYPE_CHECKING:
     from finetune.device import Placement
 
 # accelerate's DistributedType -> how the processes share the model
-ENGINES = {"NO": "single", "MULTI_CPU": "ddp", "MULTI_GPU": "ddp", "MULTI_NPU": "ddp", "FSDP": "fsdp2"}
-MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's state beside its step
+ENGINES = {
+    "NO": "single", "MULTI_CPU": "ddp", "MULTI_GPU": "ddp", "MULTI_NPU": "ddp", "FSDP": "fsdp2", "DEEPSPEED": "zero",
+}  # fmt: skip
 
 
 def check_launcher() -> None:
     """To be called before accelerate reads the launcher's settings.
 
     Raises:
-        RecipeError: FSDP is asked for in a way that is not supported, every such setting with what to do instead.
+        RecipeError: an engine is asked for in a way that is not supported, every such setting with what to do instead.
     """
+    if launcher_setting("ACCELERATE_USE_DEEPSPEED") == "true":
+        if importlib.util.find_spec("deepspeed") is None:
+            raise RecipeError("launcher: DeepSpeed is not installed; pip install deepspeed")
+        third = launcher_setting("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+        if third and launcher_setting("ACCELERATE_DEEPSPEED_ZERO3_INIT") != "false":  # accelerate's default is true
+            raise RecipeError("launcher: zero3_init_flag: every process loads the base itself; set it to false")
     if launcher_setting("ACCELERATE_USE_FSDP") != "true":
         return
     refused = {
@@ -48,7 +56,7 @@ def check_launcher() -> None:
 
 
 def engine_of(accelerator: Accelerator) -> str:
-    """How the launcher asks the processes to share the model: a value of ENGINES.
+    """How the launcher asks the processes to share the model: a value of ENGINES, with ZeRO's stage: zero2, zero3.
 
     Raises:
         RecipeError: in a way that is not supported.
@@ -58,7 +66,16 @@ def engine_of(accelerator: Accelerator) -> str:
     kind = accelerator.distributed_type.value
     if kind not in ENGINES:
         raise RecipeError(f"launcher: {kind} is not supported; use a file of scripts/accelerate/")
-    return ENGINES[kind]
+    if kind != "DEEPSPEED":
+        return ENGINES[kind]
+    stage = accelerator.state.deepspeed_plugin.zero_stage
+    if stage not in (2, 3):
+        raise RecipeError(f"launcher: zero_stage: {stage} is not supported; set it to 2 or 3")
+    # Whatever zero3_init_flag says, transformers would spread every model it loads from now on, also the one that answers.
+    from transformers.integrations import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+    return f"zero{stage}"
 
 
 def _shard_on_cpu(accelerator: Accelerator) -> None:
@@ -77,7 +94,7 @@ def _shard_on_cpu(accelerator: Accelerator) -> None:
 def prepare(placement: Placement, model: nn.Module, optimizer: Any) -> tuple[Any, Any]:
     """Model and optimizer as the engine needs them.
 
-    DDP wraps the model; FSDP2 changes it in place: parameters become DTensors of which this process holds a part.
+    DDP and ZeRO wrap the model; FSDP2 and ZeRO-3 change it in place: this process then holds a part of each parameter.
 
     Raises:
         RecipeError: FSDP2 finds no transformer blocks to shard by.
@@ -89,81 +106,72 @@ def prepare(placement: Placement, model: nn.Module, optimizer: Any) -> tuple[Any
         warnings.filterwarnings(
             "ignore", message="FSDP2-wrapped module .* returned a view tensor", category=UserWarning
         )
+    if is_zero(placement):
+        settings = placement.accelerator.state.deepspeed_plugin.deepspeed_config
+        settings |= {"train_micro_batch_size_per_gpu": 1, "zero_allow_untested_optimizer": True}  # the loop batches
     return placement.accelerator.prepare(model, optimizer)
 
 
 def shards(placement: Placement) -> bool:
     """Whether a process holds a part of the model only, so that it can neither answer nor save by itself."""
-    return placement.engine == "fsdp2"
+    return placement.engine in ("fsdp2", "zero3")
 
 
-def clip_gradients(placement: Placement, model: nn.Module, max_norm: float) -> float:
+def is_zero(placement: Placement) -> bool:
+    """Whether DeepSpeed drives the steps."""
+    return placement.engine in ("zero2", "zero3")
+
+
+@contextmanager
+def micro_batch(placement: Placement, model: Any, last: bool) -> Iterator[None]:
+    """Around forward and backward of a micro-batch: gradients are exchanged after the last one of a step only.
+
+    (ZeRO and FSDP2 keep what they need of the earlier ones themselves.)
+    """
+    if is_zero(placement):
+        model.set_gradient_accumulation_boundary(last)
+        yield
+    else:
+        with nullcontext() if last else placement.accelerator.no_sync(model):
+            yield
+
+
+def backward(placement: Placement, model: Any, loss: torch.Tensor) -> None:
+    """Adds the gradients of `loss`. Every engine averages them over the processes."""
+    if is_zero(placement):
+        model.backward(loss, scale_wrt_gas=False)
+    else:
+        placement.accelerator.backward(loss)
+
+
+def clip_gradients(placement: Placement, model: Any, max_norm: float) -> float:
     """Clips the gradients of all processes as one vector; its norm before that, the same on every process."""
+    if is_zero(placement):
+        from deepspeed.utils import safe_get_full_grad
+
+        model.optimizer.clip_grad = max_norm  # DeepSpeed clips within its step
+        norms = [safe_get_full_grad(parameter).norm() for parameter in model.parameters() if parameter.requires_grad]
+        return float(torch.stack(norms).norm())
     norm = placement.accelerator.clip_grad_norm_(model.parameters(), max_norm)
-    return float(_whole(norm))
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # FSDP2's is a DTensor
 
 
-def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Trainable parameters by the name they have in the peft model, whatever wraps it: `base_model.model. ...`."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            yield name[name.index("base_model.") :], parameter
-
-
-def full_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of the whole trainable parameters on the CPU, the same for every engine and number of processes.
-
-    A collective call: every process makes it, and gets all of them.
-    """
-    return {name: _whole(parameter.detach()).cpu().clone() for name, parameter in trainable(model)}
-
-
-@torch.no_grad()
-def load_full_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """The inverse of `full_tensors`, into a model of any engine; each process takes its part.
+def step(placement: Placement, model: Any, optimizer: Any, apply: bool) -> None:
+    """The optimizer's step, unless `apply` is false, and gradients back to nothing.
 
     Raises:
-        RecipeError: a parameter is missing, unknown or of another shape; nothing has been loaded then.
+        RecipeError: a step is not to be applied under ZeRO, which can't leave one out.
     """
-    parameters = dict(trainable(model))
-    _check(tensors, {name: tuple(parameter.shape) for name, parameter in parameters.items()})
-    for name, parameter in parameters.items():
-        _copy_part(tensors[name], parameter)
-
-
-def full_optimizer(model: nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
-    """Adam's whole state on the CPU: `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME` for each trainable parameter.
-
-    A collective call. Parameters that have not had a step yet have no entries.
-    """
-    found = {}
-    for name, parameter in trainable(model):
-        state = optimizer.state.get(parameter, {})
-        for key in MOMENTS:
-            if key in state:
-                found[f"{key}.{name}"] = _whole(state[key]).cpu().clone()
-        if "step" in state:
-            found[f"step.{name}"] = torch.as_tensor(state["step"], dtype=torch.float32).cpu().clone()
-    return found
-
-
-@torch.no_grad()
-def load_full_optimizer(model: nn.Module, optimizer: Any, tensors: dict[str, torch.Tensor]) -> None:
-    """The inverse of `full_optimizer`; each process takes its part.
-
-    Raises:
-        RecipeError: an entry is missing, unknown or of another shape; nothing has been loaded then.
-    """
-    parameters = dict(trainable(model))
-    stepped = {name for name in parameters if f"step.{name}" in tensors}
-    expected = {f"{key}.{name}": tuple(parameters[name].shape) for name in stepped for key in MOMENTS}
-    _check(tensors, expected | {f"step.{name}": () for name in stepped})
-    for name in stepped:
-        parameter = parameters[name]
-        state = optimizer.state[parameter] = {"step": tensors[f"step.{name}"].clone()}
-        for key in MOMENTS:
-            state[key] = torch.zeros_like(parameter, requires_grad=False)
-            _copy_part(tensors[f"{key}.{name}"], state[key])
+    if is_zero(placement):
+        if not apply:
+            raise RecipeError(
+                "launcher: DeepSpeed can't leave out a step, and this one has no trained token; use FSDP2"
+            )
+        model.step()
+        return
+    if apply:
+        optimizer.step()
+    optimizer.zero_grad()
 
 
 @contextmanager
@@ -201,34 +209,3 @@ def _blocks(model: nn.Module) -> list[str]:
             "fsdp_transformer_layer_cls_to_wrap of the config file"
         )
     return sorted(named & present)
-
-
-def _whole(tensor: Any) -> torch.Tensor:
-    """A DTensor gathered from all processes; another tensor as it is."""
-    from torch.distributed.tensor import DTensor
-
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def _copy_part(whole: torch.Tensor, target: torch.Tensor) -> None:
-    """This process's part of `whole` into `target`, in place; every process holds the same `whole`."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    if isinstance(target, DTensor):
-        whole = whole.to(device=target.device, dtype=target.dtype)
-        part = distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=None)
-        target.to_local().copy_(part.to_local())
-    else:
-        target.copy_(whole)
-
-
-def _check(tensors: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]]) -> None:
-    problems = [f"{name}: missing" for name in expected.keys() - tensors.keys()]
-    problems += [f"{name}: does not belong to this model" for name in tensors.keys() - expected.keys()]
-    problems += [
-        f"{name}: shape {tuple(tensors[name].shape)}, the model has {shape}"
-        for name, shape in expected.items()
-        if name in tensors and tuple(tensors[name].shape) != shape
-    ]
-    if problems:
-        raise RecipeError(sorted(problems))

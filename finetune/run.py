@@ -69,6 +69,7 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
     from finetune.data.pack import pack, packing_line
     from finetune.evaluate.generate import answer
     from finetune.export.bundle import Finished, save_adapter, write_bundle
+    from finetune.fullstate import full_tensors
     from finetune.log import Log
     from finetune.model.adapter import add_adapter
     from finetune.model.isolation import check_isolation
@@ -78,6 +79,11 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
     from finetune.train import Training, train
 
     accelerator = placement.accelerator
+    if engine.is_zero(placement) and (recipe.train.save_steps or folder.resume):
+        raise RecipeError(
+            f"train.save_steps: {recipe.train.save_steps}: checkpoints and --resume don't work under DeepSpeed; "
+            "launch with scripts/accelerate/fsdp2.yaml, or set it to 0"
+        )
     log = Log(recipe.output_dir, accelerator)
     log.say(
         f"{recipe.name}: {placement.device.name}, {placement.dtype}, {accelerator.num_processes} process(es), "
@@ -150,7 +156,7 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
         )
     if engine.shards(placement):
         log.say(f"{placement.engine}: the base is loaded again, whole in every process, for answers and export")
-        trained_tensors = engine.full_tensors(model_to_train)
+        trained_tensors = full_tensors(model_to_train)
         del model, model_to_train, base, checkpoints  # the memory of the parts
         base, model = _whole_model(recipe, placement, stops, trained_tensors)
     if recipe.train.load_best_model_at_end:
@@ -202,7 +208,7 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
 
 def _whole_model(recipe: Recipe, placement: Placement, stops: set[int], tensors: dict[str, Any]) -> tuple[Base, Any]:
     """The base as at the start and the peft model with the trained weights, both unsharded, on the device."""
-    from finetune.engine import load_full_tensors
+    from finetune.fullstate import load_full_tensors
     from finetune.model.adapter import add_adapter
     from finetune.model.load import load_base, set_stop_ids
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,19 +64,18 @@ def take_step(
     for index, batch in enumerate(micro_batches):
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
         last = index + 1 == len(micro_batches)
-        with nullcontext() if last else accelerator.no_sync(model):
+        with engine.micro_batch(placement, model, last):
             with placement.autocast():
                 loss = stage.loss(model, batch)
-            # DDP and FSDP2 average gradients over processes: times their number makes it the sum again.
-            accelerator.backward(loss.value * (layout.processes / max(1, count)))
+            # Gradients are averaged over processes: times their number makes it the sum again.
+            engine.backward(placement, model, loss.value * (layout.processes / max(1, count)))
         for name, value in ({"loss": loss.value.detach()} | loss.sums).items():
             sums[name] = sums.get(name, 0) + value.double()
     grad_norm = engine.clip_gradients(placement, model, max_grad_norm)
     totals = accelerator.reduce(torch.stack([sums[name] for name in sums]), reduction="sum").tolist()
     finite = math.isfinite(grad_norm) and all(math.isfinite(total) for total in totals)
-    if count and finite:  # without a trained token there is no gradient, but momentum would still move weights
-        optimizer.step()
-    optimizer.zero_grad()
+    # Without a trained token there is no gradient, but momentum and weight decay would still move weights.
+    engine.step(placement, model, optimizer, apply=bool(count) and finite)
     named = dict(zip(sums, totals, strict=True))
     return Outcome(named | {"count": count, "tokens": tokens, "grad_norm": grad_norm}, finite)
 

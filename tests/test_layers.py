@@ -33,6 +33,7 @@ LAYERS = [
         "finetune.stop",
         "finetune.device",
         "finetune.engine",
+        "finetune.fullstate",
         "finetune.log",
         "finetune.yamlfile",
         "finetune.errors",

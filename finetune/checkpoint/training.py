@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune import engine
 from finetune.checkpoint.progress import Progress
 from finetune.checkpoint.store import Checkpoint, Store
 from finetune.checkpoint.tensors import load_tensors, save_tensors
 from finetune.checkpoint.writer import BackgroundWriter
 from finetune.errors import CheckpointError
+from finetune.fullstate import full_optimizer, full_tensors, load_full_optimizer
 
 OPTIMIZER = "optimizer.safetensors"
 
@@ -66,7 +66,7 @@ class TrainingCheckpoints:
         """
         if self.found is None:
             return Progress()
-        engine.load_full_optimizer(model, optimizer, load_tensors(self.found.folder / OPTIMIZER))
+        load_full_optimizer(model, optimizer, load_tensors(self.found.folder / OPTIMIZER))
         return Progress(**self.found.state["progress"])
 
     def save(self, model: Any, optimizer: Any, progress: Progress) -> None:
@@ -77,8 +77,8 @@ class TrainingCheckpoints:
         if self.store is None or progress.step == self._saved:
             return
         self._saved = progress.step
-        weights = engine.full_tensors(model)
-        moments = engine.full_optimizer(model, optimizer)
+        weights = full_tensors(model)
+        moments = full_optimizer(model, optimizer)
         if not self._main:
             return
         state = {"progress": progress.state(), "facts": self._facts}

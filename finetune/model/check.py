@@ -20,7 +20,9 @@ def adapter_shapes(model: Any) -> dict[str, Shape]:
     shapes = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            shapes[_name_in_file(name[name.index("base_model.") :])] = tuple(parameter.shape)
+            shapes[_name_in_file(name[name.index("base_model.") :])] = tuple(
+                getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3's own word for it
+            )
     return shapes
 
 

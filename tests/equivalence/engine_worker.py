@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune import device, engine
+from finetune import device, engine, fullstate
 from finetune.model.adapter import add_adapter
 from finetune.model.head import TrainedPositions
 from finetune.recipe import DataSection, LoraSection, ModelSection, Recipe, SourceSection, SplitSection, TrainSection
@@ -43,16 +43,15 @@ def step(here: device.Placement, model: torch.nn.Module, optimizer: torch.optim.
     """One optimizer step; every process has its share of the four rows, one at a time."""
     mine = ROWS[here.accelerator.process_index :: here.accelerator.num_processes].split(1)
     for index, row in enumerate(mine):
-        with here.accelerator.no_sync(model) if index + 1 < len(mine) else torch.enable_grad():
+        with engine.micro_batch(here, model, last=index + 1 == len(mine)):
             loss = torch.nn.functional.cross_entropy(logits(model, row), row[:, 2:].flatten(), reduction="sum")
-            here.accelerator.backward(loss * here.accelerator.num_processes / 28)
+            engine.backward(here, model, loss * here.accelerator.num_processes / 28)
     engine.clip_gradients(here, model, 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
+    engine.step(here, model, optimizer, apply=True)
 
 
 def state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return engine.full_tensors(model) | engine.full_optimizer(model, optimizer)
+    return fullstate.full_tensors(model) | fullstate.full_optimizer(model, optimizer)
 
 
 def alone(here: device.Placement, model: torch.nn.Module) -> torch.Tensor:
@@ -77,9 +76,9 @@ def work(folder: Path, start: Path | None = None) -> None:
         second = state(model, optimizer)
     else:
         loaded = load_file(start)
-        names = {name for name, _ in engine.trainable(model)}
-        engine.load_full_tensors(model, {name: loaded[name] for name in names})
-        engine.load_full_optimizer(model, optimizer, {name: loaded[name] for name in loaded.keys() - names})
+        names = {name for name, _ in fullstate.trainable(model)}
+        fullstate.load_full_tensors(model, {name: loaded[name] for name in names})
+        fullstate.load_full_optimizer(model, optimizer, {name: loaded[name] for name in loaded.keys() - names})
         second = state(model, optimizer)
     with torch.no_grad(), peft_model.disable_adapter():
         reference = logits(model, ROWS)

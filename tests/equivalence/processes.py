@@ -19,15 +19,22 @@ FSDP2 = {
 }
 
 
+def zero(stage: int) -> dict[str, str]:
+    """What the launcher sets from zero2.yaml or zero3.yaml."""
+    names = ("USE_DEEPSPEED", "DEEPSPEED_ZERO_STAGE", "DEEPSPEED_ZERO3_INIT")
+    return dict(zip((f"ACCELERATE_{name}" for name in names), ("true", str(stage), "false"), strict=True))
+
+
 # --standalone takes a free port, so that several suites may run on one machine.
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 def start(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A command with one thread a process, ended somehow."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [str(part) for part in command],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | (environment or {}),
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | (environment or {}),
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,7 +1,8 @@
-"""A model shared among processes trains as a model in one: DDP and FSDP2, two gloo processes, against one process."""
+"""A model shared among processes trains as a model in one: DDP, FSDP2, ZeRO, two gloo processes, against one process."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from finetune.engine import check_launcher
+from finetune.errors import RecipeError
 from finetune.recipefile import load_recipe
 from finetune.run import run
 from tests.conftest import ROOT, write_tiny_recipe
 from tests.equivalence.engine_worker import KEEP, ROWS, work
-from tests.equivalence.processes import FSDP2, torchrun
+from tests.equivalence.processes import FSDP2, torchrun, zero
 from tests.equivalence.test_batches import assert_same_run
 from tests.equivalence.tiny_models import tiny_model
 
@@ -33,21 +36,64 @@ def one_process(tiny_base, tiny_data, tmp_path_factory) -> Path:
     return recipe.output_dir
 
 
-def test_fsdp2(tiny_base, tiny_data, tmp_path, one_process):
-    """T18: FSDP2 over two processes from data to bundle = one process: losses, gradient norms, adapter, answers."""
-    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
-    changes = [word for change in (*CHANGES, "train.gradient_checkpointing=true") for word in ("--set", change)]
-    said = torchrun([ROOT / "scripts/train.py", file, *changes], FSDP2)
-    assert "cpu, float32, 2 process(es), fsdp2" in said
-    assert "= 2 process(es) x 2 x micro-batch of 1" in said
-    assert_same_run(tmp_path / "run", one_process)
-    assert metrics(tmp_path / "run", "grad_norm") == pytest.approx(metrics(one_process, "grad_norm"), abs=1e-5)
+def assert_one_run(folder: Path, one_process: Path, engine: str) -> None:
+    """Losses, gradient norms, adapter, every answer, scores and proof are those of one process."""
+    assert_same_run(folder, one_process)
+    assert metrics(folder, "grad_norm") == pytest.approx(metrics(one_process, "grad_norm"), abs=1e-5)
     for name in ("answers.base.jsonl", "answers.tuned.jsonl"):
-        assert (tmp_path / "run" / name).read_text() == (one_process / name).read_text()
-    one, two = (json.loads((f / "bundle/MANIFEST.json").read_text()) for f in (one_process, tmp_path / "run"))
+        assert (folder / name).read_text() == (one_process / name).read_text()
+    one, two = (json.loads((run / "bundle/MANIFEST.json").read_text()) for run in (one_process, folder))
     assert two["scores"] == one["scores"]
     assert two["merge_proof"]["greedy_agreement"] == 1.0
-    assert (two["training"]["processes"], two["training"]["engine"]) == (2, "fsdp2")
+    assert (two["training"]["processes"], two["training"]["engine"]) == (2, engine)
+
+
+def train(folder: Path, base: Path, data: Path, environment: dict[str, str], *changes: str) -> str:
+    file = write_tiny_recipe(folder, base, data)
+    words = [word for change in (*CHANGES, *changes) for word in ("--set", change)]
+    return torchrun([ROOT / "scripts/train.py", file, *words], environment)
+
+
+@pytest.mark.slow
+def test_fsdp2(tiny_base, tiny_data, tmp_path, one_process):
+    """T18: FSDP2 over two processes from data to bundle = one process; with gradient checkpointing."""
+    said = train(tmp_path, tiny_base, tiny_data, FSDP2, "train.gradient_checkpointing=true")
+    assert "cpu, float32, 2 process(es), fsdp2" in said
+    assert "= 2 process(es) x 2 x micro-batch of 1" in said
+    assert_one_run(tmp_path / "run", one_process, "fsdp2")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero(tiny_base, tiny_data, tmp_path, one_process, stage):
+    """T18: the same with DeepSpeed ZeRO-2 and ZeRO-3, on gloo."""
+    said = train(tmp_path, tiny_base, tiny_data, zero(stage), "train.gradient_checkpointing=true", "train.save_steps=0")
+    assert f"cpu, float32, 2 process(es), zero{stage}" in said
+    assert_one_run(tmp_path / "run", one_process, f"zero{stage}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_state_is_refused(tmp_path, stage):
+    """Adam's state under DeepSpeed can't be saved for another engine: said plainly, not saved wrong."""
+    with pytest.raises(AssertionError, match=r"RecipeError: launcher: a run can't be resumed under DeepSpeed"):
+        torchrun([WORKER, tmp_path], zero(stage))
+
+
+def test_zero_without_deepspeed(monkeypatch):
+    """What is asked for and not there, or there and not supported, is refused before anything starts."""
+    for name, value in zero(3).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="launcher: DeepSpeed is not installed; pip install deepspeed"):
+        check_launcher()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    check_launcher()
+    monkeypatch.delenv("ACCELERATE_DEEPSPEED_ZERO3_INIT")
+    with pytest.raises(RecipeError, match="launcher: zero3_init_flag: every process loads the base itself"):
+        check_launcher()
 
 
 def read(folder: Path, name: str, rank: int = 0) -> dict[str, torch.Tensor]:
@@ -68,6 +114,7 @@ def one_worker(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [{}, FSDP2], ids=["ddp", "fsdp2"])
 def test_state_is_the_same_for_every_engine(tmp_path, one_worker, engine):
     """T8, T18: weights and Adam's state under the same names with the same values; a run goes on under another engine.
