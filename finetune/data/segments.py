@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Any
 
 from finetune.data.escape import CLOSE, OPEN, ControlTokens, PieceEncoder, Tokens
@@ -83,7 +84,8 @@ class SegmentEncoder:
     def __init__(self, tokenizer: Any) -> None:
         self.backend = tokenizer.backend_tokenizer
         self._added = {token.content: [i] for i, token in tokenizer.added_tokens_decoder.items()}
-        longest_first = sorted(self._added, key=len, reverse=True)  # as the tokenizer itself prefers
+        longest_first = sorted(self._added, key=len, reverse=True)  # the tokenizer prefers them so too
+        self._added[""] = []
         self._cut = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
     def encode(self, renders: Sequence[Rendered]) -> list[Spans | None]:
@@ -92,55 +94,45 @@ class SegmentEncoder:
         self.backend.no_truncation()
         self.backend.no_padding()
         self.backend.encode_special_tokens = False
-        known = dict(self._added)
-        needed: dict[str, None] = {}
-        cuts = [self._parts(render, needed) for render in renders]
-        texts = [text for text in needed if text not in known]
+        cuts = [list(filter(None, self._cut.split(render.text))) for render in renders]
+        heads = [_heads(parts, render) for parts, render in zip(cuts, renders, strict=True)]
+        needed = dict.fromkeys(chain.from_iterable(cuts))
+        needed.update(dict.fromkeys(head for row in heads for _, head in row.values()))
+        texts = [text for text in needed if text not in self._added]
         encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        for text, encoding in zip(texts, encodings, strict=True):
-            known[text] = encoding.ids
-        return [_joined(parts, render, known) for parts, render in zip(cuts, renders, strict=True)]
-
-    def _parts(self, render: Rendered, needed: dict[str, None]) -> list[tuple[str, list[str]]]:
-        """The render cut at added tokens: each part with its heads, the pieces of it that lie before a border of a
-        trained range. Nothing for a render that holds marks. What is to be tokenised is added to `needed`."""
-        if OPEN in render.text or CLOSE in render.text:
-            return []
-        borders = sorted({place for left, right, _ in render.trained for place in (left, right)}, reverse=True)
-        parts: list[tuple[str, list[str]]] = []
-        place = 0
-        for text in self._cut.split(render.text):
-            if not text:
-                continue
-            heads = []
-            while borders and borders[-1] < place + len(text):
-                heads.append(text[: borders.pop() - place])
-            needed[text] = None
-            for head in heads:
-                if head:
-                    needed[head] = None
-            parts.append((text, heads))
-            place += len(text)
-        return parts
+        known = self._added | {text: encoding.ids for text, encoding in zip(texts, encodings, strict=True)}
+        return [_joined(render, parts, row, known) for render, parts, row in zip(renders, cuts, heads, strict=True)]
 
 
-def _joined(parts: list[tuple[str, list[str]]], render: Rendered, known: dict[str, list[int]]) -> Spans | None:
-    if not parts:
+def _heads(parts: list[str], render: Rendered) -> dict[int, tuple[int, str]]:
+    """Of each border of a trained range, the part that it lies in, and the piece of that part before it."""
+    starts = list(accumulate(map(len, parts), initial=0))
+    heads: dict[int, tuple[int, str]] = {}
+    for trained in render.trained:
+        for border in trained[:2]:
+            part = bisect_right(starts, border) - 1
+            heads[border] = part, parts[part][: border - starts[part]] if part < len(parts) else ""
+    return heads
+
+
+def _joined(
+    render: Rendered, parts: list[str], heads: dict[int, tuple[int, str]], known: dict[str, list[int]]
+) -> Spans | None:
+    if OPEN in render.text or CLOSE in render.text:
         return None
     ids: list[int] = []
-    tokens_before: dict[int, int] = {}  # place in the render → how many tokens end before it
-    place = 0
-    for text, heads in parts:
-        of_text = known[text]
-        for head in heads:
-            of_head = known[head] if head else []
-            if of_text[: len(of_head)] != of_head:
-                return None
-            tokens_before[place + len(head)] = len(ids) + len(of_head)
-        ids += of_text
-        place += len(text)
-    tokens_before[place] = len(ids)
-    return Spans(ids, [(tokens_before[left], tokens_before[right]) for left, right, _ in render.trained])
+    starts = []  # of each part, how many tokens are before it
+    for part in parts:
+        starts.append(len(ids))
+        ids += known[part]
+    starts.append(len(ids))
+    before = {}  # of each border, how many tokens are before it
+    for border, (number, head) in heads.items():
+        of_head = known[head]
+        if of_head and known[parts[number]][: len(of_head)] != of_head:
+            return None
+        before[border] = starts[number] + len(of_head)
+    return Spans(ids, [(before[left], before[right]) for left, right, _ in render.trained])
 
 
 def by_offsets(render: Rendered, tokens: Tokens) -> Spans:

@@ -7,32 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.data.escape import CLOSE, OPEN, ControlTokens, PieceEncoder
-from finetune.data.segments import RenderEncoder, SegmentEncoder, Spans, by_offsets, is_separable
+from finetune.data.segments import SegmentEncoder, Spans, by_offsets, is_separable
 from finetune.data.spans import Rendered
 from tests.conftest import byte_tokenizer
-
-CORPUS = (
-    "the wind is 350 at 7 kt, the wind is none; ok ok\nuser assistant\nstation KNRB\n    visibility 10 é è 日本語\n"
-    * 20
-)
-
-
-def merging_tokenizer(normalizer=None):
-    """Byte-level BPE with merges learnt from CORPUS, words with the space before them, as in most models."""
-    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if normalizer:
-        tokenizer.normalizer = getattr(normalizers, normalizer)()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator([CORPUS], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
-    fast.add_tokens([AddedToken(text, special=True, normalized=False) for text in ("<|im_start|>", "<|im_end|>")])
-    fast.add_tokens([AddedToken("<think>", special=False, normalized=False)])
-    return fast
+from tests.data.chats import WORDS, merging_tokenizer
 
 
 def through_offsets(tokenizer, render: Rendered) -> Spans:
@@ -85,22 +63,23 @@ def test_each_distinct_stretch_is_tokenised_once():
 
     encoder.backend = Spy(encoder.backend)
     encoder.encode([chatml("a", "ok"), chatml("a", "no")])
-    assert encoder.backend.asked == ["user\na", "\n", "assistant\nok", "assistant\n", "assistant\nno"]
+    assert encoder.backend.asked == ["user\na", "\n", "assistant\nok", "assistant\nno", "assistant\n"]
 
 
 PARTS = [*" \n\tok7,éè日é\u0301e\u200d🚀<|", "the wind", "<think>", "    ", "assistant\n"]
 TEXT = st.lists(st.sampled_from(PARTS), max_size=12).map("".join)
 
 
-@pytest.mark.parametrize("normalizer", [None, "NFC"])
-def test_equal_to_the_way_over_offsets(normalizer):
+@pytest.mark.parametrize("trim_offsets", [False, True])
+@pytest.mark.parametrize(("normalizer", "pattern"), [("", ""), ("NFC", ""), ("NFC", WORDS)])
+def test_equal_to_the_way_over_offsets(normalizer, pattern, trim_offsets):
     """T23, T25: whatever the text, ids are those of the whole render, and ranges those that offsets give."""
-    tokenizer = merging_tokenizer(normalizer)
+    tokenizer = merging_tokenizer(normalizer, pattern, trim_offsets)
     assert is_separable(tokenizer)
     encoder = SegmentEncoder(tokenizer)
     served = []
 
-    @settings(max_examples=300, deadline=None, derandomize=True)
+    @settings(max_examples=200, deadline=None, derandomize=True, database=None)
     @given(st.lists(TEXT, min_size=2, max_size=6).map(lambda texts: chatml(*texts)))
     def run(render):
         (spans,) = encoder.encode([render])
@@ -108,7 +87,7 @@ def test_equal_to_the_way_over_offsets(normalizer):
         assert spans in (None, through_offsets(tokenizer, render))
 
     run()
-    assert sum(served) > 0.9 * len(served)
+    assert sum(served) > 0.8 * len(served)
 
 
 def test_a_border_within_a_token_is_left_to_offsets():
@@ -118,7 +97,9 @@ def test_a_border_within_a_token_is_left_to_offsets():
     border = text.index("nd")  # `wind` is one token of its corpus
     render = Rendered(text, ((border, len(text), "<|im_end|>"),))
     assert SegmentEncoder(tokenizer).encode([render, chatml("a", "b")])[0] is None
-    assert SegmentEncoder(tokenizer).encode([render, chatml("a", "b")])[1] == through_offsets(tokenizer, chatml("a", "b"))
+    assert SegmentEncoder(tokenizer).encode([render, chatml("a", "b")])[1] == through_offsets(
+        tokenizer, chatml("a", "b")
+    )
 
 
 def test_escaped_control_tokens_are_left_to_pieces():
@@ -153,6 +134,12 @@ def with_stripping_token(backend):
     backend.add_special_tokens([AddedToken("<|x|>", lstrip=True, normalized=False)])
 
 
+def with_dropout(backend):
+    from tokenizers import models
+
+    backend.model = models.BPE(vocab=backend.get_vocab(with_added_tokens=False), merges=[], dropout=0.1)
+
+
 def with_normalized_token(backend):
     from tokenizers import AddedToken
 
@@ -160,7 +147,8 @@ def with_normalized_token(backend):
 
 
 @pytest.mark.parametrize(
-    "change", [with_prefix_space, with_metaspace, with_lower_case, with_stripping_token, with_normalized_token]
+    "change",
+    [with_prefix_space, with_metaspace, with_lower_case, with_stripping_token, with_dropout, with_normalized_token],
 )
 def test_tokenizers_that_look_beyond_a_stretch(change):
     """Each of these can give a stretch other ids alone than in the whole, or has not been shown not to."""
