@@ -8,14 +8,15 @@ token ids, so a tokenizer whose pad is its eos (SmolLM2) still learns to stop.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.data.escape import ControlTokens, PieceEncoder, Tokens, holds_reserved
+from finetune.data.escape import ControlTokens, holds_reserved
 from finetune.data.render import ROLES, ChatTemplate, TemplateRefusalError
 from finetune.data.rows import Message, Sample
+from finetune.data.segments import RenderEncoder, Spans
+from finetune.data.shapes import Shapes
 from finetune.data.spans import Rendered, Turns, trained_renders
 from finetune.errors import DataError, did_you_mean
 
@@ -38,6 +39,14 @@ class Example:
     def stop(self) -> int:
         """Id of the last trained token: the one that ends the turn."""
         return next(label for label in reversed(self.labels) if label != IGNORED)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of one row. `plain`: it is known to hold text alone, no control token in it, no tools."""
+
+    result: list[Example] | DataError
+    plain: bool
 
 
 class ChatEncoder:
@@ -64,10 +73,11 @@ class ChatEncoder:
         self.special_tokens_in_data = special_tokens_in_data
         self.control = ControlTokens(tokenizer)
         self.template = ChatTemplate(tokenizer, self.control)
-        self.pieces = PieceEncoder(tokenizer, self.control)
+        self.tokens = RenderEncoder(tokenizer, self.control)
         self._ids_of = {token: tokenizer.convert_tokens_to_ids(token) for token in self.control.tokens}
         self.control_ids = set(self._ids_of.values())
         self._bos = tokenizer.bos_token_id
+        self.shapes = Shapes(self.template, self._renders) if train_on != "all" else None
 
     def encode(self, sample: Sample) -> list[Example]:
         """Ids and labels of a conversation: one example, or one a trained turn where the template drops earlier
@@ -83,26 +93,32 @@ class ChatEncoder:
 
     def encode_many(self, samples: Sequence[Sample]) -> list[list[Example] | DataError]:
         """`encode` of many, tokenised in one call. A row that can't be encoded has its error in its place."""
-        renders: list[list[Rendered] | DataError] = [self._renders(sample) for sample in samples]
+        return [row.result for row in self.encode_rows(samples)]
+
+    def encode_rows(self, samples: Sequence[Sample]) -> list[Encoded]:
+        """`encode_many`, with what was seen of each row on the way."""
+        known = self.shapes.render(samples) if self.shapes else [None] * len(samples)
+        renders = [[render] if render else self._renders(sample) for sample, render in zip(samples, known, strict=True)]
         flat = [render for item in renders if not isinstance(item, DataError) for render in item]
         try:
-            tokens = self.pieces.encode([render.text for render in flat])
+            following = iter(self.tokens.encode(flat))
         except ValueError as error:  # a control token that can't be written as text: find its row
             if len(samples) == 1:
-                return [DataError(f"{samples[0].where}: {error}")]
-            return [self.encode_many([sample])[0] for sample in samples]
-        following = iter(tokens)
-        results: list[list[Example] | DataError] = []
-        for sample, item in zip(samples, renders, strict=True):
+                return [Encoded(DataError(f"{samples[0].where}: {error}"), False)]
+            return [self.encode_rows([sample])[0] for sample in samples]
+        rows = []
+        for sample, item, render in zip(samples, renders, known, strict=True):
+            result: list[Example] | DataError
             if isinstance(item, DataError):
-                results.append(item)
-                continue
-            mine = [next(following) for _ in item]
-            try:
-                results.append([self._example(r, t, sample.where) for r, t in zip(item, mine, strict=True)])
-            except DataError as error:
-                results.append(error)
-        return results
+                result = item
+            else:
+                mine = [next(following) for _ in item]
+                try:
+                    result = [self._example(r, s, sample.where) for r, s in zip(item, mine, strict=True)]
+                except DataError as error:
+                    result = error
+            rows.append(Encoded(result, render is not None))
+        return rows
 
     def encode_prompt(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), where: str = "prompt"
@@ -114,7 +130,7 @@ class ChatEncoder:
         """
         ready, ready_tools = self._ready(messages, tools, where)
         try:
-            return self.pieces.encode([self.template.render(ready, ready_tools, prompt=True)])[0].ids
+            return self.tokens.encode([Rendered(self.template.render(ready, ready_tools, prompt=True), ())])[0].ids
         except TemplateRefusalError as error:
             raise DataError(f"{where}: the chat template refuses the prompt: {error}") from None
         except ValueError as error:
@@ -193,13 +209,12 @@ class ChatEncoder:
         if problems:
             raise DataError(problems)
 
-    def _example(self, render: Rendered, tokens: Tokens, where: str) -> Example:
-        ids = tokens.ids
+    def _example(self, render: Rendered, spans: Spans, where: str) -> Example:
+        ids = tuple(spans.ids)
         if len(ids) > 1 and ids[0] == ids[1] == self._bos:
             raise DataError(f"{where}: the conversation begins with two {self.tokenizer.bos_token!r}")
-        labels, ranges = [IGNORED] * len(ids), []
-        for left, right, stop in render.trained:
-            first, end = _first_inside(tokens, render.text, left), bisect_left(tokens.offsets, (right,))
+        labels = [IGNORED] * len(ids)
+        for (_, _, stop), (first, end) in zip(render.trained, spans.ranges, strict=True):
             if stop:
                 stop_id = self._ids_of[stop]
                 if end <= first or ids[end - 1] != stop_id:
@@ -207,25 +222,9 @@ class ChatEncoder:
                 if end > 1 and ids[end - 2] == stop_id:
                     raise DataError(f"{where}: a turn ends with two stop tokens {stop!r}")
             labels[first:end] = ids[first:end]
-            ranges.append((first, end))
-        if all(left >= right for left, right in ranges):
+        if all(left >= right for left, right in spans.ranges):
             raise DataError(f"{where}: no token to train on")
-        return Example(tuple(ids), tuple(labels), where)
-
-
-def _first_inside(tokens: Tokens, text: str, start: int) -> int:
-    """Index of the first token that begins at `start` or later.
-
-    Some tokenizers leave the spaces of a token out of its offsets: a token behind a gap of spaces begins where the
-    token before it ends.
-    """
-    offsets = tokens.offsets
-    first = bisect_left(offsets, (start,))
-    before = offsets[first - 1][1] if first > 0 else 0
-    gap = text[before:start]
-    if before < start and gap.strip(" ") == "" and first < len(offsets):
-        return first + 1
-    return first
+        return Example(ids, tuple(labels), where)
 
 
 def _check_shape(messages: Sequence[Message], where: str) -> None:

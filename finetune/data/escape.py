@@ -16,6 +16,7 @@ from typing import Any
 
 OPEN, CLOSE = "\U0010fff0", "\U0010fff1"  # around a control token that came with the data
 _RESERVED = "\U00100000-\U0010ffff"  # private-use plane 16: our marks, refused in data
+_ANY_RESERVED = re.compile(f"[{_RESERVED}]")
 _BRACKETED = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 _HTML = re.compile(
     r"</?(a|b|blockquote|body|br|caption|code|dd|div|dl|dt|em|h[1-6]|head|hr|html|i|img|li|ol|p|pre|s|span|strong|"
@@ -62,12 +63,16 @@ class ControlTokens:
 
     def suspicious(self, value: Any) -> bool:
         """Whether any string in a nested value (keys too) holds a control token or one of our marks."""
-        return any(self._suspicious(text) for text in strings(value))
+        return any(self.in_text(text) for text in strings(value))
 
-    def _suspicious(self, text: str) -> bool:
-        if not text.isascii() and max(text) >= "\U00100000":
+    def in_text(self, text: str) -> bool:
+        """Whether a text holds a control token or one of our marks."""
+        if not text.isascii() and _ANY_RESERVED.search(text):
             return True
-        return any(first in text for first in self._firsts) and self.pattern.search(text) is not None
+        for first in self._firsts:  # a look for single characters costs next to nothing and mostly says no
+            if first in text:
+                return self.pattern.search(text) is not None
+        return False
 
     def found_in(self, value: Any) -> list[str]:
         """Every control token in the strings of a nested value, in order, repeats kept."""
@@ -118,12 +123,12 @@ def strings(value: Any) -> Iterator[str]:
 
 def holds_reserved(value: Any) -> bool:
     """Whether a string in the value holds a character that we use as a mark."""
-    return any(max(text, default="") >= "\U00100000" for text in strings(value))
+    return any(_ANY_RESERVED.search(text) for text in strings(value))
 
 
 def unmarked(text: str) -> str:
     """Text for a message to the user: without marks."""
-    return re.sub(f"[{_RESERVED}]", "", text)
+    return _ANY_RESERVED.sub("", text)
 
 
 @dataclass(frozen=True)

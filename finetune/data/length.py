@@ -14,7 +14,7 @@ from finetune.data.chat import ChatEncoder, Example
 from finetune.data.rows import Message, Sample
 from finetune.errors import DataError
 
-BATCH = 1024  # rows whose texts go through the tokenizer in one call
+BATCH = 128  # rows whose texts go through the tokenizer in one call
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,12 @@ def fit(encoder: ChatEncoder, samples: Iterable[Sample], max_length: int, too_lo
 
 
 def _fit_batch(encoder: ChatEncoder, batch: Sequence[Sample], max_length: int, too_long: str) -> Iterable[Fitted]:
-    for sample, result in zip(batch, encoder.encode_many(batch), strict=True):
+    for sample, row in zip(batch, encoder.encode_rows(batch), strict=True):
+        result = row.result
         if isinstance(result, DataError):
             yield Fitted(sample.where, problems=tuple(result.problems))
             continue
-        reasons = _seen(encoder, sample, result)
+        reasons = () if row.plain else _seen(encoder, sample, result)
         longest = max(len(example.ids) for example in result)
         if longest <= max_length:
             yield Fitted(sample.where, tuple(result), reasons)

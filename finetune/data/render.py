@@ -45,6 +45,25 @@ class ChatTemplate:
         except self._refusals as error:
             raise TemplateRefusalError(str(error) or type(error).__name__) from None
 
+    def render_many(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
+        """`render` of many conversations without tools, which as one call costs less; `train` keys are left out.
+
+        Raises:
+            TemplateRefusalError: the template does not take one of them.
+        """
+        shown = [
+            [
+                {k: v for k, v in message.items() if k != "train"} if "train" in message else message
+                for message in messages
+            ]
+            for messages in conversations
+        ]
+        try:
+            texts: list[str] = self.tokenizer.apply_chat_template(shown, tokenize=False) if shown else []
+            return texts
+        except self._refusals as error:
+            raise TemplateRefusalError(str(error) or type(error).__name__) from None
+
     @cached_property
     def reasoning_key(self) -> str | None:
         """The message key whose text the template shows as reasoning; None when it shows none."""

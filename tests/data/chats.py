@@ -64,6 +64,54 @@ TOOLS = (
 )
 
 
+CORPUS = (
+    "the wind is 350 at 7 kt, the wind is none; ok ok\nuser assistant\nstation KNRB\n    visibility 10 é è 日本語\n"
+    * 20
+)
+
+
+# How Qwen2 and, but for the digits, Llama 3 cut words (the pattern of their tokenizer.json).
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+
+
+def merging_tokenizer(normalizer: str = "", pattern: str = "", trim_offsets: bool = False) -> Any:
+    """Byte-level BPE with merges learnt from CORPUS; words are cut as GPT-2 does, or by another pattern."""
+    from tokenizers import (
+        AddedToken,
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if pattern:
+        words = pre_tokenizers.Split(Regex(pattern), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
+    if normalizer:
+        tokenizer.normalizer = getattr(normalizers, normalizer)()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator([CORPUS], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    fast.add_tokens([AddedToken(text, special=True, normalized=False) for text in ("<|im_start|>", "<|im_end|>")])
+    fast.add_tokens([AddedToken("<think>", special=False, normalized=False)])
+    return fast
+
+
 def user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
@@ -112,12 +160,12 @@ def golden(name: str) -> dict[str, Any]:
     return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def template_tokenizer(name: str) -> Any:
-    """A byte tokenizer with the control tokens and the template of a model family; skips without trl."""
+def template_tokenizer(name: str, base: Any = None) -> Any:
+    """A tokenizer (by default of bytes) with the control tokens and the template of a model family; skips without trl."""
     from tokenizers import AddedToken
 
     record = golden(name)
-    tokenizer = byte_tokenizer()
+    tokenizer = base or byte_tokenizer()
     tokenizer.add_special_tokens(
         {"bos_token": record["bos"], "eos_token": record["eos"], "pad_token": record["eos"],
          "additional_special_tokens": record["special"]}
