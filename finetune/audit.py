@@ -10,7 +10,7 @@ from finetune.data.audit_types import AuditSource, Faults, Subject
 from finetune.data.cache import tokenizer_digest
 from finetune.data.chat import ChatEncoder, Example
 from finetune.data.length import fit
-from finetune.data.prepare import Prepared, files_of, prepare
+from finetune.data.prepare import Prepared, prepare
 from finetune.device import quiet_libraries
 from finetune.recipe import Recipe
 
@@ -32,7 +32,7 @@ def audit_recipe(recipe: Recipe, output: Path | None) -> tuple[bool, tuple[Path,
     dropped, problems = list(data.dropped), list(data.refusals)
     sources = _encoded(recipe, data, encoder, dropped, problems)
     faults = Faults(dropped, problems, data.findings, data.counts)
-    files = [*files_of(recipe.data), *([data.template.path] if data.template else [])]
+    files = [*data.files, *([data.template.path] if data.template else [])]
     hashes = {str(file): file_sha256(file) for file in files} | {"tokenizer": tokenizer_digest(encoder.tokenizer)}
     subject = Subject(
         name=recipe.name,
@@ -54,7 +54,7 @@ def _encoded(
     split: list[tuple[list[Example], list[Example]]] = [([], []) for _ in data.sources]
     for part, samples in enumerate((data.train, data.evaluate)):
         for row in fit(encoder, samples, recipe.data.max_length, recipe.data.too_long):
-            split[data.source_of[row.where]][part].extend(row.examples)
+            split[data.source_of(row.where)][part].extend(row.examples)
             problems += row.problems
             if not row.examples and not row.problems:
                 dropped += [(row.where, reason) for reason in row.reasons]

@@ -28,6 +28,7 @@ def read_csv(file: DataFile, encoding: str, header: str | None, tabs: bool, find
     delimiter = "\t" if tabs else ","
     for number, line in text:
         if line is None or not line.strip():
+            findings.blank += line is not None
             continue
         allowed = "\t" if tabs else DELIMITERS
         if header is None:
@@ -162,6 +163,7 @@ def _records(
         except csv.Error as error:
             findings.problem(f"{file.label}:{_csv_problem(taken, delimiter) or f'{taken[0][0]}: {error}'}")
             continue
+        findings.blank += not cells
         if cells and findings.count == before:
             yield taken[0][0], cells
 
@@ -218,5 +220,6 @@ def _sheet_records(file: DataFile, rows: Iterable[Any], findings: Findings) -> I
             cells.append(plain(value))
         while cells and cells[-1] in (None, ""):
             cells.pop()
+        findings.blank += not cells
         if cells and findings.count == before:
             yield line, cells
