@@ -50,6 +50,19 @@ def test_without_a_group_what_shares_record_prompt_or_text_stays_together_in_any
     assert set(wheres(split_rows(shuffled, None, 30, seed=0)[1])) == set(wheres(held_out))
 
 
+def test_a_long_chain_of_shared_records_and_prompts_is_one_group():
+    """Row 0 shares its record with 1, 1 its prompt with 2, 2 its record with 3 ...: 40 rows in any order, 10 more alone."""
+    samples = []
+    for n in range(50):
+        prompt = f"prompt {(n + 1) // 2 if n < 40 else n}"
+        messages = ({"role": "user", "content": prompt}, {"role": "assistant", "content": str(n)})
+        samples.append(Sample({"record": n // 2 if n < 40 else n}, messages, f"f:{n}"))
+    for seed in range(5):
+        shuffled = SampleFile.of(random.Random(seed).sample(samples, 50))
+        with pytest.raises(DataError, match="there are 50 rows in 11 groups"):
+            split_rows(shuffled, None, 1000, seed)
+
+
 def test_a_group_column_that_a_row_lacks_is_named():
     with pytest.raises(DataError) as caught:
         split_rows(rows({"mine": 1}, {"min": 2}, {}), "mine", 1, seed=0)
