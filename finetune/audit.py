@@ -13,7 +13,7 @@ from finetune.data.audit_types import AuditSource, Faults, Subject
 from finetune.data.cache import tokenizer_digest
 from finetune.data.chat import ChatEncoder, Example
 from finetune.data.length import fit
-from finetune.data.prepare import Prepared, files_of, prepare
+from finetune.data.prepare import Prepared, prepare
 from finetune.data.screen import Screened
 from finetune.device import quiet_libraries
 from finetune.recipe import DataSection, Recipe
@@ -48,7 +48,7 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
         counts=data.counts,
         source_of=_sources_of_rows(data, [where for where, _ in dropped]),
     )
-    files = [*files_of(recipe.data), *([data.template.path] if data.template else [])]
+    files = [*data.files, *([data.template.path] if data.template else [])]
     hashes = {str(file): file_sha256(file) for file in files} | {"tokenizer": tokenizer_digest(encoder.tokenizer)}
     subject = Subject(
         name=recipe.name,
@@ -76,7 +76,7 @@ def named_files(section: DataSection) -> list[Path]:
 
 def _without_findings(data: Prepared) -> list[str]:
     """What stops a run, less the findings under `error`: the audit has those in a list of their own."""
-    refused = set(Screened([], [], data.findings, data.counts).refusals())
+    refused = set(Screened(data.train, data.evaluate, data.findings, data.counts).refusals())
     return [line for line in data.refusals if line not in refused]
 
 
@@ -94,7 +94,7 @@ def _encoded(
     also_held_out = {facts.name: trained + i for i, facts in enumerate(data.sources[trained:])}  # a file may be both
     for part, samples in enumerate((data.train, data.evaluate)):
         for row in fit(encoder, samples, recipe.data.max_length, recipe.data.too_long):
-            index = data.source_of[row.where]
+            index = data.source_of(row.where)
             index = also_held_out.get(data.sources[index].name, index) if part else index
             split[index][part].extend(row.examples)
             problems += row.problems
@@ -130,15 +130,14 @@ def _by_source(notes: Sequence[str], names: Sequence[str]) -> tuple[list[str], l
 
 
 def _sources_of_rows(data: Prepared, dropped: Sequence[str]) -> dict[str, int]:
-    """`file:line` to the index of its source, of the dropped rows too: they are known by their file alone."""
-    files = {where.rpartition(":")[0]: index for where, index in reversed(data.source_of.items())}
+    """`file:line` of dropped rows to the index of their source; a file without any sample is told by its name."""
+    files = data.train.spool.source_of_file
     names = {facts.name: index for index, facts in reversed(list(enumerate(data.sources)))}
-    found = dict(data.source_of)
+    found = {}
     for where in dropped:
-        file = where.rpartition(":")[0]
         near = [index for name, index in names.items() if _is_of(where, name)]
-        index = files.get(file, near[-1] if near else None)
-        if where not in found and index is not None:
+        index = files.get(where.rpartition(":")[0], near[-1] if near else None)
+        if index is not None:
             found[where] = index
     return found
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.data.prepare import Prepared, files_of, prepare
+from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, pass_gate
-from finetune.evaluate.metrics import Scores, score, score_names
+from finetune.evaluate.metrics import Scores, mean, score_names, score_rows
 from finetune.recipe import Recipe, resolved
 from finetune.runfolder import RunFolder
 from finetune.stop import Stop, stop_with_parent
@@ -248,9 +248,21 @@ def load_data(recipe: Recipe) -> Prepared:
     data = prepare(recipe.data, recipe.seed)
     if data.refusals:
         raise DataError(data.refusals)
-    references = [example.answer for example in data.template.examples] if data.template else [data.evaluate[0].answer]
-    check_gate(recipe.gate, [name for text in references for name in score_names(text, data.metric)])
+    check_gate(recipe.gate, _known_scores(data))
     return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows])
+
+
+def _known_scores(data: Prepared) -> list[str]:
+    """Names that the metrics give, by the template's worked examples; those of one task as `task/name` too."""
+    if data.template is None:
+        return score_names(data.evaluate[0].answer, data.metrics[""])
+    several = len(data.metrics) > 1
+    names = []
+    for example in data.template.examples:
+        task = (example.task or "") if several else ""
+        found = score_names(example.answer, data.metrics[task])
+        names += found + [f"{task}/{name}" for name in found if task]
+    return names
 
 
 def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
@@ -265,19 +277,24 @@ def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
 
 def _encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, log: Log) -> tuple[Sequence[Example], dict[str, int]]:
     """The training samples as examples, out of the cache beside the output folder where it has them."""
-    from finetune.data.cache import EncodeConversations, cache_key, chunked, encode_cached
-    from finetune.data.length import encode_all
+    from finetune.data.cache import EncodeConversations, cache_key, encode_cached, encode_uncached, evict
+    from finetune.data.contamination import benchmark_files
     from finetune.model.load import load_tokenizer
 
-    files = files_of(recipe.data)
-    if not recipe.data.cache or len(files) < len(data.sources):  # folders, globs, hub sets: no single file to hash
-        return encode_all(encoder, data.train, recipe.data.max_length, recipe.data.too_long)
     make = EncodeConversations(partial(load_tokenizer, recipe.model), recipe.data)
+    blocks = data.train.blocks()
+    if not recipe.data.cache:
+        store = encode_uncached(blocks, make, recipe.data.workers)
+        return store, store.counts
+    files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
     text = data.template.path.read_text(encoding="utf-8") if data.template else None
     key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=[recipe.stage, str(recipe.seed)])
     folder = recipe.output_dir.parent / ".encoded"
-    store, hit = encode_cached(chunked(data.train), make, key, folder, recipe.data.workers)
+    store, hit = encode_cached(blocks, make, key, folder, recipe.data.workers)
     log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")
+    removed, freed = evict(folder, key)
+    if removed:
+        log.say(f"encoding: {removed} older cache entries removed from {folder}, {freed / 2**20:,.0f} MiB")
     return store, store.counts
 
 
@@ -291,19 +308,32 @@ def score_lines(scores: dict[str, Scores]) -> list[str]:
 
 def _scored(recipe: Recipe, data: Prepared, answers: Sequence[Answer], who: str) -> Scores:
     """Scores, and every answer beside its reference in `<output_dir>/answers.<who>.jsonl`."""
-    texts, references = [item.text for item in answers], [sample.answer for sample in data.evaluate]
+    samples = list(data.evaluate)
     with (recipe.output_dir / f"answers.{who}.jsonl").open("w", encoding="utf-8") as file:
-        for sample, item in zip(data.evaluate, answers, strict=True):
+        for sample, item in zip(samples, answers, strict=True):
             line = {
                 "where": sample.where,
+                **({"task": sample.task} if sample.task else {}),
                 "prompt": list(sample.prompt),
                 "reference": sample.answer,
                 "answer": item.text,
                 "finished": item.finished,
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    finished = sum(item.finished for item in answers) / len(answers)
-    return score(texts, references, data.metric) | {"finished": finished}
+    rows = score_rows(
+        [item.text for item in answers],
+        [sample.answer for sample in samples],
+        [data.metrics[sample.task] for sample in samples],
+    )
+    by_task = {
+        task: [row for row, sample in zip(rows, samples, strict=True) if sample.task == task] for task in data.metrics
+    }
+    # In the template's order of tasks, so that the first name does not depend on which row comes first.
+    scores = mean([row for part in by_task.values() for row in part])
+    scores["finished"] = sum(item.finished for item in answers) / len(answers)
+    return scores | {
+        f"{task}/{name}": value for task, part in by_task.items() if task for name, value in mean(part).items()
+    }
 
 
 def _findings(data: Prepared) -> list[str]:
@@ -314,13 +344,17 @@ def _findings(data: Prepared) -> list[str]:
 
 def _data_record(recipe: Recipe, data: Prepared, counts: dict[str, int]) -> dict[str, Any]:
     """What the manifest says of the data."""
-    from finetune.model.load import file_sha256
+    from finetune.data.cache import files_sha256
 
     sources = [
         {
             "name": Path(source.name).name if source.section.path else source.name,
-            "sha256": file_sha256(Path(source.name)) if source.section.path and Path(source.name).is_file() else None,
+            "files": len(source.files),
+            "sha256": files_sha256(source.files),
             "rows": source.rows,
+            "blank_lines": source.blank,
+            "dropped": source.dropped,
+            "samples": source.samples,
             "format": source.format,
             "licence": source.section.licence,
             "provenance": source.section.provenance,
@@ -329,7 +363,7 @@ def _data_record(recipe: Recipe, data: Prepared, counts: dict[str, int]) -> dict
     ]
     return {
         "template": data.template.name if data.template else None,
-        "template_sha256": file_sha256(data.template.path) if data.template else None,
+        "template_sha256": data.template.sha256 if data.template else None,
         "sources": sources,
         "train_samples": len(data.train),
         "evaluate_samples": len(data.evaluate),

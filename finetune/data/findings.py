@@ -26,10 +26,11 @@ class DataFile:
 
 
 class Findings:
-    """Problems (all counted, the first 50 kept) and notes (each once, in order)."""
+    """Problems (all counted, the first 50 kept), notes (each once, in order) and how many blank lines were skipped."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.blank = 0
         self.notes: list[str] = []
         self._problems: list[str] = []
 
@@ -42,12 +43,26 @@ class Findings:
         for text in error.problems:
             self.problem(text)
 
+    def merge(self, other: Findings) -> None:
+        """Adds what another one holds."""
+        left = other.count - len(other._problems)
+        for text in other._problems:
+            self.problem(text)
+        self.count += left
+        self.blank += other.blank
+        for text in other.notes:
+            self.note(text)
+
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
-    def stop_if_any(self) -> None:
-        """Raises DataError with every problem noted so far; beyond 50 their number."""
+    def lines(self) -> list[str]:
+        """Every problem noted so far; beyond 50 their number."""
         left = self.count - len(self._problems)
+        return [*self._problems, f"... and {left:,} more problems"] if left else list(self._problems)
+
+    def stop_if_any(self) -> None:
+        """Raises DataError with `lines` where there are problems."""
         if self.count:
-            raise DataError([*self._problems, f"... and {left:,} more problems"] if left else self._problems)
+            raise DataError(self.lines())

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -131,7 +132,7 @@ class StoreWriter:
         """
         index = {
             "format": FORMAT, "examples": self.examples, "tokens": self._end, "files": list(self._files),
-            "counts": dict(counts or {}),
+            "counts": dict(counts or {}), "crc32": {name: array.crc32 for name, array in self._arrays.items()},
         }  # fmt: skip
         for array in self._arrays.values():
             array.finish()
@@ -158,11 +159,14 @@ class _GrowingArray:
     def __init__(self, path: Path, kind: type[np.generic]) -> None:
         self.kind = np.dtype(kind)
         self.length = 0
+        self.crc32 = 0  # of the values
         self._file = path.open("wb")
         self._header()
 
     def append(self, values: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(values, self.kind).data)
+        content = np.ascontiguousarray(values, self.kind).data
+        self._file.write(content)
+        self.crc32 = zlib.crc32(content, self.crc32)
         self.length += len(values)
 
     def finish(self) -> None:

@@ -61,10 +61,14 @@ def to_samples(rows: Sequence[Row], format: str) -> list[Sample]:
         DataError: every malformed row as `file:line: column: what`; a format that is for another stage.
     """
     name = detect(rows) if format == "auto" else format
-    if name in FORMATS and FORMATS[name].stage != "sft":
-        where = rows[0].file if rows else "data.format"
-        raise DataError(f"{where}: format {name} is for {FORMATS[name].stage}; stage sft trains on conversations")
+    check_conversations(name, rows[0].file if rows else "data.format")
     return [sample for sample in parse(rows, name) if isinstance(sample, Sample)]
+
+
+def check_conversations(name: str, where: str) -> None:
+    """Raises DataError for a format that is for another stage than sft."""
+    if name in FORMATS and FORMATS[name].stage != "sft":
+        raise DataError(f"{where}: format {name} is for {FORMATS[name].stage}; stage sft trains on conversations")
 
 
 def parse(rows: Sequence[Row], format: str) -> list[Parsed]:

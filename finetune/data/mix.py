@@ -5,22 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TypeVar
+
+import numpy as np
 
 from finetune.errors import DataError
 from finetune.recipe import SourceSection
 
-Item = TypeVar("Item")
-
 
 def mix(
-    sources: Sequence[SourceSection], items: Sequence[Sequence[Item]], seed: int, notes: list[str] | None = None
-) -> list[Item]:
-    """The items of all sources, source by source, as often as the recipe says.
+    sources: Sequence[SourceSection], sizes: Sequence[int], seed: int, notes: list[str] | None = None
+) -> list[np.ndarray]:
+    """Which items of each source are used, by their places in it, as often as the recipe says.
 
     Args:
         sources: the sections of the recipe.
-        items: rows or samples of each source, in the same order.
+        sizes: items of each source, in the same order.
         seed: decides which items of a source are drawn when not all are.
         notes: gets one line a source, with its rows and its share, where anything but "all once" happens.
 
@@ -30,7 +29,7 @@ def mix(
     Raises:
         DataError: only some of the sources have a `weight`; a weighted source gives no row.
     """
-    available = [len(part) * source.repeat for source, part in zip(sources, items, strict=True)]
+    available = [size * source.repeat for source, size in zip(sources, sizes, strict=True)]
     weights = [source.weight for source in sources if source.weight is not None]
     if weights and len(weights) != len(sources):
         without = [name_of(source) for source in sources if source.weight is None]
@@ -39,13 +38,13 @@ def mix(
     if weights and 0 in counts:
         empty = [name_of(source) for source, count in zip(sources, counts, strict=True) if count == 0]
         raise DataError(f"data: weight: no row would be drawn from {', '.join(empty)}")
-    mixed: list[Item] = []
-    for index, (source, part, count) in enumerate(zip(sources, items, counts, strict=True)):
-        mixed += _draw(part, count, random.Random(f"{seed}:{index}"))
-        if notes is not None and (len(sources) > 1 or count != len(part)):
+    drawn: list[np.ndarray] = []
+    for index, (source, size, count) in enumerate(zip(sources, sizes, counts, strict=True)):
+        drawn.append(_draw(size, count, random.Random(f"{seed}:{index}")))
+        if notes is not None and (len(sources) > 1 or count != size):
             share = 100 * count / max(sum(counts), 1)
-            notes.append(f"{name_of(source)}: {len(part):,} rows, used {count:,} times ({share:.1f} % of the mixture)")
-    return mixed
+            notes.append(f"{name_of(source)}: {size:,} rows, used {count:,} times ({share:.1f} % of the mixture)")
+    return drawn
 
 
 def name_of(source: SourceSection) -> str:
@@ -65,9 +64,10 @@ def _shares(weights: Sequence[float], available: Sequence[int]) -> list[int]:
     return counts
 
 
-def _draw(part: Sequence[Item], count: int, generator: random.Random) -> list[Item]:
-    """Every item count // n times, then a random remainder, each in the order of the source."""
+def _draw(size: int, count: int, generator: random.Random) -> np.ndarray:
+    """Every item count // size times, then a random remainder, each in the order of the source."""
     if count == 0:
-        return []
-    rounds, rest = divmod(count, len(part))
-    return [*part] * rounds + [part[index] for index in sorted(generator.sample(range(len(part)), rest))]
+        return np.zeros(0, np.int64)
+    rounds, rest = divmod(count, size)
+    drawn = np.sort(np.fromiter(generator.sample(range(size), rest), np.int64, rest))
+    return np.concatenate([np.tile(np.arange(size), rounds), drawn])

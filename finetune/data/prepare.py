@@ -1,35 +1,44 @@
-"""A recipe's rows, ready to encode: sources read, rendered, held-out rows taken, both sets screened, sources mixed."""
+"""A recipe's rows, ready to encode: sources read, rendered, held-out rows taken, both sets screened, sources mixed.
+
+Rows and samples are never all in memory: rows stream through the renderer into a Spool, and what follows chooses from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.formats import detect, to_samples
-from finetune.data.mix import mix, name_of
-from finetune.data.rows import Row, Sample
+import numpy as np
+
+from finetune.data.convert import SourceFacts, take
+from finetune.data.mix import mix
 from finetune.data.screen import Finding, check_licences, look, refusals
-from finetune.data.source import read_sources
 from finetune.data.split import split_samples
+from finetune.data.spool import SampleFile, Spool, place
 from finetune.data.template import DataTemplate, Metric, load_template
-from finetune.errors import DataError, RecipeError, did_you_mean
-from finetune.recipe import DataSection, SourceSection, SplitSection
+from finetune.errors import RecipeError, did_you_mean
+from finetune.recipe import DataSection, SplitSection
 
 PLAIN_METRIC = Metric(name="exact_match", tolerance=0.0)  # of ready conversations, which have no template to name one
 
 
 @dataclass(frozen=True)
-class SourceFacts:
-    """One source as it was read: the recipe's section, its records, and what their conversations were taken from."""
+class Lineage:
+    """Where one sample comes from; the template and its hash are empty for ready conversations.
 
-    section: SourceSection
-    rows: int
+    Attributes:
+        file, line: of the row.
+        source: the source as the recipe names it.
+        tasks: those of the template's tasks that the row has samples of; empty where the template has one only.
+    """
+
+    file: str
+    line: int
+    source: str
     format: str
-
-    @property
-    def name(self) -> str:
-        return name_of(self.section)
+    tasks: tuple[str, ...]
+    template: str
+    template_sha256: str
 
 
 @dataclass(frozen=True)
@@ -38,9 +47,9 @@ class Prepared:
 
     Attributes:
         template: None for ready conversations.
-        train, evaluate: what training and evaluation use.
+        metrics: how answers are scored, by the `task` of their samples.
+        train, evaluate: what training and evaluation use; read from disk as they are asked for.
         sources: of the training rows, then of the held-out files.
-        source_of: `file:line` to the index of its source.
         dropped: (`file:line`, reason) of rows that a template's null rule left out.
         findings, counts: of screening.
         notes: what was decided while reading and mixing, one line each.
@@ -48,16 +57,39 @@ class Prepared:
     """
 
     template: DataTemplate | None
-    metric: Metric
-    train: list[Sample]
-    evaluate: list[Sample]
+    metrics: dict[str, Metric]
+    train: SampleFile
+    evaluate: SampleFile
     sources: list[SourceFacts]
-    source_of: dict[str, int]
     dropped: list[tuple[str, str]]
     findings: list[Finding]
     counts: dict[str, int]
     notes: list[str]
     refusals: list[str]
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that was read, source by source, in the order read."""
+        return [file.path for source in self.sources for file in source.files]
+
+    def source_of(self, where: str) -> int:
+        """The number of the source that `file:line` is of; a file that is trained and held out counts as trained."""
+        return self.train.spool.source_of_file[place(where)[0]]
+
+    def lineage(self, where: str) -> Lineage:
+        """All that is known of where the samples at `file:line` come from.
+
+        Raises:
+            KeyError: no sample comes from that file.
+        """
+        file, line = place(where)
+        spool, source = self.train.spool, self.sources[self.source_of(where)]
+        facts = spool.facts[(spool.facts["file"] == spool.files[file]) & (spool.facts["line"] == line)]
+        names = [*spool.tasks]
+        tasks = dict.fromkeys(names[number] for number in facts["task"])
+        rendered = self.template if source.format.startswith("template ") else None
+        about = (rendered.name, rendered.sha256) if rendered else ("", "")
+        return Lineage(file, line, source.name, source.format, tuple(filter(None, tasks)), *about)
 
 
 def prepare(section: DataSection, seed: int) -> Prepared:
@@ -67,96 +99,29 @@ def prepare(section: DataSection, seed: int) -> Prepared:
         DataError, RecipeError: everything that is wrong with sources, template, rows and split. What screening
             refuses is in `refusals`, so that an audit can show it beside the rest.
     """
-    sources = (*section.train, *section.eval)
-    problems = check_licences(sources, section.require_licence)
+    problems = check_licences((*section.train, *section.eval), section.require_licence)
     if problems:
         raise RecipeError(problems)
     template = load_template(section.template) if section.template else None
     if section.split:
         _check_split(section.split, template)
     notes: list[str] = []
-    rows = read_sources(sources, notes)
-    taken = _render(sources, rows, section, template)
-    by_source = taken.by_source
-    source_of: dict[str, int] = {}
-    for index, part in enumerate(by_source):
-        for sample in part:
-            source_of.setdefault(sample.where, index)  # a file that is trained and held out counts as trained
-    samples = [sample for taken_part in by_source[: len(section.train)] for sample in taken_part]
+    spool = Spool()
+    taken = take(section, template, spool, notes)
+    samples = spool.samples()
+    trained = samples.facts("source") < len(section.train)
+    train, evaluate = samples.pick(trained), samples.pick(~trained)
     if section.split:
-        train, evaluate = split_samples(samples, section.split, seed)
-    else:
-        train, evaluate = samples, [sample for part in by_source[len(section.train) :] for sample in part]
-    screened = look(train, evaluate, section.screen)
-    parts = _by_source(screened.train, source_of, len(section.train))
-    mixed = mix(section.train, parts, seed, notes)
-    facts = [SourceFacts(s, len(read), name) for s, read, name in zip(sources, rows, taken.formats, strict=True)]
-    stops = refusals(screened, train, evaluate)
+        train, evaluate = split_samples(train, section.split, seed)
+    screened = look(train, evaluate, section.screen, section.workers)
+    parts = [np.flatnonzero(screened.train.facts("source") == number) for number in range(len(section.train))]
+    drawn = mix(section.train, [len(part) for part in parts], seed, notes)
+    mixed = np.concatenate([part[places] for part, places in zip(parts, drawn, strict=True)])
     return Prepared(
-        template, template.metric if template else PLAIN_METRIC, mixed, screened.evaluate, facts, source_of,
-        taken.dropped, screened.findings, screened.counts, notes, stops,
+        template, template.metrics if template else {"": PLAIN_METRIC}, screened.train.pick(mixed), screened.evaluate,
+        [source.facts() for source in taken], [item for source in taken for item in source.dropped],
+        screened.findings, screened.counts, notes, refusals(screened, train, evaluate),
     )  # fmt: skip
-
-
-def files_of(section: DataSection) -> list[Path]:
-    """The single files among the sources, for their hashes in the manifest."""
-    paths = [Path(source.path) for source in (*section.train, *section.eval) if source.path is not None]
-    return [path for path in paths if path.is_file()]
-
-
-@dataclass
-class _Taken:
-    """Samples by source, the format of each, and the rows that rules left out."""
-
-    by_source: list[list[Sample]] = field(default_factory=list)
-    formats: list[str] = field(default_factory=list)
-    dropped: list[tuple[str, str]] = field(default_factory=list)
-
-
-def _render(
-    sources: Sequence[SourceSection], rows: Sequence[list[Row]], section: DataSection, template: DataTemplate | None
-) -> _Taken:
-    """Every source's rows as samples, by the template or by a format of conversations.
-
-    Raises:
-        DataError: the problems of all sources.
-    """
-    taken = _Taken()
-    problems: list[str] = []
-    for source, part in zip(sources, rows, strict=True):
-        name: str = source.format or ("template" if template else section.format or "auto")
-        try:
-            if name == "template":
-                if template is None:
-                    raise DataError(f"{name_of(source)}: format: template, but the recipe names no data.template")
-                rendered = template.render_rows(part)
-                samples = rendered.samples
-                taken.dropped += [_where_and_reason(line) for line in rendered.dropped]
-                name = f"template {template.name}"
-            else:
-                name = detect(part) if name == "auto" else name
-                samples = to_samples(part, name)
-        except DataError as error:
-            problems += error.problems
-            continue
-        taken.by_source.append(samples)
-        taken.formats.append(name)
-    if problems:
-        raise DataError(problems)
-    return taken
-
-
-def _where_and_reason(line: str) -> tuple[str, str]:
-    """`file:17: column: is null` as ("file:17", "column: is null")."""
-    where, _, reason = line.partition(": ")
-    return where, reason
-
-
-def _by_source(samples: Sequence[Sample], source_of: dict[str, int], sources: int) -> list[list[Sample]]:
-    parts: list[list[Sample]] = [[] for _ in range(sources)]
-    for sample in samples:
-        parts[source_of[sample.where]].append(sample)
-    return parts
 
 
 def _check_split(split: SplitSection, template: DataTemplate | None) -> None:

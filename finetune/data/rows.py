@@ -25,12 +25,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation: the record it came from, its messages, where the row stands, and the tools on offer."""
+    """One conversation: the record it came from, its messages, where the row stands, and the tools on offer.
+
+    `task` is the one of its data template's tasks that it was made for; empty where the template has one only.
+    """
 
     record: dict[str, Any]
     messages: tuple[Message, ...]
     where: str
     tools: tuple[dict[str, Any], ...] = ()
+    task: str = ""
 
     @property
     def prompt(self) -> tuple[Message, ...]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
+
+import numpy as np
 
 from finetune.data import duplicates
 from finetune.data.contamination import Benchmarks
-from finetune.data.duplicates import NearIndex, fingerprint, near_text
+from finetune.data.duplicates import PRINTS, NearIndex, near_text
 from finetune.data.personal import PERSONAL, SECRETS, mask, private_in_message, redact_sample
+from finetune.data.processes import map_chunks
 from finetune.data.rows import Sample
-from finetune.errors import DataError
+from finetune.data.spool import SampleFile
 from finetune.recipe import ScreenSection, SourceSection
 
 Action = Literal["dropped", "refused", "reported", "redacted"]
@@ -62,8 +67,8 @@ class Finding:
 class Screened:
     """What is left of both sets, in their order, and everything that was found."""
 
-    train: list[Sample]
-    evaluate: list[Sample]
+    train: SampleFile
+    evaluate: SampleFile
     findings: list[Finding]
     counts: dict[str, int]
 
@@ -86,21 +91,7 @@ class Screened:
         return [f"{kind}: {count}" + (f" ({actions[kind]})" if count else "") for kind, count in self.counts.items()]
 
 
-def screen(train: Sequence[Sample], evaluate: Sequence[Sample], section: ScreenSection) -> Screened:
-    """Both sets as training takes them: `look`, and a stop where it found what must not be.
-
-    Raises:
-        DataError: the findings of all settings that say `error`; nothing left to train on or to hold out.
-        RecipeError: a package that a setting needs is missing.
-    """
-    result = look(train, evaluate, section)
-    problems = refusals(result, train, evaluate)
-    if problems:
-        raise DataError(problems)
-    return result
-
-
-def refusals(result: Screened, train: Sequence[Sample], evaluate: Sequence[Sample]) -> list[str]:
+def refusals(result: Screened, train: SampleFile, evaluate: SampleFile) -> list[str]:
     """What stops a run: findings under `error`, and a set of rows of which nothing is left."""
     problems = result.refusals()
     for name, before, after in (("training", train, result.train), ("held-out", evaluate, result.evaluate)):
@@ -110,19 +101,22 @@ def refusals(result: Screened, train: Sequence[Sample], evaluate: Sequence[Sampl
     return problems
 
 
-def look(train: Sequence[Sample], evaluate: Sequence[Sample], section: ScreenSection) -> Screened:
+def look(train: SampleFile, evaluate: SampleFile, section: ScreenSection, workers: int = 1) -> Screened:
     """Both sets screened in this order: private data, copies inside a set, overlap of the sets, benchmarks.
 
     Under `drop`, a row that goes is not looked at by what comes later; of copies the first stays; of overlap the
     held-out row stays. Private data and copies are looked for in both sets, benchmarks in the training rows. What
     `error` refuses is among the findings; the row stays.
 
+    Args:
+        workers: processes that look for private data, the slow part.
+
     Raises:
         DataError: a benchmark file that can't be read.
         RecipeError: a package that a setting needs is missing.
     """
     findings: list[Finding] = []
-    kept = [_without_private(samples, section, findings) for samples in (train, evaluate)]
+    kept = [_without_private(samples, section, findings, workers) for samples in (train, evaluate)]
     kept = [_without_copies(samples, section, findings) for samples in kept]
     kept[0] = _without_overlap(kept[0], kept[1], section, findings)
     kept[0] = _without_benchmarks(kept[0], section, findings)
@@ -149,32 +143,62 @@ def _is_on(kind: str, setting: str, section: ScreenSection) -> bool:
     return getattr(section, setting) != "off"
 
 
-def _without_private(samples: Sequence[Sample], section: ScreenSection, findings: list[Finding]) -> list[Sample]:
+def _without_private(samples: SampleFile, section: ScreenSection, findings: list[Finding], workers: int) -> SampleFile:
     """Samples with private data redacted, or without those that have it; kinds that are off are not touched."""
     policies = {kind: getattr(section, SETTING[kind]) for kind in (*PERSONAL, *SECRETS)}
-    looked_for = {kind for kind, policy in policies.items() if policy != "off"}
+    policies = {kind: policy for kind, policy in policies.items() if policy != "off"}
+    if not policies:
+        return samples
+    chosen, kept, start = samples.chosen.copy(), np.ones(len(samples), bool), 0
+    with closing(map_chunks(samples.blocks(), partial(_private_scan, policies), workers)) as results:
+        for part in results:
+            for place, here, instead in part.found:
+                findings += here
+                kept[start + place] = all(finding.action != "dropped" for finding in here)
+                if instead is not None:
+                    number = int(chosen[start + place])
+                    chosen[start + place] = samples.spool.replace(number, instead)
+            start += part.samples
+    return SampleFile(samples.spool, chosen[kept])
+
+
+@dataclass(frozen=True)
+class _Scanned:
+    """Of a chunk: (place in it, what was found, the sample to take instead if it is to be redacted)."""
+
+    samples: int
+    found: list[tuple[int, list[Finding], Sample | None]]
+
+
+def _private_scan(policies: dict[str, str]) -> Callable[[Iterable[Sample]], _Scanned]:
+    """Makes the work of one process."""
+    return partial(_scan, policies)
+
+
+def _scan(policies: dict[str, str], samples: Iterable[Sample]) -> _Scanned:
     redacted = {kind for kind, policy in policies.items() if policy == "redact"}
-    kept = []
-    for sample in samples if looked_for else ():
+    found: list[tuple[int, list[Finding], Sample | None]] = []
+    count = 0
+    for count, sample in enumerate(samples, start=1):
         here = []
         for index, message in enumerate(sample.messages, start=1):
             for text, match in private_in_message(message):
-                if match.kind in looked_for:
+                if match.kind in policies:
                     note = f" {match.note}" if match.note else ""
                     detail = f"message {index} ({message['role']}):{note} {mask(text[match.start : match.end])}"
                     here.append(Finding(match.kind, sample.where, "", detail, ACTIONS[policies[match.kind]]))
-        findings += here
-        actions = {finding.action for finding in here}
-        if "dropped" not in actions:
-            kept.append(redact_sample(sample, redacted) if "redacted" in actions else sample)
-    return kept if looked_for else list(samples)
+        if here:
+            actions = {finding.action for finding in here}
+            changed = "redacted" in actions and "dropped" not in actions
+            found.append((count - 1, here, redact_sample(sample, redacted) if changed else None))
+    return _Scanned(count, found)
 
 
-def _without_copies(samples: list[Sample], section: ScreenSection, findings: list[Finding]) -> list[Sample]:
+def _without_copies(samples: SampleFile, section: ScreenSection, findings: list[Finding]) -> SampleFile:
     exact = set()
     if section.exact_duplicates != "off":
         action = ACTIONS[section.exact_duplicates]
-        copies = duplicates.find_copies([fingerprint(sample) for sample in samples])
+        copies = duplicates.find_copies(samples.facts("raw"), samples.facts("normalised"))
         found = [
             (index, Finding(f"{how}_duplicate", samples[index].where, samples[twin].where, _HOW[how], action))
             for index, twin, how in copies
@@ -197,12 +221,12 @@ def _without_copies(samples: list[Sample], section: ScreenSection, findings: lis
 
 
 def _without_overlap(
-    train: list[Sample], evaluate: list[Sample], section: ScreenSection, findings: list[Finding]
-) -> list[Sample]:
+    train: SampleFile, evaluate: SampleFile, section: ScreenSection, findings: list[Finding]
+) -> SampleFile:
     if section.train_eval_overlap == "off" or not evaluate:
         return train
     action = ACTIONS[section.train_eval_overlap]
-    prints = [fingerprint(sample) for sample in train], [fingerprint(sample) for sample in evaluate]
+    prints = [{str(how): samples.facts(how) for how in PRINTS} for samples in (train, evaluate)]
     found = [
         (index, Finding(f"{how}_overlap", train[index].where, evaluate[twin].where, _HOW[how], action))
         for index, twin, how in duplicates.find_overlap(*prints)
@@ -221,7 +245,7 @@ def _without_overlap(
     return _apply(train, sorted(found, key=lambda item: item[0]), findings)
 
 
-def _without_benchmarks(train: list[Sample], section: ScreenSection, findings: list[Finding]) -> list[Sample]:
+def _without_benchmarks(train: SampleFile, section: ScreenSection, findings: list[Finding]) -> SampleFile:
     if not section.benchmarks or section.benchmark_overlap == "off":
         return train
     benchmarks = Benchmarks(section.benchmarks, section.benchmark_ngram)
@@ -249,8 +273,9 @@ def _near(kind: str, sample: Sample, twin: Sample, jaccard: float, section: Scre
     return Finding(kind, sample.where, twin.where, f"nearly the same text (Jaccard index {jaccard:.2f})", action)
 
 
-def _apply(samples: list[Sample], found: list[tuple[int, Finding]], findings: list[Finding]) -> list[Sample]:
+def _apply(samples: SampleFile, found: list[tuple[int, Finding]], findings: list[Finding]) -> SampleFile:
     """Adds what was found to `findings`; the samples without those that are dropped for it."""
     findings += [finding for _, finding in found]
-    dropped = {index for index, finding in found if finding.action == "dropped"}
-    return [sample for index, sample in enumerate(samples) if index not in dropped]
+    kept = np.ones(len(samples), bool)
+    kept[[index for index, finding in found if finding.action == "dropped"]] = False
+    return samples.pick(kept)

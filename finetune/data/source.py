@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from finetune.data.columnar import read_arrow, read_parquet, saved_dataset
@@ -41,18 +41,6 @@ def read_source(source: SourceSection, notes: list[str] | None = None) -> list[R
     return list(stream_source(source, notes))
 
 
-def read_sources(sources: Sequence[SourceSection], notes: list[str] | None = None) -> list[list[Row]]:
-    """The rows of each source; the problems of all of them in one error. See `mix` for `weight` and `repeat`.
-
-    Raises:
-        DataError: as for one source.
-    """
-    findings = Findings()
-    rows = [list(_stream(source, findings)) for source in sources]
-    _finish(findings, notes)
-    return rows
-
-
 def stream_source(source: SourceSection, notes: list[str] | None = None) -> Iterator[Row]:
     """The same rows one by one. JSON Lines, CSV, TSV, Parquet, Arrow and Excel are read in flat memory.
 
@@ -60,17 +48,14 @@ def stream_source(source: SourceSection, notes: list[str] | None = None) -> Iter
         DataError: when the source has been read to its end: all its problems. MalformedError rows are never yielded.
     """
     findings = Findings()
-    yield from _stream(source, findings)
-    _finish(findings, notes)
-
-
-def _finish(findings: Findings, notes: list[str] | None) -> None:
+    yield from rows_of(source, open_source(source, findings), findings)
     if notes is not None:
         notes += findings.notes
     findings.stop_if_any()
 
 
-def _stream(source: SourceSection, findings: Findings) -> Iterator[Row]:
+def open_source(source: SourceSection, findings: Findings) -> dict[DataFile, str]:
+    """The files of a source and the kind of each, in the order they are read; none of them where that is a problem."""
     try:
         files = source_files(source, findings)
         kinds = _kinds(files, source)
@@ -78,8 +63,13 @@ def _stream(source: SourceSection, findings: Findings) -> Iterator[Row]:
         _refuse_idle_keys(source, set(kinds.values()))
     except DataError as error:
         findings.problems(error)
-        return
-    for file, kind in kinds.items():
+        return {}
+    return kinds
+
+
+def rows_of(source: SourceSection, files: dict[DataFile, str], findings: Findings) -> Iterator[Row]:
+    """The rows of the files of `open_source`; what is wrong goes to `findings`."""
+    for file, kind in files.items():
         count, before = 0, findings.count
         try:
             for row in _read(file, kind, source, findings):

@@ -6,18 +6,20 @@ import contextlib
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from finetune.data.duplicates import fingerprint
-from finetune.data.rows import Sample
+import numpy as np
+
+from finetune.data.duplicates import first_of
+from finetune.data.spool import SampleFile
 from finetune.errors import DataError, did_you_mean
 from finetune.recipe import SplitSection
 
-Halves = tuple[list[Sample], list[Sample]]  # to train on, held out
+Halves = tuple[SampleFile, SampleFile]  # to train on, held out
 
 
-def split_samples(samples: Sequence[Sample], section: SplitSection, seed: int) -> Halves:
+def split_samples(samples: SampleFile, section: SplitSection, seed: int) -> Halves:
     """Training and held-out samples as the recipe's `data.split` says.
 
     Raises:
@@ -29,7 +31,7 @@ def split_samples(samples: Sequence[Sample], section: SplitSection, seed: int) -
     return split_rows(samples, section.by, section.eval_rows, seed)
 
 
-def split_rows(samples: Sequence[Sample], by: str | None, eval_rows: int, seed: int) -> Halves:
+def split_rows(samples: SampleFile, by: str | None, eval_rows: int, seed: int) -> Halves:
     """A random split. Stable: depends on seed and values only, never on the order of the rows.
 
     Groups are taken in the order of a hash of (seed, value) until at least `eval_rows` rows are held out. Without `by`
@@ -39,27 +41,21 @@ def split_rows(samples: Sequence[Sample], by: str | None, eval_rows: int, seed: 
     Raises:
         DataError: rows without the column `by`; nothing would be left to train on.
     """
-    groups: dict[str, list[Sample]] = {}
-    for sample, value in zip(samples, _groups(samples, by), strict=True):
-        groups.setdefault(hashlib.sha256(f"{seed}:{value}".encode()).hexdigest(), []).append(sample)
-    held_out: set[str] = set()
-    count = 0
-    for key in sorted(groups):
-        if count >= eval_rows:
-            break
-        held_out.add(key)
-        count += len(groups[key])
-    if len(held_out) == len(groups):
+    keys = _groups(samples, by, seed)
+    groups, first, group, sizes = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    held_out = np.cumsum(sizes) - sizes < eval_rows  # of each group: those before it hold too few
+    if held_out.all():
         raise DataError(
             f"data.split.eval_rows: {eval_rows} held-out rows leave nothing to train on; "
             f"there are {len(samples)} rows in {len(groups)} groups"
         )
-    train = [sample for key, members in groups.items() if key not in held_out for sample in members]
-    evaluate = [sample for key in sorted(held_out) for sample in groups[key]]
-    return train, evaluate
+    train, evaluate = np.flatnonzero(~held_out[group]), np.flatnonzero(held_out[group])
+    train = train[np.argsort(first[group[train]], kind="stable")]  # groups in the order of their first rows
+    evaluate = evaluate[np.argsort(group[evaluate], kind="stable")]  # groups in the order of their hashes
+    return samples.pick(train), samples.pick(evaluate)
 
 
-def split_by_time(samples: Sequence[Sample], column: str, before: str, by: str | None = None) -> Halves:
+def split_by_time(samples: SampleFile, column: str, before: str, by: str | None = None) -> Halves:
     """Rows before a time are trained on, rows from it on are held out; both in their order.
 
     With `by`, a group that has a row from that time on is held out whole: what is trained on is older, and about others.
@@ -73,22 +69,21 @@ def split_by_time(samples: Sequence[Sample], column: str, before: str, by: str |
         boundary = _time(before)
     except ValueError as error:
         raise DataError(f"data.split.train_before: {error}") from None
-    problems, late = [], []
-    for sample in samples:
+    problems: list[str] = []
+    late = np.zeros(len(samples), bool)
+    for index, sample in enumerate(samples):
         try:
             if column not in sample.record:
                 raise ValueError(f"is missing{did_you_mean(column, map(str, sample.record))}")
-            late.append(_time(sample.record[column]) >= boundary)
+            late[index] = _time(sample.record[column]) >= boundary
         except ValueError as error:
             problems.append(f"{sample.where}: {column}: {error}")
     if problems:
         raise DataError(problems)
     if by is not None:
-        values = _groups(samples, by)
-        late_groups = {value for value, is_late in zip(values, late, strict=True) if is_late}
-        late = [value in late_groups for value in values]
-    train = [sample for sample, is_late in zip(samples, late, strict=True) if not is_late]
-    evaluate = [sample for sample, is_late in zip(samples, late, strict=True) if is_late]
+        values = _groups(samples, by, 0)
+        late = np.isin(values, np.unique(values[late]))
+    train, evaluate = samples.pick(~late), samples.pick(late)
     if not train or not evaluate:
         what = "hold out" if train else "train on"
         why = f"; every {by!r} has a row from then on" if by is not None and evaluate else ""
@@ -96,41 +91,63 @@ def split_by_time(samples: Sequence[Sample], column: str, before: str, by: str |
     return train, evaluate
 
 
-def _groups(samples: Sequence[Sample], by: str | None) -> list[str]:
-    """The group of each sample, as text."""
+def _groups(samples: SampleFile, by: str | None, seed: int) -> np.ndarray:
+    """(samples,) S16, a hash of (seed, value) for the group of each sample."""
     if by is None:
-        return _copies_together(samples)
-    problems = [
-        f"{sample.where}: {by}: is missing{did_you_mean(by, map(str, sample.record))}"
-        for sample in samples
-        if by not in sample.record
-    ]
+        return _copies_together(samples, seed)
+    problems: list[str] = []
+
+    def values() -> Iterator[str]:
+        for sample in samples:
+            if by not in sample.record:
+                problems.append(f"{sample.where}: {by}: is missing{did_you_mean(by, map(str, sample.record))}")
+            yield repr(sample.record.get(by))
+
+    keys = _hashes(values(), len(samples), seed)
     if problems:
         raise DataError(problems)
-    return [repr(sample.record[by]) for sample in samples]
+    return keys
 
 
-def _copies_together(samples: Sequence[Sample]) -> list[str]:
-    """The least record of all that hang together through an equal record, prompt or conversation (union-find)."""
-    parents: dict[str | bytes, str | bytes] = {}
+def _hashes(values: Iterable[str], count: int, seed: int) -> np.ndarray:
+    return np.fromiter((hashlib.sha256(f"{seed}:{value}".encode()).digest()[:16] for value in values), "S16", count)
 
-    def root(key: str | bytes) -> str | bytes:
-        while parents.setdefault(key, key) != key:
-            parents[key] = key = parents[parents[key]]
-        return key
 
-    records = [repr(sample.record) for sample in samples]
-    for sample, record in zip(samples, records, strict=True):
-        if sample.messages:
-            digests = fingerprint(sample)
-            for digest in (digests.normalised, digests.prompt):
-                if digest is not None:
-                    parents[root(digest)] = root(record)
-    least: dict[str | bytes, str] = {}
-    for record in records:
-        key = root(record)
-        least[key] = min(record, least.get(key, record))
-    return [least[root(record)] for record in records]
+def _copies_together(samples: SampleFile, seed: int) -> np.ndarray:
+    """The group is the least record of all that hang together through an equal record, prompt or conversation."""
+    records = _hashes((repr(sample.record) for sample in samples), len(samples), seed)
+    first = _connected([records, samples.facts("normalised"), samples.facts("prompt")])
+    least: dict[int, str] = {}
+    for row in np.flatnonzero(np.isin(first, first[records != records[first]])):  # groups of several records
+        value, group = repr(samples[int(row)].record), int(first[row])
+        least[group] = min(value, least.get(group, value))
+    keys = records[first]
+    if least:
+        groups = np.fromiter(sorted(least), np.int64, len(least))
+        named = _hashes((least[group] for group in groups.tolist()), len(least), seed)
+        mixed = np.isin(first, groups)
+        keys[mixed] = named[np.searchsorted(groups, first[mixed])]
+    return keys
+
+
+def _connected(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """(rows,) the first row of all that hang together over an equal key in some column; an empty key is equal to none.
+
+    The least number known goes around in every set of equal keys until nothing changes; each round also jumps to what
+    the row of that number knows, so that a chain of n rows takes about log n rounds.
+    """
+    rows = np.arange(len(columns[0]))
+    sets = [first_of(keys) for keys in columns]
+    known = rows
+    while True:
+        before = known
+        for members in sets:
+            least = np.full(len(rows), len(rows))
+            np.minimum.at(least, members, known)
+            known = least[members]
+        known = known[known]
+        if np.array_equal(known, before):
+            return known
 
 
 def _time(value: Any) -> dt.datetime:

@@ -1,13 +1,14 @@
 """Encoded examples on disk as a few flat arrays, memory-mapped: an example takes form only when it is asked for.
 
 A store is a folder: `ids.npy`, `trained.npy` (a value a token), `offsets.npy`, `trained_counts.npy`, `file.npy`,
-`line.npy` (a value an example, `offsets` one more) and `index.json` (the table of files, and what the writer counted).
+`line.npy` (a value an example, `offsets` one more) and `index.json` (the table of files, what the writer counted, checksums).
 Arrays are loaded with `allow_pickle=False`.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from finetune.data.chat import IGNORED, Example
 from finetune.data.flat import COLUMNS, FORMAT, StoreWriter, columns
 
+BLOCK = 1 << 20  # bytes read at once by `ExampleStore.verify`
 BATCH = 1024  # examples that `ExampleStore.write` turns into arrays at once
 
 
@@ -51,6 +53,7 @@ class ExampleStore(Sequence[Example]):
             examples, tokens = int(index["examples"]), int(index["tokens"])
             self.files: tuple[str, ...] = tuple(index["files"])
             self.counts: dict[str, int] = dict(index["counts"])
+            self._crc32 = {name: int(index["crc32"][name]) for name in COLUMNS}
             self.ids = _mapped(folder, "ids", tokens)
             self.trained = _mapped(folder, "trained", tokens)
             self.offsets = _mapped(folder, "offsets", examples + 1)
@@ -61,6 +64,22 @@ class ExampleStore(Sequence[Example]):
             raise BrokenStoreError(f"{folder}: {error}") from None
         if self.offsets[0] != 0 or self.offsets[-1] != tokens:
             raise BrokenStoreError(f"{folder}: offsets do not span {tokens} tokens")
+
+    def verify(self) -> None:
+        """Reads every array once: truncation is seen on opening, this sees bytes that changed (about a second a GB).
+
+        Raises:
+            BrokenStoreError: an array is not what was written.
+        """
+        for name, expected in self._crc32.items():
+            crc = 0
+            with (self.folder / f"{name}.npy").open("rb") as file:
+                np.lib.format.read_magic(file)
+                np.lib.format.read_array_header_1_0(file)
+                while part := file.read(BLOCK):
+                    crc = zlib.crc32(part, crc)
+            if crc != expected:
+                raise BrokenStoreError(f"{self.folder}: {name}.npy has another checksum than index.json says")
 
     @classmethod
     def write(cls, folder: Path, examples: Iterable[Example], counts: Mapping[str, int] | None = None) -> ExampleStore:

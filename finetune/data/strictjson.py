@@ -29,6 +29,7 @@ def read_jsonl(file: DataFile, encoding: str, findings: Findings) -> Iterator[Ro
     """One object a line; blank lines are no rows."""
     for number, text in lines(file, encoding, findings):
         if text is None or text.isspace():
+            findings.blank += text is not None
             continue
         try:
             values = strict_json(text.rstrip("\r\n"))

@@ -37,6 +37,7 @@ def read_csv(
     allowed = "\t" if tabs else delimiter or DELIMITERS
     for number, line in text:
         if line is None or not line.strip():
+            findings.blank += line is not None
             continue
         if header is not None and all(_cells(line, mark)[0].strip() != header for mark in allowed):
             skipped.append((number, line))
@@ -172,6 +173,7 @@ def _records(
         except csv.Error as error:
             findings.problem(f"{file.label}:{_csv_problem(taken, delimiter) or f'{taken[0][0]}: {error}'}")
             continue
+        findings.blank += not cells
         if cells and findings.count == before:
             yield taken[0][0], cells
 
@@ -265,5 +267,6 @@ def _sheet_records(file: DataFile, rows: Iterable[Any], findings: Findings) -> I
             cells.append(plain(value))
         while cells and cells[-1] in (None, ""):
             cells.pop()
+        findings.blank += not cells
         if cells and findings.count == before:
             yield line, cells

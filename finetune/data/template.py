@@ -24,10 +24,22 @@ __all__ = ["DataTemplate", "Metric", "Rendered", "load_template"]
 
 @dataclass
 class Rendered:
-    """The samples of many rows, in order, and why rows gave none: `file:line: column: is null`."""
+    """The samples of many rows, in order, and why rows gave none.
+
+    Attributes:
+        dropped: `file:line: column: is null`; a row may have several reasons.
+        dropped_rows: how many rows they are.
+        problems: what is wrong with rows.
+        seen: names of all columns that some row has.
+        stopped: a row cost more than the limits, and those after it were not looked at.
+    """
 
     samples: list[Sample] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    dropped_rows: int = 0
+    problems: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    stopped: bool = False
 
 
 class DataTemplate:
@@ -35,18 +47,29 @@ class DataTemplate:
 
     Attributes:
         path: the YAML file; its text goes into the bundle as it is.
+        sha256: of the file's text.
         columns: column name to what it may hold.
-        metric: how answers are scored.
+        metric: how answers are scored, where their task says nothing else.
+        metrics: the same by the `task` of a sample, which is empty where there is one task only.
     """
 
-    def __init__(self, path: Path, content: TemplateFile) -> None:
+    def __init__(self, path: Path, content: TemplateFile, sha256: str = "") -> None:
         self.path = path
+        self.sha256 = sha256
+        self._content = content
         self.name = content.name
         self.columns = content.columns
         self.metric = content.metric
         self.examples = content.examples
         self.limits = content.limits
         self.tasks = {task.name: _CompiledTask(task) for task in content.all_tasks()}
+        by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
+        only = next(iter(by_task.values())) if len(by_task) == 1 else None
+        self.metrics = {"": only} if only else by_task | {"": content.metric}
+
+    def __reduce__(self) -> tuple[type[DataTemplate], tuple[Path, TemplateFile, str]]:
+        """Compiled Jinja does not pickle: a worker process compiles it again."""
+        return DataTemplate, (self.path, self._content, self.sha256)
 
     def render_all(self, rows: Sequence[Row]) -> list[Sample]:
         """`render_rows` without the list of dropped rows."""
@@ -59,27 +82,41 @@ class DataTemplate:
             DataError: every bad cell as `file:line: column: what was wrong`; a nullable column that no row has; every
                 row dropped. A message that costs more than the template's limits stops at once.
         """
+        result = self.render_chunk(rows)
+        problems = result.problems
+        if rows:
+            problems += self.check_source(rows[0].file, len(rows), result)
+        if problems:
+            raise DataError(problems)
+        return result
+
+    def render_chunk(self, rows: Sequence[Row]) -> Rendered:
+        """Some of a source's rows rendered. What is wrong is in the result, so that all of a source can be told at once."""
         result = Rendered()
-        problems: list[str] = []
-        seen: set[str] = set()
         for row in rows:
-            seen.update(row.values)
+            result.seen.update(row.values)
             try:
                 result.samples.extend(self._render_tasks(row, self._record(row)))
             except DropRowError as reason:
                 result.dropped += [f"{row.where}: {part}" for part in reason.args]
+                result.dropped_rows += 1
             except DataError as error:
-                problems += error.problems
+                result.problems += error.problems
                 if isinstance(error.__cause__, LimitError):
-                    break  # the same on every row: a minute for each would be a hang
-        for name in sorted(set(self.columns) - seen) if rows else []:
-            if self.columns[name].on_null != "error":  # where it is, every row has said so already
-                problems.append(f"{rows[0].file}: {name}: no row has this column{did_you_mean(name, seen)}")
-        if rows and not result.samples and not problems:
-            problems.append(f"all {len(rows)} rows are dropped; the first: {result.dropped[0]}")
-        if problems:
-            raise DataError(problems)
+                    result.stopped = True  # the same on every row: a minute for each would be a hang
+                    break
         return result
+
+    def check_source(self, file: str, rows: int, whole: Rendered) -> list[str]:
+        """What only all rows of a source can tell: a nullable column that no row has; every row dropped."""
+        problems = [
+            f"{file}: {name}: no row has this column{did_you_mean(name, whole.seen)}"
+            for name in sorted(set(self.columns) - whole.seen if not whole.stopped else ())
+            if self.columns[name].on_null != "error"  # where it is, every row has said so already
+        ]
+        if whole.dropped_rows == rows and not problems and not whole.problems:
+            problems.append(f"all {rows} rows are dropped; the first: {whole.dropped[0]}")
+        return problems
 
     def render(self, row: Row, task: str | None = None, variant: str | None = None) -> Sample:
         """One row checked against the columns and rendered to messages.
@@ -130,7 +167,8 @@ class DataTemplate:
                 continue
             chosen = self._chosen(task, variant, values, row)
             if chosen is not None:
-                samples.append(Sample(record, self._messages(chosen, values, row), row.where))
+                task_name = name if len(self.tasks) > 1 else ""
+                samples.append(Sample(record, self._messages(chosen, values, row), row.where, task=task_name))
         if not samples:
             raise DropRowError("no task applies" if only is None else f"task {only} does not apply")
         return samples
@@ -206,17 +244,14 @@ def _expression(text: str | None) -> Callable[..., Any] | None:
     return None if text is None else ENVIRONMENT.compile_expression(text, undefined_to_none=False)
 
 
-def load_template(path: Path, root: Path | None = None) -> DataTemplate:
+def load_template(path: Path) -> DataTemplate:
     """The template in a YAML file, its Jinja compiled, its worked examples run.
-
-    Args:
-        root: when given, the file must lie inside this folder, wherever links lead.
 
     Raises:
         DataError: as `read_template_file`; a worked example that does not hold; a task without one.
     """
-    content, lines = read_template_file(path, root)
-    template = DataTemplate(path, content)
+    content, lines = read_template_file(path)
+    template = DataTemplate(path, content, hashlib.sha256(path.read_bytes()).hexdigest())
     problems = [
         problem
         for index, example in enumerate(template.examples)

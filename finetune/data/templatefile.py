@@ -61,13 +61,25 @@ class Variant(Part):
 Variants = Annotated[tuple[Variant, ...], Field(strict=False, min_length=1)]
 
 
+class Metric(Part):
+    """How an answer is scored: a name out of METRICS and its settings."""
+
+    name: str
+    separator: str = ": "
+    tolerance: float = Field(0.0, ge=0)
+
+
 class Task(Part):
-    """One thing asked of a record: messages, or variants of them. `when`: for which records it is asked."""
+    """One thing asked of a record: messages, or variants of them. `when`: for which records it is asked.
+
+    `metric`: how its answers are scored, instead of the file's metric.
+    """
 
     name: str
     when: Source | None = None
     messages: Messages | None = None
     variants: Variants | None = None
+    metric: Metric | None = None
 
     _ends_with_the_answer = field_validator("messages")(_answer_last)
 
@@ -77,14 +89,6 @@ class Task(Part):
             raise ValueError("give either `messages` or `variants`")
         _refuse_twice("variant", [variant.name for variant in self.variants or ()])
         return self
-
-
-class Metric(Part):
-    """How an answer is scored: a name out of METRICS and its settings."""
-
-    name: str
-    separator: str = ": "
-    tolerance: float = Field(0.0, ge=0)
 
 
 class Example(Part):
@@ -134,18 +138,13 @@ def _refuse_twice(what: str, names: list[str]) -> None:
         raise ValueError(f"{what} {twice!r} is given twice")
 
 
-def read_template_file(path: Path, root: Path | None = None) -> tuple[TemplateFile, Lines]:
+def read_template_file(path: Path) -> tuple[TemplateFile, Lines]:
     """The file's keys, checked, and their lines.
 
-    Args:
-        root: when given, the file must lie inside this folder, wherever links lead.
-
     Raises:
-        DataError: not a file of at most MAX_FILE bytes, outside `root`, wrong keys, Jinja that does not parse or that
-            names an undeclared column.
+        DataError: not a file of at most MAX_FILE bytes, wrong keys, Jinja that does not parse or that names an
+            undeclared column.
     """
-    if root is not None and not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{path}: leads out of {root}")
     if path.exists() and not path.is_dir() and not path.is_file():
         raise DataError(f"{path}: is not a file")
     if path.is_file() and path.stat().st_size > MAX_FILE:

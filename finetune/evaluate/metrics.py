@@ -68,8 +68,23 @@ METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
 
 def score(answers: Sequence[str], references: Sequence[str], metric: Metric) -> Scores:
     """Mean of each score over the rows that have it."""
-    check_metric(metric)
-    rows = [METRICS[metric.name](answer, wanted, metric) for answer, wanted in zip(answers, references, strict=True)]
+    return mean(score_rows(answers, references, [metric] * len(answers)))
+
+
+def score_rows(answers: Sequence[str], references: Sequence[str], metrics: Sequence[Metric]) -> list[Scores]:
+    """The scores of each row, by a metric of its own.
+
+    Raises:
+        DataError: no such metric.
+    """
+    for metric in metrics:
+        check_metric(metric)
+    rows = zip(answers, references, metrics, strict=True)
+    return [METRICS[metric.name](answer, wanted, metric) for answer, wanted, metric in rows]
+
+
+def mean(rows: Sequence[Scores]) -> Scores:
+    """Mean of each score over the rows that have it, in the order in which the names come up."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: _mean([row[name] for row in rows if name in row]) for name in names}
 

@@ -13,7 +13,8 @@ from finetune.data.audit import collect
 from finetune.data.audit_page import Bar, draw, to_html, write
 from finetune.data.audit_types import AuditSource, Faults, Lengths, Subject
 from finetune.data.chat import ChatEncoder
-from finetune.data.screen import Finding, screen
+from finetune.data.screen import Finding, look
+from finetune.data.spool import SampleFile
 from finetune.recipe import ScreenSection
 from tests.conftest import byte_tokenizer
 from tests.data.test_audit import STOP, conversation, example
@@ -141,7 +142,7 @@ def test_personal_data_is_nowhere_in_full(subject, tokenizer, tmp_path):
     row is shown."""
     encoder = ChatEncoder(tokenizer)
     samples = [conversation("电话 13812345678", "好", "a:1"), conversation("风速 12 kt", "好", "a:2")]
-    result = screen(samples, [], ScreenSection(personal_data="report"))
+    result = look(SampleFile.of(samples), SampleFile.of([]), ScreenSection(personal_data="report"))
     faults = Faults(
         [("a:3", "phone: '13912345678' does not match '[0-9]{8}'")],
         ["a:4: phone: '13912345678' is missing"],
@@ -158,7 +159,7 @@ def test_personal_data_is_nowhere_in_full(subject, tokenizer, tmp_path):
     assert audit.dropped[0].reason == "phone: '[PHONE]' does not match '[0-9]{8}'"
     assert "138…78 (11 characters)" in Tags(page).text
 
-    redacted = screen(samples, [], ScreenSection(personal_data="redact"))
+    redacted = look(SampleFile.of(samples), SampleFile.of([]), ScreenSection(personal_data="redact"))
     source = AuditSource("a", 2, [encoder.encode(s)[0] for s in redacted.train])
     audit = collect(replace(subject, max_length=200), [source], Faults(findings=redacted.findings))
     assert ({item.where for item in audit.shown}, audit.hidden) == ({"a:1", "a:2"}, 0)

@@ -8,8 +8,9 @@ import signal
 import pytest
 import torch
 
-from finetune.data.cache import EncodeConversations, cache_key, chunked, encode_cached
+from finetune.data.cache import EncodeConversations, cache_key, encode_cached
 from finetune.data.chat import IGNORED, ChatEncoder, Example
+from finetune.data.processes import chunked
 from finetune.data.rows import Sample
 from finetune.data.store import ExampleStore
 from finetune.errors import DataError, RecipeError

@@ -6,11 +6,17 @@ from collections import Counter
 
 import pytest
 
-from finetune.data.mix import mix
+from finetune.data.mix import mix as draw
 from finetune.errors import DataError
 from finetune.recipe import SourceSection
 
 A, B = [f"a{n}" for n in range(10)], [f"b{n}" for n in range(1000)]
+
+
+def mix(sections: list[SourceSection], items: list[list[str]], seed: int, notes: list[str] | None = None) -> list[str]:
+    """The items at the places drawn, source by source."""
+    drawn = draw(sections, [len(part) for part in items], seed, notes)
+    return [part[place] for part, places in zip(items, drawn, strict=True) for place in places]
 
 
 def sources(*keys: dict) -> list[SourceSection]:

@@ -11,7 +11,8 @@ import pytest
 
 from finetune.data.duplicates import NearIndex, find_boilerplate, normalise, shingles
 from finetune.data.rows import Sample
-from finetune.data.screen import Finding, check_licences, look, screen
+from finetune.data.screen import Finding, Screened, check_licences, look, refusals
+from finetune.data.spool import SampleFile
 from finetune.errors import DataError
 from finetune.recipe import ScreenSection, SourceSection
 
@@ -35,7 +36,17 @@ def section(**settings) -> ScreenSection:
     return ScreenSection(**(OFF | settings))
 
 
-def wheres(samples: list[Sample]) -> list[str]:
+def screened(train: list[Sample], evaluate: list[Sample], settings: ScreenSection, workers: int = 1) -> Screened:
+    return look(SampleFile.of(train), SampleFile.of(evaluate), settings, workers)
+
+
+def stops(train: list[Sample], evaluate: list[Sample], settings: ScreenSection) -> list[str]:
+    """What would stop a run."""
+    sets = SampleFile.of(train), SampleFile.of(evaluate)
+    return refusals(look(*sets, settings), *sets)
+
+
+def wheres(samples: SampleFile) -> list[str]:
     return [item.where for item in samples]
 
 
@@ -73,7 +84,7 @@ def planted() -> tuple[list[Sample], list[Sample]]:
 def test_counts_of_planted_copies_are_exact():
     """T45: duplicates raw and in NFKC/zero-width/case variants, five held-out rows copied into train."""
     train, evaluate = planted()
-    result = screen(train, evaluate, section(exact_duplicates="drop", train_eval_overlap="drop"))
+    result = screened(train, evaluate, section(exact_duplicates="drop", train_eval_overlap="drop"))
     assert result.counts == {
         "raw_duplicate": 7, "normalised_duplicate": 4, "raw_overlap": 3, "normalised_overlap": 1, "prompt_overlap": 1,
     }  # fmt: skip
@@ -82,7 +93,7 @@ def test_counts_of_planted_copies_are_exact():
         "raw_overlap: 3 (dropped)", "normalised_overlap: 1 (dropped)", "prompt_overlap: 1 (dropped)",
     ]  # fmt: skip
     assert wheres(result.train) == [f"train.jsonl:{line}" for line in range(1, 101)]
-    assert result.evaluate == evaluate
+    assert list(result.evaluate) == evaluate
     twins = [(finding.where, finding.other) for finding in result.findings]
     assert twins[:7] == [
         (f"train.jsonl:{line}", f"train.jsonl:{twin}")
@@ -96,9 +107,9 @@ def test_counts_do_not_depend_on_the_order_of_the_rows():
     """T45: the same counts however the rows are shuffled, and the same texts left."""
     train, evaluate = planted()
     settings = section(exact_duplicates="drop", train_eval_overlap="drop")
-    expected = screen(train, evaluate, settings)
+    expected = screened(train, evaluate, settings)
     for seed in range(3):
-        again = screen(random.Random(seed).sample(train, len(train)), evaluate, settings)
+        again = screened(random.Random(seed).sample(train, len(train)), evaluate, settings)
         assert sum(again.counts.values()) == 16 and again.counts["raw_overlap"] == 3
         left = [{normalise(s.record["q"] + s.record["a"]) for s in result.train} for result in (expected, again)]
         assert left[0] == left[1]
@@ -107,10 +118,9 @@ def test_counts_do_not_depend_on_the_order_of_the_rows():
 def test_overlap_refuses_by_default_and_names_every_row():
     """T45: overlap of train and eval above 0 refuses; the message says what allows it."""
     train, evaluate = planted()
-    with pytest.raises(DataError) as caught:
-        screen(train, evaluate, ScreenSection())
+    problems = stops(train, evaluate, ScreenSection())
     how = "the same but for case, white space, width or zero-width characters"
-    assert caught.value.problems == [
+    assert problems == [
         "train.jsonl:112: raw_overlap: the same text as eval.jsonl:1",
         "train.jsonl:113: raw_overlap: the same text as eval.jsonl:2",
         "train.jsonl:114: raw_overlap: the same text as eval.jsonl:3",
@@ -118,43 +128,41 @@ def test_overlap_refuses_by_default_and_names_every_row():
         "train.jsonl:116: prompt_overlap: the same prompt, another answer as eval.jsonl:5",
         "data.screen.train_eval_overlap: 5 found; `drop` leaves such rows out, `report` only counts them",
     ]
-    allowed = screen(train, evaluate, ScreenSection(train_eval_overlap="report"))
-    assert allowed.train == train and allowed.counts["raw_overlap"] == 3
+    allowed = screened(train, evaluate, ScreenSection(train_eval_overlap="report"))
+    assert list(allowed.train) == train and allowed.counts["raw_overlap"] == 3
 
 
 def test_all_refusals_come_in_one_error():
     rows = placed("t", [sample("a b", "1"), sample("a b", "1"), sample("call 13800138000", "2")])
-    with pytest.raises(DataError) as caught:
-        screen(rows, [], section(exact_duplicates="error", personal_data="error"))
-    assert caught.value.problems == [
+    problems = stops(rows, [], section(exact_duplicates="error", personal_data="error"))
+    assert problems == [
         "t:2: raw_duplicate: the same text as t:1",
         "data.screen.exact_duplicates: 1 found; `drop` leaves such rows out, `report` only counts them",
         "t:3: phone: message 1 (user): 138…00 (11 characters)",
         "data.screen.personal_data: 1 found; `drop` leaves such rows out, `redact` replaces them, "
         "`report` only counts them",
     ]
-    found = look(rows, [], section(exact_duplicates="error", personal_data="error"))
-    assert found.train == rows and [finding.action for finding in found.findings] == ["refused", "refused"]
+    found = screened(rows, [], section(exact_duplicates="error", personal_data="error"))
+    assert list(found.train) == rows and [finding.action for finding in found.findings] == ["refused", "refused"]
 
 
 def test_a_flood_of_refusals_is_cut_and_counted():
     rows = placed("t", [sample("a b", "1")] * 60)
-    with pytest.raises(DataError) as caught:
-        screen(rows, [], section(exact_duplicates="error"))
-    assert len(caught.value.problems) == 51
-    assert caught.value.problems[-1].startswith("data.screen.exact_duplicates: 59 found (9 more than shown); `drop`")
+    problems = stops(rows, [], section(exact_duplicates="error"))
+    assert len(problems) == 51
+    assert problems[-1].startswith("data.screen.exact_duplicates: 59 found (9 more than shown); `drop`")
 
 
 def test_off_looks_for_nothing():
     train, evaluate = planted()
-    result = screen(train, evaluate, section())
-    assert (result.train, result.evaluate, result.findings, result.counts) == (train, evaluate, [], {})
+    result = screened(train, evaluate, section())
+    assert [list(result.train), list(result.evaluate), result.findings, result.counts] == [train, evaluate, [], {}]
 
 
 def test_private_data_dropped_and_redacted_in_both_sets():
     train = placed("t", [sample("call 13800138000", "ok"), sample("hi", "ok"), sample("password: Passw0rd!x", "no")])
     evaluate = placed("e", [sample("mail a@example.com", "ok")])
-    result = screen(train, evaluate, section(personal_data="redact", secrets="drop"))
+    result = screened(train, evaluate, section(personal_data="redact", secrets="drop"))
     assert [item.messages[0]["content"] for item in result.train] == ["call [PHONE]", "hi"]
     assert result.evaluate[0].messages[0]["content"] == "mail [EMAIL]"
     assert result.findings == [
@@ -167,9 +175,8 @@ def test_private_data_dropped_and_redacted_in_both_sets():
 
 
 def test_nothing_left_is_an_error():
-    with pytest.raises(DataError) as caught:
-        screen([sample("13800138000", "a", "t:1")], [], section(personal_data="drop"))
-    assert caught.value.problems == ["data.screen: all 1 training rows were dropped; phone: 1 (dropped)"]
+    problems = stops([sample("13800138000", "a", "t:1")], [], section(personal_data="drop"))
+    assert problems == ["data.screen: all 1 training rows were dropped; phone: 1 (dropped)"]
 
 
 def sentence(seed: int, length: int = 60) -> str:
@@ -207,7 +214,7 @@ def test_near_duplicates_and_near_overlap_are_counted_apart():
         sample(law, "是"), sample(law.replace("定期", "每月"), "是"), sample(sentence(3) + " end", "x"),
     ])  # fmt: skip
     evaluate = placed("e", [sample(sentence(3), "x"), sample(sentence(4), "x")])
-    result = screen(train, evaluate, section(near_duplicates="drop", train_eval_overlap="drop"))
+    result = screened(train, evaluate, section(near_duplicates="drop", train_eval_overlap="drop"))
     assert [(f.kind, f.where, f.other) for f in result.findings] == [
         ("near_duplicate", "t:2", "t:1"), ("near_duplicate", "t:5", "t:4"), ("near_overlap", "t:6", "e:1"),
     ]  # fmt: skip
@@ -220,16 +227,16 @@ def test_a_long_instruction_around_every_row_does_not_make_rows_alike():
     rows = placed("t", [sample(instruction + sentence(seed, 6), "a") for seed in range(40)])
     rows += [sample(instruction + sentence(7, 6) + ".", "a", "t:41")]
     assert len(find_boilerplate([s.record["q"] for s in rows])) > 60
-    result = screen(rows, [], section(near_duplicates="report", near_duplicate_threshold=0.7))
+    result = screened(rows, [], section(near_duplicates="report", near_duplicate_threshold=0.7))
     assert [(f.where, f.other) for f in result.findings] == [("t:41", "t:8")]
 
 
 def test_an_exact_copy_that_stays_is_not_counted_as_near_too():
     rows = placed("t", [sample(sentence(1), "x", system="s"), sample(sentence(1), "x", system="s")])
-    result = screen(rows, [], section(exact_duplicates="report", near_duplicates="report"))
+    result = screened(rows, [], section(exact_duplicates="report", near_duplicates="report"))
     assert result.counts == {"raw_duplicate": 1, "normalised_duplicate": 0, "near_duplicate": 0}
     other_system = placed("t", [sample(sentence(1), "x", system="s"), sample(sentence(1), "x", system="z")])
-    result = screen(other_system, [], section(exact_duplicates="report", near_duplicates="report"))
+    result = screened(other_system, [], section(exact_duplicates="report", near_duplicates="report"))
     assert result.counts == {"raw_duplicate": 0, "normalised_duplicate": 0, "near_duplicate": 1}
 
 
@@ -254,7 +261,7 @@ def test_benchmark_passages_are_found_in_training_rows(tmp_path):
         sample(" ".join(QUESTION.split()[:12]), "B"),
     ])  # fmt: skip
     files = (tmp_path / "b.jsonl", tmp_path / "c.txt")
-    result = screen(train, [], section(benchmarks=files, benchmark_overlap="drop"))
+    result = screened(train, [], section(benchmarks=files, benchmark_overlap="drop"))
     assert [(f.where, f.other) for f in result.findings] == [
         ("t:1", f"{files[0]}:1"), ("t:2", f"{files[0]}:2"), ("t:4", f"{files[1]}:2"), ("t:5", f"{files[0]}:3"),
     ]  # fmt: skip
@@ -268,7 +275,7 @@ def test_an_instruction_that_a_benchmark_repeats_is_no_evidence(tmp_path):
     rows = [{"instruction": instruction, "q": sentence(seed, 15)} for seed in range(11)]
     file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     train = placed("t", [sample(f"{instruction} Why?", "A"), sample(f"{instruction} {sentence(4, 15)}", "B")])
-    result = screen(train, [], section(benchmarks=(file,), benchmark_overlap="report"))
+    result = screened(train, [], section(benchmarks=(file,), benchmark_overlap="report"))
     assert [(f.where, f.other) for f in result.findings] == [("t:2", f"{file}:5")]
 
 
@@ -277,7 +284,7 @@ def test_benchmark_files_that_cannot_be_read_are_all_named(tmp_path):
     (tmp_path / "x.dat").write_text("x", encoding="utf-8")
     files = tuple(tmp_path / name for name in ("bad.jsonl", "none.txt", "x.dat", "none.csv"))
     with pytest.raises(DataError) as caught:
-        screen([sample("a", "b", "t:1")], [], section(benchmarks=files))
+        screened([sample("a", "b", "t:1")], [], section(benchmarks=files))
     problems = [problem.removeprefix("data.screen.benchmarks: ") for problem in caught.value.problems]
     assert problems[:2] == [
         f"{files[0]}:2:7: Expecting value",
@@ -310,7 +317,7 @@ def test_benchmarks_are_read_as_sources_are(tmp_path, name, content, line):
     file.write_bytes(content)
     given = file.parent if name.startswith("folder") else file
     train = placed("t", [sample("Work this out: " + QUESTION, "864"), sample("harmless", "words")])
-    result = screen(train, [], section(benchmarks=(given,), benchmark_overlap="report"))
+    result = screened(train, [], section(benchmarks=(given,), benchmark_overlap="report"))
     assert [(f.where, f.other) for f in result.findings] == [("t:1", f"{file}:{line}")]
 
 
@@ -321,7 +328,7 @@ def test_a_parquet_benchmark(tmp_path):
 
     file = tmp_path / "b.parquet"
     pq.write_table(pa.table({"q": ["x", QUESTION], "options": [["a"], ["b", "c"]]}), file)
-    result = screen([sample(QUESTION, "1", "t:1")], [], section(benchmarks=(file,), benchmark_overlap="report"))
+    result = screened([sample(QUESTION, "1", "t:1")], [], section(benchmarks=(file,), benchmark_overlap="report"))
     assert [f.other for f in result.findings] == [f"{file}:2"]
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from finetune.data.prepare import prepare
 from finetune.data.rows import Sample
-from finetune.data.source import read_source, read_sources, stream_source
+from finetune.data.source import read_source, stream_source
 from finetune.data.split import split_rows
+from finetune.data.spool import SampleFile
 from finetune.errors import DataError
-from finetune.recipe import SourceSection
+from finetune.recipe import DataSection, SourceSection
 
 
 def source(path: Path, **keys) -> SourceSection:
@@ -152,7 +154,8 @@ def test_all_problems_of_all_sources_at_once(tmp_path):
     (tmp_path / "a.jsonl").write_text("x\n" * 60)
     (tmp_path / "b.csv").write_text("a,b\n1\n")
     with pytest.raises(DataError) as caught:
-        read_sources([source(tmp_path / "a.jsonl"), source(tmp_path / "b.csv"), source(tmp_path / "c.csv")])
+        sources = [{"path": str(tmp_path / name)} for name in ("a.jsonl", "b.csv", "c.csv")]
+        prepare(DataSection(format="auto", train=sources, split={"eval_rows": 1}), 0)
     got = caught.value.problems
     assert got[:50] == [f"{tmp_path}/a.jsonl:{line}:1: Expecting value" for line in range(1, 51)]
     assert got[50:] == ["... and 12 more problems"]
@@ -252,8 +255,8 @@ def test_streaming_is_flat_in_memory(tmp_path, kind):
     assert peak < 8_000_000
 
 
-def samples(groups: list[str]) -> list[Sample]:
-    return [Sample({"g": group, "n": i}, (), f"f:{i}") for i, group in enumerate(groups)]
+def samples(groups: list[str]) -> SampleFile:
+    return SampleFile.of(Sample({"g": group, "n": i}, (), f"f:{i}") for i, group in enumerate(groups))
 
 
 def test_no_group_falls_on_both_sides_and_row_order_does_not_matter():
@@ -267,7 +270,7 @@ def test_no_group_falls_on_both_sides_and_row_order_does_not_matter():
 
 
 def test_copies_of_a_record_stay_together_without_a_group_column():
-    rows = [Sample({"n": i // 2}, (), f"f:{i}") for i in range(40)]
+    rows = SampleFile.of(Sample({"n": i // 2}, (), f"f:{i}") for i in range(40))
     train, held_out = split_rows(rows, None, 10, seed=0)
     assert not {s.record["n"] for s in train} & {s.record["n"] for s in held_out}
 

@@ -9,15 +9,16 @@ import pytest
 
 from finetune.data.rows import Sample
 from finetune.data.split import split_by_time, split_rows, split_samples
+from finetune.data.spool import SampleFile
 from finetune.errors import DataError
 from finetune.recipe import SplitSection
 
 
-def rows(*records: dict) -> list[Sample]:
-    return [Sample(record, (), f"f:{i}") for i, record in enumerate(records, start=1)]
+def rows(*records: dict) -> SampleFile:
+    return SampleFile.of(Sample(record, (), f"f:{i}") for i, record in enumerate(records, start=1))
 
 
-def wheres(samples: list[Sample]) -> list[str]:
+def wheres(samples: SampleFile) -> list[str]:
     return [sample.where for sample in samples]
 
 
@@ -27,7 +28,7 @@ def test_a_split_by_group_is_stable_under_reordering():
     train, held_out = split_rows(samples, "g", 20, seed=1)
     assert not {s.record["g"] for s in train} & {s.record["g"] for s in held_out}
     assert len(held_out) in range(20, 24) and len(train) + len(held_out) == 100
-    shuffled = random.Random(0).sample(samples, 100)
+    shuffled = SampleFile.of(random.Random(0).sample(samples, 100))
     assert set(wheres(split_rows(shuffled, "g", 20, seed=1)[1])) == set(wheres(held_out))
     assert set(wheres(split_rows(samples, "g", 20, seed=2)[1])) != set(wheres(held_out))
 
@@ -42,11 +43,24 @@ def test_without_a_group_what_shares_record_prompt_or_text_stays_together_in_any
         # Two prompts of one record, one of them with words of its own.
         messages = ({"role": "user", "content": f"Other words for {n}"}, {"role": "assistant", "content": "x"})
         samples.append(Sample({"n": n, "v": 0}, messages, f"f:{n}.3"))
-    train, held_out = split_rows(samples, None, 30, seed=0)
+    train, held_out = split_rows(SampleFile.of(samples), None, 30, seed=0)
     assert len(held_out) == 32 and len(train) == 128  # eight whole groups of four
     assert not {s.record["n"] for s in train} & {s.record["n"] for s in held_out}
-    shuffled = random.Random(3).sample(samples, len(samples))
+    shuffled = SampleFile.of(random.Random(3).sample(samples, len(samples)))
     assert set(wheres(split_rows(shuffled, None, 30, seed=0)[1])) == set(wheres(held_out))
+
+
+def test_a_long_chain_of_shared_records_and_prompts_is_one_group():
+    """Row 0 shares its record with 1, 1 its prompt with 2, 2 its record with 3 ...: 40 rows in any order, 10 more alone."""
+    samples = []
+    for n in range(50):
+        prompt = f"prompt {(n + 1) // 2 if n < 40 else n}"
+        messages = ({"role": "user", "content": prompt}, {"role": "assistant", "content": str(n)})
+        samples.append(Sample({"record": n // 2 if n < 40 else n}, messages, f"f:{n}"))
+    for seed in range(5):
+        shuffled = SampleFile.of(random.Random(seed).sample(samples, 50))
+        with pytest.raises(DataError, match="there are 50 rows in 11 groups"):
+            split_rows(shuffled, None, 1000, seed)
 
 
 def test_a_group_column_that_a_row_lacks_is_named():
@@ -78,7 +92,8 @@ def test_by_time_and_group_a_group_with_a_late_row_is_held_out_whole():
     assert wheres(train) == ["f:1", "f:4"]
     assert wheres(held_out) == ["f:2", "f:3", "f:5"]
     by_count = split_samples(samples, SplitSection(eval_rows=1, by="mine"), seed=0)
-    assert by_count == split_rows(samples, "mine", 1, seed=0)
+    again = split_rows(samples, "mine", 1, seed=0)
+    assert [list(half) for half in by_count] == [list(half) for half in again]
 
 
 def test_times_that_cannot_be_read_are_all_named():

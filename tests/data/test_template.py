@@ -243,17 +243,8 @@ def test_one_row_that_costs_too_much_stops_the_rows(tiny_data, tmp_path):
 
 
 def test_template_paths_and_files(tiny_data, tmp_path):
-    """T47: a template lies inside the allowed folder wherever links lead; anchors and Python tags are refused."""
-    allowed = tmp_path / "allowed"
-    allowed.mkdir()
-    outside = tmp_path / "outside.yaml"
-    outside.write_text((tiny_data / "larger.yaml").read_text())
-    (allowed / "link.yaml").symlink_to(outside)
-    for path in (allowed / "link.yaml", allowed / "../outside.yaml"):
-        with pytest.raises(DataError) as caught:
-            load_template(path, root=allowed)
-        assert caught.value.problems == [f"{path}: leads out of {allowed}"]
-    assert load_template(allowed / "link.yaml", root=tmp_path).name == "larger"
+    """T47: anchors, Python tags and double keys are refused, and what is no template file is not read."""
+    allowed = tmp_path
     for text, what in (
         ("a: &x [1]\nb: [*x, *x]\n", ":1: anchors and aliases (& and *) are not allowed"),
         ("name: !!python/object/apply:os.system [id]\n", ":1: "),
