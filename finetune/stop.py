@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -58,19 +59,22 @@ class Stop:
             raise Preempted(self.requested)
 
 
-def stop_with_parent() -> None:
-    """Linux sends this process SIGTERM when its launcher dies (prctl(2), PR_SET_PDEATHSIG); elsewhere nothing happens.
+def stop_with_parent(number: int = signal.SIGTERM) -> None:
+    """Linux sends this process a signal when its parent dies (prctl(2), PR_SET_PDEATHSIG); elsewhere nothing happens.
 
     `accelerate launch` dies of a SIGTERM and leaves a single trainer behind, which nobody would ever stop.
     """
     pr_set_pdeathsig = 1
     try:
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    except (OSError, AttributeError):
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
+    except (OSError, AttributeError, TypeError):  # TypeError: no C library of the process itself on Windows
         return
 
 
-def ignore_signals() -> None:
-    """For helper processes: the signal that a terminal or scheduler sends to the whole group is the trainer's."""
+def obey_parent(parent: int) -> None:
+    """For helper processes of process `parent`: signals to the whole group are its to answer; without it they end."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    stop_with_parent(getattr(signal, "SIGKILL", signal.SIGTERM))
+    if os.getppid() != parent:  # it died before that
+        os._exit(1)

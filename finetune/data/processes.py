@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -11,6 +12,7 @@ from itertools import chain, islice
 from typing import Any
 
 from finetune.errors import RecipeError
+from finetune.stop import obey_parent
 
 CHUNK = 512  # rows that go to a worker at once
 AHEAD = 3  # chunks a worker that are under way at once, so that no worker waits for the reader
@@ -45,7 +47,7 @@ def map_chunks(chunks: Iterable[Any], make_work: Callable[[], Work], workers: in
         return
     # Spawned, not forked: a fork copies the locks of torch's and the tokenizer's threads in whatever state they are.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start, (make_work,)) as pool:
+    with ProcessPoolExecutor(workers, context, _start, (make_work, os.getpid())) as pool:
         try:
             yield from _in_order(pool, stream, AHEAD * workers)
         except BrokenProcessPool:
@@ -67,7 +69,8 @@ def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[Any], ahead: int) -> I
 _workers: list[Work] = []  # of a worker process: its one worker, from the pool's initialiser
 
 
-def _start(make_work: Callable[[], Work]) -> None:
+def _start(make_work: Callable[[], Work], parent: int) -> None:
+    obey_parent(parent)
     _workers.append(make_work())
 
 

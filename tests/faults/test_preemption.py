@@ -153,6 +153,43 @@ def test_signal_outside_of_training(tiny_base, tiny_data, tmp_path, monkeypatch,
     assert "stopped by SIGTERM; the same" in capsys.readouterr().err
 
 
+WORKING = """
+import os, signal, sys, time
+from finetune.data.processes import map_chunks
+
+class Work:
+    def __call__(self):
+        return self.work
+    def work(self, chunk):
+        if chunk == "kill":
+            print(os.getpid(), flush=True)
+            os.kill(os.getppid(), getattr(signal, sys.argv[1]))
+            time.sleep(20)
+        return chunk
+
+if __name__ == "__main__":
+    from finetune.stop import Preempted, Stop
+    try:
+        with Stop():
+            list(map_chunks(["a", "kill", "b", "c"], Work(), 2))
+    except Preempted:
+        print("preempted", flush=True)
+        os._exit(75)
+"""
+
+
+def test_no_worker_outlives_its_killed_trainer(tmp_path):
+    """SIGKILL of the process that prepares data: its workers, which ignore SIGTERM and SIGINT, are gone as well."""
+    (tmp_path / "working.py").write_text(WORKING)
+    done = start([sys.executable, tmp_path / "working.py", "SIGKILL"])
+    assert done.returncode == -signal.SIGKILL
+    worker = int(done.stdout)
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
+
+
 def test_one_living_run_holds_its_folder(tiny_base, tiny_data, tmp_path, capsys):
     from finetune.cli import main
 
