@@ -46,7 +46,7 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
         problems=problems,
         findings=data.findings,
         counts=data.counts,
-        source_of=_sources_of_rows(data, [where for where, _ in dropped]),
+        source_of=_sources_of_rows(data, [*(where for where, _ in dropped), *(found.where for found in data.findings)]),
     )
     files = [*data.files, *([data.template.path] if data.template else [])]
     hashes = {str(file): file_sha256(file) for file in files} | {"tokenizer": tokenizer_digest(encoder.tokenizer)}

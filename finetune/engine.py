@@ -107,6 +107,9 @@ def prepare(placement: Placement, model: nn.Module, optimizer: Any) -> tuple[Any
             "ignore", message="FSDP2-wrapped module .* returned a view tensor", category=UserWarning
         )
     if is_zero(placement):
+        # DeepSpeed 0.19 calls these by their old names; torch 2.13 would say so at every step.
+        old = r".torch\.distributed\.(all_gather_into|reduce_scatter)_tensor. is deprecated"
+        warnings.filterwarnings("ignore", message=old, category=FutureWarning)
         settings = placement.accelerator.state.deepspeed_plugin.deepspeed_config
         settings |= {"train_micro_batch_size_per_gpu": 1, "zero_allow_untested_optimizer": True}  # the loop batches
     return placement.accelerator.prepare(model, optimizer)
