@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 from collections import deque
@@ -72,6 +73,7 @@ _workers: list[Work] = []  # of a worker process: its one worker, from the pool'
 def _start(make_work: Callable[[], Work], parent: int) -> None:
     obey_parent(parent)
     _workers.append(make_work())
+    gc.freeze()  # the libraries' hundred thousands of objects live as long as the worker: not to be searched again
 
 
 def _work(chunk: Any) -> Any:
