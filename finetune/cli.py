@@ -39,7 +39,7 @@ def check(options: argparse.Namespace) -> int:
     from finetune.recipefile import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)
-    from finetune.run import load_data
+    from finetune.inputs import load_data
 
     data = load_data(recipe)
     print(f"{options.recipe}: right; {len(data.train)} samples to train on, {len(data.evaluate)} held out")

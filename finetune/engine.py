@@ -125,6 +125,15 @@ def is_zero(placement: Placement) -> bool:
     return placement.engine in ("zero2", "zero3")
 
 
+def check_checkpoints(placement: Placement, save_steps: int, resume: str | None) -> None:
+    """Raises RecipeError when checkpoints are asked for where there can be none."""
+    if is_zero(placement) and (save_steps or resume):
+        raise RecipeError(
+            f"train.save_steps: {save_steps}: checkpoints and --resume don't work under DeepSpeed; launch with "
+            "scripts/accelerate/fsdp2.yaml, or set it to 0"
+        )
+
+
 @contextmanager
 def micro_batch(placement: Placement, model: Any, last: bool) -> Iterator[None]:
     """Around forward and backward of a micro-batch: gradients are exchanged after the last one of a step only.

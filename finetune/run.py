@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.data.prepare import Prepared, prepare
-from finetune.errors import DataError, RecipeError
-from finetune.evaluate.gate import check_gate, pass_gate
-from finetune.evaluate.metrics import Scores, mean, score_names, score_rows
+from finetune.data.prepare import Prepared
+from finetune.errors import RecipeError
+from finetune.evaluate.gate import pass_gate
+from finetune.evaluate.metrics import Scores
+from finetune.evaluate.results import score_lines, scored
+from finetune.inputs import data_record, encode, encoded_lines, findings_lines, load_data, make_stage
 from finetune.recipe import Recipe, resolved
 from finetune.runfolder import RunFolder
 from finetune.stop import Stop, stop_with_parent
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
+    from finetune.checkpoint.progress import Progress
     from finetune.data.chat import ChatEncoder, Example
     from finetune.device import Placement
-    from finetune.evaluate.generate import Answer
     from finetune.log import Log
     from finetune.model.load import Base
+    from finetune.stages.base import Stage
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,28 @@ class Result:
     bundle: Path
     scores: dict[str, Scores]
     manifest: dict[str, Any]
+
+
+@dataclass
+class Ready:
+    """All that training needs: examples encoded, the adapter on the base.
+
+    Attributes:
+        counts: how many rows each thing happened to on the way to `examples`.
+        held_out: encoded, for the held-out loss and the proof.
+        stops: ids that training ends a turn with.
+        lora: what the adapter covers, in a line.
+    """
+
+    base: Base
+    model: Any
+    stage: Stage
+    encoder: ChatEncoder
+    examples: Sequence[Example]
+    counts: dict[str, int]
+    held_out: Sequence[Example]
+    stops: set[int]
+    lora: str
 
 
 def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> Result | None:
@@ -58,56 +80,46 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
         data = load_data(recipe)
         placement = device.start(recipe)
         with RunFolder(recipe.output_dir, placement.accelerator, overwrite, resume) as folder:
-            return _run(recipe, data, placement, folder, stop)
+            from finetune.engine import check_checkpoints
+            from finetune.log import Log
+
+            log = Log(recipe.output_dir, placement.accelerator)
+            placed = f"{placement.device.name}, {placement.dtype}, {placement.accelerator.num_processes} process(es)"
+            log.say(f"{recipe.name}: {placed}, {placement.engine}")
+            check_checkpoints(placement, recipe.train.save_steps, resume)
+            manifest = folder.finished(resolved(recipe))
+            if manifest is not None:
+                log.say(f"this run is finished; bundle: {folder.bundle}")
+                return Result(folder.bundle, manifest["scores"], manifest)
+            ready = get_ready(recipe, data, placement, log)
+            progress = train_adapter(recipe, ready, placement, folder, stop, log)
+            scores = evaluate(recipe, data, ready, placement, log)
+            if scores is None:
+                return None
+            pass_gate(recipe.gate, scores["base"], scores["tuned"])
+            return export(recipe, data, ready, progress, scores, placement, log)
 
 
-def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder, stop: Stop) -> Result | None:
-    from finetune import engine
-    from finetune.batch_size import find_micro_batch
-    from finetune.checkpoint.facts import differences, facts_of
-    from finetune.checkpoint.training import TrainingCheckpoints, load_adapter
+def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) -> Ready:
+    """Base, adapter, stage and encoded examples; nothing is written but the cache of the encoding."""
     from finetune.data.pack import pack, packing_line
-    from finetune.evaluate.generate import answer
-    from finetune.export.bundle import Finished, save_adapter, write_bundle
-    from finetune.fullstate import full_tensors
-    from finetune.log import Log
     from finetune.model.adapter import add_adapter
     from finetune.model.isolation import check_isolation
     from finetune.model.load import load_base, set_stop_ids
-    from finetune.model.speed import prepare_for_training
-    from finetune.schedule import plan
-    from finetune.train import Training, train
 
     accelerator = placement.accelerator
-    if engine.is_zero(placement) and (recipe.train.save_steps or folder.resume):
-        raise RecipeError(
-            f"train.save_steps: {recipe.train.save_steps}: checkpoints and --resume don't work under DeepSpeed; "
-            "launch with scripts/accelerate/fsdp2.yaml, or set it to 0"
-        )
-    log = Log(recipe.output_dir, accelerator)
-    log.say(
-        f"{recipe.name}: {placement.device.name}, {placement.dtype}, {accelerator.num_processes} process(es), "
-        f"{placement.engine}"
-    )
-    manifest = folder.finished()
-    if manifest is not None:
-        return _already_finished(recipe, manifest, log)
-    for line in (*data.notes, *_findings(data), *(f"{where}: dropped: {reason}" for where, reason in data.dropped[:5])):
+    dropped = [f"{where}: dropped: {reason}" for where, reason in data.dropped[:5]]
+    for line in (*data.notes, *findings_lines(data), *dropped):
         log.say(f"data: {line}")
     log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
-    checkpoint, invalid = folder.checkpoint(recipe.train.save_total_limit)
-    for line in invalid:
-        log.say(f"checkpoint: skipped {line}")
-
     base = load_base(recipe.model, placement)
     stage, encoder = make_stage(recipe, base.tokenizer)
     with accelerator.main_process_first():
-        examples, counts = _encode(recipe, data, encoder, log)
+        store = encode(recipe, data, encoder, log)
     held_out = stage.encode(data.evaluate if recipe.train.eval_steps else data.evaluate[: recipe.export.parity_rows])
-    trained = sum(example.trained for example in examples)
-    said = "".join(f", {count} {reason}" for reason, count in counts.items() if reason not in ("rows", "examples"))
-    log.say(f"encoded: {len(examples)} examples, {sum(len(e.ids) for e in examples)} tokens, {trained} trained{said}")
-    stops = {example.stop for example in examples} & encoder.control_ids
+    for line in encoded_lines(store, recipe.data.max_length):
+        log.say(line)
+    stops = store.stops() & encoder.control_ids
     set_stop_ids(base.model, base.tokenizer, stops)
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
@@ -116,82 +128,123 @@ def _run(recipe: Recipe, data: Prepared, placement: Placement, folder: RunFolder
             log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
         else:
             check_isolation(model, placement.torch_dtype, accelerator.device, recipe.data.joined_by)
+    examples: Sequence[Example] = store
     if recipe.data.packing:
-        examples = pack(examples, recipe.data.max_length)
-        log.say(packing_line(examples, recipe.data.max_length))
-    model_to_train = prepare_for_training(model, recipe.train)
-    layout = plan(recipe.train, len(examples), accelerator.num_processes, placement.device.auto_micro_batch)
-    if recipe.train.auto_find_batch_size:
+        packs = examples = pack(store, recipe.data.max_length)
+        log.say(packing_line(packs, recipe.data.max_length))
+    return Ready(base, model, stage, encoder, examples, store.counts, held_out, stops, coverage.line())
+
+
+def train_adapter(
+    recipe: Recipe, ready: Ready, placement: Placement, folder: RunFolder, stop: Stop, log: Log
+) -> Progress:
+    """Trains `ready.model` in place, from a checkpoint on where the run is resumed; its adapter is in the folder then.
+
+    Under an engine that spreads the model over processes, `ready` has whole ones again afterwards.
+    """
+    from finetune import engine
+    from finetune.batch_size import find_micro_batch
+    from finetune.checkpoint.facts import facts_of
+    from finetune.checkpoint.training import TrainingCheckpoints, load_adapter
+    from finetune.export.bundle import save_adapter
+    from finetune.fullstate import full_tensors
+    from finetune.model.speed import prepare_for_training
+    from finetune.schedule import plan
+    from finetune.train import Training, train
+
+    section, accelerator = recipe.train, placement.accelerator
+    facts = facts_of(
+        recipe.seed, recipe.stage, ready.base.identity, placement.dtype, recipe.lora, section, ready.examples,
+        ready.held_out,
+    )  # fmt: skip
+    checkpoint = folder.checkpoint(section.save_total_limit, facts, log)
+    if checkpoint is not None:
+        load_adapter(ready.model, checkpoint)
+    model_to_train = prepare_for_training(ready.model, section)
+    layout = plan(section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch)
+    if section.auto_find_batch_size:
         if engine.shards(placement):
             raise RecipeError(f"train.auto_find_batch_size: not with {placement.engine}; set train.micro_batch_size")
         share = layout.global_batch // layout.processes
-        size = find_micro_batch(model_to_train, stage, examples, share, layout.micro_batch, placement)
+        size = find_micro_batch(model_to_train, ready.stage, ready.examples, share, layout.micro_batch, placement)
         layout = replace(layout, micro_batch=size, accumulation=share // size)
     log.say(layout.line())
-    facts = facts_of(
-        recipe.seed, recipe.stage, base.identity, placement.dtype, recipe.lora, recipe.train, examples, held_out
-    )
-    if checkpoint is not None:
-        changed = list(differences(checkpoint.state["facts"], facts))
-        if changed:
-            raise RecipeError([*changed, f"{checkpoint.folder}: this would be another run; give it another output_dir"])
-        load_adapter(model, checkpoint)
-        log.say(f"resuming after step {checkpoint.step}: {checkpoint.folder}")
 
-    folder.claim(keep_checkpoints=checkpoint is not None)  # only now: a mistake found above has cost nothing
-    if checkpoint is not None:
-        log.rewind(checkpoint.step, checkpoint.state["progress"]["evaluated"])
-    _start_trackers(recipe, accelerator)
+    folder.claim(checkpoint, log)  # only now: a mistake found above has cost nothing that was there
+    if recipe.report_to:
+        flat = {f"{a}.{k}": str(v) for a, b in resolved(recipe).items() if isinstance(b, dict) for k, v in b.items()}
+        accelerator.init_trackers(recipe.name, config=flat)
     checkpoints = TrainingCheckpoints(
-        store=folder.store(recipe.train.save_total_limit) if recipe.train.save_steps else None,
+        store=folder.store(section.save_total_limit) if section.save_steps else None,
         found=checkpoint,
-        save_adapter=partial(save_adapter, model, base, run_folder=recipe.output_dir),
+        save_adapter=partial(save_adapter, ready.model, ready.base, run_folder=recipe.output_dir),
         facts=facts,
         main=accelerator.is_main_process,
     )
+    training = Training(
+        ready.stage, ready.examples, ready.held_out, section, layout, placement, recipe.seed, checkpoints, stop, log
+    )
     with stop.deferred(), checkpoints:
-        progress = train(
-            model_to_train,
-            Training(stage, examples, held_out, recipe.train, layout, placement, recipe.seed, checkpoints, stop, log),
-        )
+        progress = train(model_to_train, training)
     if engine.shards(placement):
         log.say(f"{placement.engine}: the base is loaded again, whole in every process, for answers and export")
-        trained_tensors = full_tensors(model_to_train)
-        del model, model_to_train, base, checkpoints  # the memory of the parts
-        base, model = _whole_model(recipe, placement, stops, trained_tensors)
-    if recipe.train.load_best_model_at_end:
-        load_adapter(model, folder.store(1).open(folder.checkpoint_folder(progress.best_step)))
+        tensors = full_tensors(model_to_train)
+        del model_to_train, checkpoints, training  # the memory of the parts
+        ready.model = ready.base = None  # type: ignore[assignment]
+        ready.base, ready.model = _whole_model(recipe, placement, ready.stops, tensors)
+    if section.load_best_model_at_end:
+        load_adapter(ready.model, folder.of_step(progress.best_step))
         log.say(f"the best held-out loss, {progress.best_loss:.4f}, was that of step {progress.best_step}: taken")
     if accelerator.is_main_process:
-        save_adapter(model, base, recipe.output_dir / "adapter", recipe.output_dir, progress.moved)
+        save_adapter(ready.model, ready.base, recipe.output_dir / "adapter", recipe.output_dir, progress.moved)
+    return progress
 
+
+def evaluate(recipe: Recipe, data: Prepared, ready: Ready, placement: Placement, log: Log) -> dict[str, Scores] | None:
+    """Scores of base and tuned on the held-out rows; every process answers its share, the main one has the scores."""
+    from finetune.evaluate.generate import answer
+
+    rest = (ready.encoder, data.evaluate, recipe.evaluate, placement, log)
     log.say(f"answering {len(data.evaluate)} held-out prompts: base")
-    with model.disable_adapter():
-        base_answers = answer(model, encoder, data.evaluate, recipe.evaluate, placement, log, "base answers")
+    with ready.model.disable_adapter():
+        base_answers = answer(ready.model, *rest, "base answers")
     log.say(f"answering {len(data.evaluate)} held-out prompts: tuned")
-    tuned_answers = answer(model, encoder, data.evaluate, recipe.evaluate, placement, log, "tuned answers")
-    accelerator.end_training()
-    if not accelerator.is_main_process:
+    tuned_answers = answer(ready.model, *rest, "tuned answers")
+    placement.accelerator.end_training()
+    if not placement.accelerator.is_main_process:
         return None
     scores = {
-        "base": _scored(recipe, data, base_answers, "base"),
-        "tuned": _scored(recipe, data, tuned_answers, "tuned"),
+        "base": scored(recipe.output_dir, data, base_answers, "base"),
+        "tuned": scored(recipe.output_dir, data, tuned_answers, "tuned"),
     }
     for line in score_lines(scores):
         log.say(line)
-    pass_gate(recipe.gate, scores["base"], scores["tuned"])
+    return scores
 
-    model.to("cpu")
+
+def export(
+    recipe: Recipe,
+    data: Prepared,
+    ready: Ready,
+    progress: Progress,
+    scores: dict[str, Scores],
+    placement: Placement,
+    log: Log,
+) -> Result:
+    """Merge, proof and bundle."""
+    from finetune.export.bundle import Finished, write_bundle
+
+    ready.model.to("cpu")
+    done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
     finished = Finished(
         folder=recipe.output_dir,
-        model=model,
-        base=base,
+        model=ready.model,
+        base=ready.base,
         template=data.template,
-        held_out=held_out[: recipe.export.parity_rows],
+        held_out=ready.held_out[: recipe.export.parity_rows],
         recipe=resolved(recipe),
-        data=_data_record(recipe, data, counts),
-        training=progress.record()
-        | {"processes": accelerator.num_processes, "engine": placement.engine, "lora": coverage.line()},
+        data=data_record(data, ready.counts),
+        training=progress.record() | done,
         scores=scores,
     )
     bundle, manifest = write_bundle(finished, recipe.export)
@@ -217,157 +270,3 @@ def _whole_model(recipe: Recipe, placement: Placement, stops: set[int], tensors:
     model, _coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     load_full_tensors(model, tensors)
     return base, model.to(placement.accelerator.device)
-
-
-def _already_finished(recipe: Recipe, manifest: dict[str, Any], log: Log) -> Result:
-    """What `--resume auto` gives for a run that came to its end: its result again, if the recipe is still that one."""
-    import yaml
-
-    bundle = recipe.output_dir / "bundle"
-    if yaml.safe_load((bundle / "recipe.yaml").read_text(encoding="utf-8")) != resolved(recipe):
-        raise RecipeError(
-            f"output_dir: {recipe.output_dir} holds the finished run of another recipe (see bundle/recipe.yaml); give "
-            "another with --set output_dir=..., or --overwrite it"
-        )
-    log.say(f"this run is finished; bundle: {bundle}")
-    return Result(bundle, manifest["scores"], manifest)
-
-
-def _start_trackers(recipe: Recipe, accelerator: Accelerator) -> None:
-    if recipe.report_to:
-        flat = {f"{a}.{k}": str(v) for a, b in resolved(recipe).items() if isinstance(b, dict) for k, v in b.items()}
-        accelerator.init_trackers(recipe.name, config=flat)
-
-
-def load_data(recipe: Recipe) -> Prepared:
-    """Template and rows, checked, rendered, split and screened. Needs no torch: `finetune check` ends here.
-
-    Raises:
-        DataError, RecipeError: every bad row, what screening refuses, and settings that don't fit the template.
-    """
-    data = prepare(recipe.data, recipe.seed)
-    if data.refusals:
-        raise DataError(data.refusals)
-    check_gate(recipe.gate, _known_scores(data))
-    return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows])
-
-
-def _known_scores(data: Prepared) -> list[str]:
-    """Names that the metrics give, by the template's worked examples; those of one task as `task/name` too."""
-    if data.template is None:
-        return score_names(data.evaluate[0].answer, data.metrics[""])
-    several = len(data.metrics) > 1
-    names = []
-    for example in data.template.examples:
-        task = (example.task or "") if several else ""
-        found = score_names(example.answer, data.metrics[task])
-        names += found + [f"{task}/{name}" for name in found if task]
-    return names
-
-
-def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
-    """The recipe's stage and the chat encoder it shares with evaluation."""
-    from finetune.data.chat import ChatEncoder
-    from finetune.stages import STAGES
-
-    encoder = ChatEncoder(tokenizer, recipe.data.train_on, recipe.data.special_tokens_in_data)
-    pad_to = 32 if recipe.train.torch_compile else 1  # fewer shapes to compile
-    return STAGES[recipe.stage](encoder, recipe.data, pad_to, recipe.data.padding_free), encoder
-
-
-def _encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, log: Log) -> tuple[Sequence[Example], dict[str, int]]:
-    """The training samples as examples, out of the cache beside the output folder where it has them."""
-    from finetune.data.cache import EncodeConversations, cache_key, encode_cached, encode_uncached, evict
-    from finetune.data.contamination import benchmark_files
-    from finetune.model.load import load_tokenizer
-
-    make = EncodeConversations(partial(load_tokenizer, recipe.model), recipe.data)
-    blocks = data.train.blocks()
-    if not recipe.data.cache:
-        store = encode_uncached(blocks, make, recipe.data.workers)
-        return store, store.counts
-    files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
-    text = data.template.path.read_text(encoding="utf-8") if data.template else None
-    key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=[recipe.stage, str(recipe.seed)])
-    folder = recipe.output_dir.parent / ".encoded"
-    store, hit = encode_cached(blocks, make, key, folder, recipe.data.workers)
-    log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")
-    removed, freed = evict(folder, key)
-    if removed:
-        log.say(f"encoding: {removed} older cache entries removed from {folder}, {freed / 2**20:,.0f} MiB")
-    return store, store.counts
-
-
-def score_lines(scores: dict[str, Scores]) -> list[str]:
-    """Base and tuned side by side, one score a line."""
-    width = max(len(name) for name in scores["tuned"])
-    return [f"{'score':<{width}}   base  tuned"] + [
-        f"{name:<{width}}  {scores['base'][name]:.3f}  {value:.3f}" for name, value in scores["tuned"].items()
-    ]
-
-
-def _scored(recipe: Recipe, data: Prepared, answers: Sequence[Answer], who: str) -> Scores:
-    """Scores, and every answer beside its reference in `<output_dir>/answers.<who>.jsonl`."""
-    samples = list(data.evaluate)
-    with (recipe.output_dir / f"answers.{who}.jsonl").open("w", encoding="utf-8") as file:
-        for sample, item in zip(samples, answers, strict=True):
-            line = {
-                "where": sample.where,
-                **({"task": sample.task} if sample.task else {}),
-                "prompt": list(sample.prompt),
-                "reference": sample.answer,
-                "answer": item.text,
-                "finished": item.finished,
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    rows = score_rows(
-        [item.text for item in answers],
-        [sample.answer for sample in samples],
-        [data.metrics[sample.task] for sample in samples],
-    )
-    by_task = {
-        task: [row for row, sample in zip(rows, samples, strict=True) if sample.task == task] for task in data.metrics
-    }
-    # In the template's order of tasks, so that the first name does not depend on which row comes first.
-    scores = mean([row for part in by_task.values() for row in part])
-    scores["finished"] = sum(item.finished for item in answers) / len(answers)
-    return scores | {
-        f"{task}/{name}": value for task, part in by_task.items() if task for name, value in mean(part).items()
-    }
-
-
-def _findings(data: Prepared) -> list[str]:
-    """Screening in one line a kind that was found, and the first of each."""
-    first = {finding.kind: finding for finding in reversed(data.findings)}
-    return [f"{kind}: {count} {first[kind].action}, as {first[kind]}" for kind, count in data.counts.items() if count]
-
-
-def _data_record(recipe: Recipe, data: Prepared, counts: dict[str, int]) -> dict[str, Any]:
-    """What the manifest says of the data."""
-    from finetune.data.cache import files_sha256
-
-    sources = [
-        {
-            "name": Path(source.name).name if source.section.path else source.name,
-            "files": len(source.files),
-            "sha256": files_sha256(source.files),
-            "rows": source.rows,
-            "blank_lines": source.blank,
-            "dropped": source.dropped,
-            "samples": source.samples,
-            "format": source.format,
-            "licence": source.section.licence,
-            "provenance": source.section.provenance,
-        }
-        for source in data.sources
-    ]
-    return {
-        "template": data.template.name if data.template else None,
-        "template_sha256": data.template.sha256 if data.template else None,
-        "sources": sources,
-        "train_samples": len(data.train),
-        "evaluate_samples": len(data.evaluate),
-        "dropped_by_template": len(data.dropped),
-        "screening": data.counts,
-        "encoding": counts,
-    }

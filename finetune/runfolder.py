@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from finetune.checkpoint.facts import differences
 from finetune.checkpoint.lock import RunLock
 from finetune.checkpoint.runstate import Status, read_run_state, write_run_state
 from finetune.checkpoint.store import Checkpoint, Store
@@ -16,6 +17,8 @@ from finetune.stop import Preempted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from finetune.log import Log
 
 AUTO = "auto"
 
@@ -48,6 +51,9 @@ class RunFolder:
             )
         if used and not (path / "metrics.jsonl").is_file():
             raise RecipeError(f"output_dir: {path} does not look like a run of this tool (no metrics.jsonl); remove it")
+        links = [entry.name for entry in path.iterdir() if entry.is_symlink()] if used and path.is_dir() else []
+        if links:  # what is written to them would land elsewhere
+            raise RecipeError(f"output_dir: {path} holds symbolic links ({', '.join(sorted(links)[:3])}); remove them")
         self._lock = RunLock(path)
 
     def __enter__(self) -> RunFolder:
@@ -70,49 +76,73 @@ class RunFolder:
     def store(self, keep: int) -> Store:
         return Store(self.path / "checkpoints", keep)
 
-    def checkpoint_folder(self, step: int) -> Path:
-        return self.path / f"checkpoints/step-{step:08d}"
+    @property
+    def bundle(self) -> Path:
+        return self.path / "bundle"
 
-    def finished(self) -> dict[str, Any] | None:
-        """The manifest of the bundle, when this run is to be resumed and has nothing left to do."""
-        manifest = self.path / "bundle/MANIFEST.json"
+    def of_step(self, step: int) -> Checkpoint:
+        """The checkpoint of one step, verified."""
+        return self.store(1).open(self.path / f"checkpoints/step-{step:08d}")
+
+    def finished(self, recipe: dict[str, Any]) -> dict[str, Any] | None:
+        """The manifest of the bundle, when this run is to be resumed and has nothing left to do.
+
+        Raises:
+            RecipeError: the finished run is that of another recipe.
+        """
+        import yaml
+
+        manifest = self.bundle / "MANIFEST.json"
         state = read_run_state(self.path)
         if self.resume != AUTO or state is None or state["status"] != "finished" or not manifest.is_file():
             return None
+        if yaml.safe_load((self.bundle / "recipe.yaml").read_text(encoding="utf-8")) != recipe:
+            raise RecipeError(
+                f"output_dir: {self.path} holds the finished run of another recipe (see bundle/recipe.yaml); give "
+                "another with --set output_dir=..., or --overwrite it"
+            )
         return json.loads(manifest.read_text(encoding="utf-8"))
 
-    def checkpoint(self, keep: int) -> tuple[Checkpoint | None, list[str]]:
-        """The checkpoint to go on from, the same on all processes, and a line for each newer one that is not valid.
+    def checkpoint(self, keep: int, facts: dict[str, Any], log: Log) -> Checkpoint | None:
+        """The checkpoint to go on from, the same on all processes; a newer one that is not valid is said.
 
         Raises:
-            RecipeError: the one that was named is not valid; there are checkpoints, but none is valid.
+            RecipeError: the one that was named is not valid; there are checkpoints, but none is valid; its run has
+                other `facts` than this one.
         """
         if self.resume is None:
-            return None, []
-        store, skipped = self.store(keep), []
-        if self.resume != AUTO:
-            return store.open(Path(self.resume)), []
+            return None
+        name = self.resume if self.resume != AUTO else self._everywhere(lambda: self._newest(keep, log))
+        if name is None:
+            return None
+        found = self.store(keep).open(Path(name))
+        changed = list(differences(found.state["facts"], facts))
+        if changed:
+            raise RecipeError([*changed, f"{found.folder}: this would be another run; give it another output_dir"])
+        log.say(f"resuming after step {found.step}: {found.folder}")
+        return found
 
-        def newest() -> str | None:
-            found, lines = store.newest()
-            skipped.extend(lines)
-            if found is None and lines:
-                advice = "no checkpoint of this run is valid; start anew with --overwrite"
-                raise RecipeError([*lines, f"{store.folder}: {advice}"])
-            return str(found.folder) if found else None
+    def _newest(self, keep: int, log: Log) -> str | None:
+        store = self.store(keep)
+        found, skipped = store.newest()
+        if found is None and skipped:
+            advice = "no checkpoint of this run is valid; start anew with --overwrite"
+            raise RecipeError([*skipped, f"{store.folder}: {advice}"])
+        for line in skipped:
+            log.say(f"checkpoint: skipped {line}")
+        return str(found.folder) if found else None
 
-        name = self._everywhere(newest)
-        return (store.open(Path(name)) if name else None), skipped
-
-    def claim(self, keep_checkpoints: bool) -> None:
-        """From here on what lies in the folder is this run's; what an earlier one left after its checkpoint goes."""
+    def claim(self, checkpoint: Checkpoint | None, log: Log) -> None:
+        """From here on what lies in the folder is this run's; what an earlier one left after `checkpoint` goes."""
         if self._accelerator.is_main_process:
-            if not keep_checkpoints:
+            if checkpoint is None:
                 shutil.rmtree(self.path, ignore_errors=True)
             self.path.mkdir(parents=True, exist_ok=True)
-            for left in (self.path / "adapter", self.path / "bundle", *self.path.glob(".bundle-*")):
+            for left in (self.path / "adapter", self.bundle, *self.path.glob(".bundle-*")):
                 shutil.rmtree(left, ignore_errors=True)
             (self.path / "metrics.jsonl").touch()
+            if checkpoint is not None:
+                log.rewind(checkpoint.step, checkpoint.state["progress"]["evaluated"])
             write_run_state(self.path, "running", max(self.store(1).steps(), default=0))
         self._claimed = True
         self._accelerator.wait_for_everyone()

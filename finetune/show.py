@@ -6,8 +6,8 @@ import sys
 
 from finetune.data.chat import IGNORED
 from finetune.device import quiet_libraries
+from finetune.inputs import load_data, make_stage
 from finetune.recipe import Recipe
-from finetune.run import load_data, make_stage
 
 
 def show_samples(recipe: Recipe, rows: int) -> None:

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from finetune.cli import main
 from finetune.data.chat import Example
 from finetune.errors import DataError, RecipeError
+from finetune.inputs import load_data, make_stage
 from finetune.recipe import Recipe
 from finetune.recipefile import load_recipe
-from finetune.run import load_data, make_stage, run
+from finetune.run import run
 from tests.conftest import byte_tokenizer
 from tests.equivalence.tiny_models import tiny_model
 

@@ -15,9 +15,10 @@ from finetune.data.prepare import Prepared
 from finetune.data.store import BrokenStoreError, ExampleStore
 from finetune.evaluate.generate import Answer
 from finetune.evaluate.metrics import mean
+from finetune.evaluate.results import scored
+from finetune.inputs import data_record, encode, known_scores, load_data, make_stage
 from finetune.recipe import Recipe
 from finetune.recipefile import load_recipe
-from finetune.run import _data_record, _encode, _known_scores, _scored, load_data, make_stage
 from tests.conftest import byte_tokenizer
 from tests.data.test_prepare import TEMPLATE, record, write
 
@@ -37,7 +38,8 @@ def encoded(recipe: Recipe, data: Prepared | None = None) -> tuple[ExampleStore,
     data = data or load_data(recipe)
     _, encoder = make_stage(recipe, byte_tokenizer())
     log = Lines()
-    store, counts = _encode(recipe, data, encoder, log)
+    store = encode(recipe, data, encoder, log)
+    counts = store.counts
     expected, _ = encode_all(encoder, data.train, recipe.data.max_length, recipe.data.too_long)
     assert list(store) == expected and counts["rows"] == len(data.train)
     said = "".join(log.lines)
@@ -157,7 +159,7 @@ def test_a_hit_counts_as_use_and_removal_is_said(tiny_recipe, tmp_path, monkeypa
     os.utime(second, (2, 2))
     assert encoded(lengths[0])[1] == "hit"
     _, encoder = make_stage(lengths[2], byte_tokenizer())
-    _encode(lengths[2], load_data(lengths[2]), encoder, log := Lines())
+    encode(lengths[2], load_data(lengths[2]), encoder, log := Lines())
     assert log.lines[1].startswith(f"encoding: 1 older cache entries removed from {first.parent}, ")
     assert first.exists() and not second.exists()
 
@@ -169,13 +171,13 @@ def test_the_record_counts_lines_and_hashes_all_files(tiny_recipe, tmp_path):
     (tmp_path / "rows/two.jsonl").write_text((tmp_path / "rows/two.jsonl").read_text() + "\n \n")
     recipe = tiny_recipe(f"data.train={tmp_path}/rows", "data.split={by: group, eval_rows: 3}")
     data = load_data(recipe)
-    (source,) = _data_record(recipe, data, {})["sources"]
+    (source,) = data_record(data, {})["sources"]
     assert {key: source[key] for key in ("name", "files", "rows", "blank_lines", "dropped", "samples")} == {
         "name": "rows", "files": 2, "rows": 24, "blank_lines": 2, "dropped": 0, "samples": 24,
     }  # fmt: skip
     names = [DataFile(tmp_path / f"rows/{name}", "", name) for name in ("one.jsonl", "two.jsonl")]
     assert source["sha256"] == files_sha256(names) != files_sha256(names[::-1])
-    assert _data_record(recipe, data, {})["template_sha256"] == data.template.sha256
+    assert data_record(data, {})["template_sha256"] == data.template.sha256
 
 
 def test_scores_by_task(tmp_path, tiny_recipe):
@@ -193,7 +195,7 @@ def test_scores_by_task(tmp_path, tiny_recipe):
     answers = {depths[0]: "depth_m: 1", depths[1]: "depth_m: 2", grades[0]: "10", grades[1]: "10.6", grades[2]: "20"}
     recipe.output_dir.mkdir()
     some = replace(data, evaluate=data.evaluate.pick(chosen))
-    scores = _scored(recipe, some, [Answer(answers[place], True) for place in chosen], "tuned")
+    scores = scored(recipe.output_dir, some, [Answer(answers[place], True) for place in chosen], "tuned")
     fields = {"field_match": 1 / 2, "all_fields": 1 / 2, "field/depth_m": 1 / 2}
     number = {"exact": pytest.approx(1 / 3), "within_tolerance": pytest.approx(2 / 3)}
     assert next(iter(scores)) == "field_match"
@@ -201,7 +203,7 @@ def test_scores_by_task(tmp_path, tiny_recipe):
         **fields, **number, "finished": 1.0, **{f"depth/{name}": value for name, value in fields.items()},
         **{f"grade/{name}": value for name, value in number.items()},
     }  # fmt: skip
-    assert set(_known_scores(data)) == set(scores) - {"finished"}
+    assert set(known_scores(data)) == set(scores) - {"finished"}
     lines = [json.loads(line) for line in (recipe.output_dir / "answers.tuned.jsonl").read_text().splitlines()]
     assert [line["task"] for line in lines] == ["depth" if place in depths else "grade" for place in chosen]
 

@@ -21,6 +21,7 @@ LAYERS = [
         "finetune.step",
         "finetune.batch_size",
         "finetune.runfolder",
+        "finetune.inputs",
         "finetune.evaluate",
         "finetune.export",
         "finetune.checkpoint",

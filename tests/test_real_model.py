@@ -48,7 +48,7 @@ def run_of_three_steps(tmp_path_factory):
 def prompts(run_of_three_steps, tokenizer) -> list[list[int]]:
     """Eight held-out reports as prompt ids."""
     from finetune.data.chat import ChatEncoder
-    from finetune.run import load_data
+    from finetune.inputs import load_data
 
     recipe, _ = run_of_three_steps
     samples = load_data(recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"rows": 8})})).evaluate
@@ -118,7 +118,7 @@ def test_mistral_rs_serves_the_bundle_and_the_adapter(run_of_three_steps, prompt
     from mistralrs import Architecture, ChatCompletionRequest, LoraAdapter, ModelDType, Runner, Which
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from finetune.run import load_data
+    from finetune.inputs import load_data
 
     recipe, result = run_of_three_steps
     tokenizer = AutoTokenizer.from_pretrained(result.bundle)

@@ -56,7 +56,7 @@ def test_every_template_holds_its_examples_and_renders_its_sample(file):
 
 
 def test_metar_sample_holds_more_than_2000_rows_and_no_station_twice_over_the_split():
-    from finetune.run import load_data
+    from finetune.inputs import load_data
 
     data = load_data(load_recipe(ROOT / "recipes/meteorology/metar_decode.yaml"))
     assert len(data.train) + len(data.evaluate) >= 2000 and len(data.evaluate) == 200

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from finetune.data.chat import Example
+from finetune.data.chat import IGNORED, Example
 from finetune.data.pack import Pack
+from finetune.data.store import ExampleStore
 from finetune.recipe import LoraSection, TrainSection
 
+BLOCK = 1 << 20  # values hashed at once
 # How a step is computed or watched, not what it computes: a change gives the same run up to rounding.
 FREE = frozenset({
     "micro_batch_size", "gradient_checkpointing", "torch_compile", "logging_steps", "save_steps", "save_total_limit",
@@ -39,12 +42,22 @@ def facts_of(
 
 
 def digest(examples: Sequence[Example]) -> str:
-    """Number and sha256 of all ids, labels and document lengths, in order: where the rows lie does not matter."""
+    """Number and sha256 of lengths, ids and trained tokens, in order: where the rows lie does not matter."""
+    if isinstance(examples, ExampleStore):
+        arrays = [examples.lengths, examples.ids, examples.trained]
+    else:
+        lengths = [example.lengths if isinstance(example, Pack) else (len(example.ids),) for example in examples]
+        labels = np.fromiter(chain.from_iterable(example.labels for example in examples), np.int64)
+        arrays = [
+            np.asarray([len(documents) for documents in lengths if len(documents) > 1], np.int64),
+            np.fromiter(chain.from_iterable(lengths), np.int64),
+            np.fromiter(chain.from_iterable(example.ids for example in examples), np.int32),
+            labels != IGNORED,
+        ]
     whole = hashlib.sha256()
-    for example in examples:
-        lengths = example.lengths if isinstance(example, Pack) else (len(example.ids),)
-        for values in (lengths, example.ids, example.labels):
-            whole.update(np.asarray(values, np.int64).tobytes())
+    for array in arrays:
+        for start in range(0, len(array), BLOCK):
+            whole.update(np.ascontiguousarray(array[start : start + BLOCK]).data)
     return f"{len(examples)} with sha256 {whole.hexdigest()}"
 
 

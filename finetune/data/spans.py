@@ -62,7 +62,9 @@ def trained_renders(template: ChatTemplate, turns: Turns) -> list[Rendered]:
         raise DataError(f"{turns.where}: the chat template refuses the conversation: {error}") from None
     except NotStableError as error:
         needed = (
-            "give the answer its reasoning_content" if template.reasoning_key else "another chat template is needed"
+            "give the answer its reasoning_content"
+            if template.reasoning_key
+            else "another chat template is needed, see docs/data_template.md"
         )
         raise DataError(
             f"{turns.where}: a server will see a prompt that ends in {unmarked(str(error))!r}, but the finished answer "

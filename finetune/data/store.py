@@ -20,6 +20,7 @@ from finetune.data.chat import IGNORED, Example
 from finetune.data.flat import COLUMNS, FORMAT, StoreWriter, columns
 
 BLOCK = 1 << 20  # bytes read at once by `ExampleStore.verify`
+STOPS_AT_ONCE = 1 << 14  # examples whose trained ids `ExampleStore.stops` holds at once
 BATCH = 1024  # examples that `ExampleStore.write` turns into arrays at once
 
 
@@ -122,6 +123,16 @@ class ExampleStore(Sequence[Example]):
     def lengths(self) -> np.ndarray:
         """(examples,) int64, tokens of each example."""
         return np.diff(self.offsets)
+
+    def stops(self) -> set[int]:
+        """Ids that examples end their training with: the last trained token of each."""
+        found: set[int] = set()
+        for start in range(0, len(self), STOPS_AT_ONCE):
+            counts = self.trained_counts[start : start + STOPS_AT_ONCE]
+            tokens = slice(self.offsets[start], self.offsets[min(start + STOPS_AT_ONCE, len(self))])
+            ids = self.ids[tokens][self.trained[tokens]]  # (trained tokens of these examples,)
+            found.update(ids[np.cumsum(counts)[counts > 0] - 1].tolist())
+        return found
 
     def where(self, i: int) -> str:
         """The row that example `i` came from, as its `where`."""

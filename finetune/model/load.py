@@ -97,7 +97,8 @@ def load_tokenizer(section: ModelSection) -> Any:
         else:
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"model.name_or_path: no tokenizer from {name!r}: {_first_line(error)}") from None
+        key = "model.tokenizer_name_or_path" if own else "model.name_or_path"
+        raise RecipeError(f"{key}: no tokenizer from {name!r}: {_first_line(error)}") from None
     if gguf_file:
         from finetune.model.gguf_base import mend_tokenizer
 
@@ -116,11 +117,13 @@ def load_base(section: ModelSection, placement: Placement) -> Base:
     name = locate(section)
     tokenizer = load_tokenizer(section)
     asked = Source(name, section.revision, section.trust_remote_code)
-    options = {"dtype": placement.torch_dtype, "attn_implementation": placement.attention}
+    # use_safetensors: a pickled pytorch_model.bin is refused, not run.
+    options = {"dtype": placement.torch_dtype, "attn_implementation": placement.attention, "use_safetensors": True}
     try:
         if section.gguf_file:
             from finetune.model.gguf_base import load_gguf
 
+            del options["use_safetensors"]
             model = load_gguf(asked, section.gguf_file, tokenizer, options)
         else:
             model = asked.load(**options)

@@ -37,6 +37,13 @@ def test_arrays_by_hand(tmp_path):
     assert [array.dtype for array in kinds] == [np.int32, np.bool_, np.int64, np.int64, np.int32, np.int64]
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_stop_tokens_are_the_last_trained_ones(tmp_path, monkeypatch, at_once):
+    """7 and 9; the example in the middle has no trained token."""
+    monkeypatch.setattr("finetune.data.store.STOPS_AT_ONCE", at_once)
+    assert ExampleStore.write(tmp_path / "s", THREE).stops() == {7, 9}
+
+
 def test_examples_come_back_as_they_were(tmp_path):
     store = ExampleStore.write(tmp_path / "s", THREE)
     assert list(store) == THREE

@@ -18,7 +18,7 @@ from finetune.checkpoint.store import Store
 from finetune.recipefile import load_recipe
 from finetune.run import run
 from tests.conftest import ROOT, write_tiny_recipe
-from tests.equivalence.processes import TORCHRUN, start
+from tests.equivalence.processes import FSDP2, TORCHRUN, start
 from tests.equivalence.test_batches import assert_same_run
 from tests.equivalence.test_resume import LONG, assert_same_bits, exact, state
 
@@ -60,14 +60,17 @@ def test_two_processes_stop_together_and_resume(tiny_base, tiny_data, tmp_path, 
 
 
 @pytest.mark.slow
-def test_another_number_of_processes_goes_on(tiny_base, tiny_data, tmp_path):
+@pytest.mark.parametrize("engine", [{}, FSDP2], ids=["ddp", "fsdp2"])
+def test_another_number_of_processes_goes_on(tiny_base, tiny_data, tmp_path, engine):
     """T8: 2 -> 1 processes; no row twice or never (losses of 20 steps as with one process), rounding apart."""
     whole = load_recipe(write_tiny_recipe(tmp_path, tiny_base, tiny_data, "one"), [*LONG, "lora.lora_dropout=0.0"])
     whole = whole.model_copy(update={"output_dir": tmp_path / "one"})
     run(whole)
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
-    command = [*TORCHRUN, WORKER, "1", "5", "self", "SIGUSR1", "train", str(file)]
-    assert start([*command, *CHANGES, "--set", "lora.lora_dropout=0.0"]).returncode != 0
+    command = [*TORCHRUN, WORKER, "1", "5", "self", "SIGUSR1", "train", str(file), *CHANGES]
+    stopped = start([*command, "--set", "lora.lora_dropout=0.0"], engine)
+    assert ("fsdp2" if engine else "ddp") in stopped.stdout
+    assert state(tmp_path / "run")[0] == "preempted"
     run(load_recipe(file, [*LONG, "lora.lora_dropout=0.0"]), resume="auto")
     assert len(exact(tmp_path / "run")) == 10
     assert_same_run(tmp_path / "run", tmp_path / "one")
@@ -188,6 +191,20 @@ def test_no_worker_outlives_its_killed_trainer(tmp_path):
     while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_links_in_the_folder_of_a_run_are_not_written_through(tiny_base, tiny_data, tmp_path, capsys):
+    """T48: a metrics.jsonl that leads elsewhere."""
+    from finetune.cli import main
+
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "precious.txt").write_text("x")
+    (tmp_path / "run/metrics.jsonl").symlink_to(tmp_path / "precious.txt")
+    for more in ("--overwrite", "--resume=auto"):
+        assert main(["train", str(file), more]) == 2
+        assert "run holds symbolic links (metrics.jsonl); remove them" in capsys.readouterr().err
+    assert (tmp_path / "precious.txt").read_text() == "x"
 
 
 def test_one_living_run_holds_its_folder(tiny_base, tiny_data, tmp_path, capsys):

@@ -1,0 +1,52 @@
+"""Answers beside their references, and the scores they come to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.data.prepare import Prepared
+from finetune.evaluate.metrics import Scores, mean, score_rows
+
+if TYPE_CHECKING:
+    from finetune.evaluate.generate import Answer
+
+
+def score_lines(scores: dict[str, Scores]) -> list[str]:
+    """Base and tuned side by side, one score a line."""
+    width = max(len(name) for name in scores["tuned"])
+    return [f"{'score':<{width}}   base  tuned"] + [
+        f"{name:<{width}}  {scores['base'][name]:.3f}  {value:.3f}" for name, value in scores["tuned"].items()
+    ]
+
+
+def scored(folder: Path, data: Prepared, answers: Sequence[Answer], who: str) -> Scores:
+    """Scores; every answer goes beside its reference into `<folder>/answers.<who>.jsonl`."""
+    samples = list(data.evaluate)
+    with (folder / f"answers.{who}.jsonl").open("w", encoding="utf-8") as file:
+        for sample, item in zip(samples, answers, strict=True):
+            line = {
+                "where": sample.where,
+                **({"task": sample.task} if sample.task else {}),
+                "prompt": list(sample.prompt),
+                "reference": sample.answer,
+                "answer": item.text,
+                "finished": item.finished,
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    rows = score_rows(
+        [item.text for item in answers],
+        [sample.answer for sample in samples],
+        [data.metrics[sample.task] for sample in samples],
+    )
+    by_task = {
+        task: [row for row, sample in zip(rows, samples, strict=True) if sample.task == task] for task in data.metrics
+    }
+    # In the template's order of tasks, so that the first name does not depend on which row comes first.
+    scores = mean([row for part in by_task.values() for row in part])
+    scores["finished"] = sum(item.finished for item in answers) / len(answers)
+    return scores | {
+        f"{task}/{name}": value for task, part in by_task.items() if task for name, value in mean(part).items()
+    }
