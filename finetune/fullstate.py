@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
-from finetune.errors import RecipeError
+from finetune.errors import CheckpointError, RecipeError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's state beside its step
 
@@ -38,55 +38,67 @@ def load_full_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> Non
     """The inverse of `full_tensors`, into a model of any engine; each process takes its part.
 
     Raises:
-        RecipeError: a parameter is missing, unknown or of another shape, or the model is DeepSpeed's; nothing has been
-            loaded then.
+        CheckpointError: a parameter is missing, unknown, of another shape or dtype; nothing has been loaded then.
+        RecipeError: the model is DeepSpeed's.
     """
     parameters = dict(trainable(model))
     _refuse_zero(parameters.values())
-    _check(tensors, {name: tuple(parameter.shape) for name, parameter in parameters.items()})
+    _check(tensors, parameters)
     for name, parameter in parameters.items():
         _copy_part(tensors[name], parameter)
 
 
 def full_optimizer(model: nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
-    """Adam's whole state on the CPU: `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME` for each trainable parameter.
+    """AdamW's whole state on the CPU: `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME` for each trainable parameter.
 
-    A collective call. Parameters that have not had a step yet have no entries.
+    A collective call. The tensors are copies: training may go on while they are written. A parameter without state (no
+    gradient so far) has the state that AdamW would begin with, so that every name is always there.
 
     Raises:
         RecipeError: the optimizer is DeepSpeed's, whose state only DeepSpeed reads.
+        TypeError: not the state of a plain AdamW.
     """
-    _refuse_zero(parameter for _, parameter in trainable(model))
+    parameters = dict(trainable(model))
+    _refuse_zero(parameters.values())
     found = {}
-    for name, parameter in trainable(model):
-        state = optimizer.state.get(parameter, {})
-        for key in MOMENTS:
-            if key in state:
-                found[f"{key}.{name}"] = _whole(state[key]).cpu().clone()
-        if "step" in state:
-            found[f"step.{name}"] = torch.as_tensor(state["step"], dtype=torch.float32).cpu().clone()
+    for name, parameter in parameters.items():
+        state = optimizer.state.get(parameter) or _beginning(parameter)
+        if set(state) != {*MOMENTS, "step"}:
+            raise TypeError(f"not the state of a plain AdamW: {', '.join(sorted(state))}")
+        for key in (*MOMENTS, "step"):
+            found[f"{key}.{name}"] = _whole(state[key].detach()).to("cpu", copy=True)
     return found
 
 
 @torch.no_grad()
 def load_full_optimizer(model: nn.Module, optimizer: Any, tensors: dict[str, torch.Tensor]) -> None:
-    """The inverse of `full_optimizer`; each process takes its part.
+    """The inverse of `full_optimizer`, bit for bit; each process takes its part. Learning rates stay as they are.
 
     Raises:
-        RecipeError: an entry is missing, unknown or of another shape, or the optimizer is DeepSpeed's; nothing has
-            been loaded then.
+        CheckpointError: every entry that is missing, unknown, of another shape or dtype; nothing has been loaded then.
+        RecipeError: the optimizer is DeepSpeed's.
     """
     parameters = dict(trainable(model))
     _refuse_zero(parameters.values())
-    stepped = {name for name in parameters if f"step.{name}" in tensors}
-    expected = {f"{key}.{name}": tuple(parameters[name].shape) for name in stepped for key in MOMENTS}
-    _check(tensors, expected | {f"step.{name}": () for name in stepped})
-    for name in stepped:
-        parameter = parameters[name]
-        state = optimizer.state[parameter] = {"step": tensors[f"step.{name}"].clone()}
+    scalar = torch.tensor(0.0)
+    expected = {
+        f"{key}.{name}": parameter if key in MOMENTS else scalar
+        for name, parameter in parameters.items()
+        for key in (*MOMENTS, "step")
+    }
+    _check(tensors, expected)
+    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in parameters.items():
+        group = groups[id(parameter)]  # where Optimizer.load_state_dict puts `step`
+        place = parameter.device if group.get("fused") or group.get("capturable") else "cpu"
+        state = optimizer.state[parameter] = {"step": tensors[f"step.{name}"].to(place, copy=True)}
         for key in MOMENTS:
             state[key] = torch.zeros_like(parameter, requires_grad=False)
             _copy_part(tensors[f"{key}.{name}"], state[key])
+
+
+def _beginning(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {key: torch.zeros_like(parameter) for key in MOMENTS} | {"step": torch.tensor(0.0)}
 
 
 def _whole(tensor: Any) -> torch.Tensor:
@@ -122,13 +134,14 @@ def _copy_part(whole: torch.Tensor, target: torch.Tensor) -> None:
         target.copy_(whole)
 
 
-def _check(tensors: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]]) -> None:
-    problems = [f"{name}: missing" for name in expected.keys() - tensors.keys()]
-    problems += [f"{name}: does not belong to this model" for name in tensors.keys() - expected.keys()]
-    problems += [
-        f"{name}: shape {tuple(tensors[name].shape)}, the model has {shape}"
-        for name, shape in expected.items()
-        if name in tensors and tuple(tensors[name].shape) != shape
-    ]
+def _check(tensors: dict[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    problems = [f"{name}: missing" for name in expected if name not in tensors]
+    problems += [f"{name}: no such parameter is trained" for name in tensors if name not in expected]
+    for name, like in expected.items():
+        tensor = tensors.get(name, like)
+        if tuple(tensor.shape) != tuple(like.shape):
+            problems.append(f"{name}: shape {tuple(tensor.shape)}, expected {tuple(like.shape)}")
+        elif tensor.dtype != like.dtype:
+            problems.append(f"{name}: {tensor.dtype}, expected {like.dtype}")
     if problems:
-        raise RecipeError(sorted(problems))
+        raise CheckpointError(problems)

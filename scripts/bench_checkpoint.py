@@ -40,20 +40,21 @@ def store_costs(size: int, folder: Path) -> Result:
     import torch
 
     from finetune.checkpoint.store import Store
-    from finetune.checkpoint.tensors import load_optimizer, load_tensors, optimizer_tensors, save_tensors
+    from finetune.checkpoint.tensors import load_tensors, save_tensors
+    from finetune.fullstate import full_optimizer, full_tensors, load_full_optimizer
 
     each = size * 1_000_000 // 4 // 3 // 64
-    parameters = [torch.nn.Parameter(torch.randn(each)) for _ in range(64)]
-    names = [f"layer.{number}" for number in range(64)]
-    optimizer = torch.optim.AdamW(parameters)
-    for parameter in parameters:
+    model = torch.nn.Module()
+    model.base_model = torch.nn.ParameterList([torch.randn(each) for _ in range(64)])
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
         parameter.grad = torch.randn(each)
     optimizer.step()
     copied: dict[str, torch.Tensor] = {}
-    result = {"copy": timed(lambda: copied.update(optimizer_tensors(optimizer, names)))}
+    result = {"copy": timed(lambda: copied.update(full_optimizer(model, optimizer)))}
 
     def fill(place: Path) -> None:
-        save_tensors(place / "adapter_model.safetensors", dict(zip(names, parameters, strict=True)))
+        save_tensors(place / "adapter_model.safetensors", full_tensors(model))
         save_tensors(place / "optimizer.safetensors", copied)
 
     (folder / "files").mkdir()
@@ -67,7 +68,7 @@ def store_costs(size: int, folder: Path) -> Result:
     result["bytes"] = sum(file.stat().st_size for file in checkpoint.folder.iterdir())
     result["newest"] = timed(store.newest)
     optimizer_file = checkpoint.folder / "optimizer.safetensors"
-    result["load"] = timed(lambda: load_optimizer(optimizer, names, load_tensors(optimizer_file)))
+    result["load"] = timed(lambda: load_full_optimizer(model, optimizer, load_tensors(optimizer_file)))
     return result
 
 
