@@ -90,6 +90,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
             manifest = folder.finished(resolved(recipe))
             if manifest is not None:
                 log.say(f"this run is finished; bundle: {folder.bundle}")
+                placement.accelerator.end_training()
                 return Result(folder.bundle, manifest["scores"], manifest)
             ready = get_ready(recipe, data, placement, log)
             progress = train_adapter(recipe, ready, placement, folder, stop, log)

@@ -12,7 +12,7 @@ from finetune.checkpoint.facts import differences
 from finetune.checkpoint.lock import RunLock
 from finetune.checkpoint.runstate import Status, read_run_state, write_run_state
 from finetune.checkpoint.store import Checkpoint, Store
-from finetune.errors import RecipeError
+from finetune.errors import RecipeError, writing
 from finetune.stop import Preempted
 
 if TYPE_CHECKING:
@@ -57,8 +57,14 @@ class RunFolder:
         self._lock = RunLock(path)
 
     def __enter__(self) -> RunFolder:
-        self._everywhere(lambda: bool(self._lock.__enter__()))
+        if self.resume not in (None, AUTO):
+            self.store(1).open(Path(str(self.resume)))  # before anything else takes its time
+        self._everywhere(self._acquire)
         return self
+
+    def _acquire(self) -> None:
+        with writing(self.path):
+            self._lock.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -21,7 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = (10, 60, 300)  # MB: a small adapter with AdamW's state, that of the METAR recipe, and one of some billion parameters
+SIZES = (
+    10,
+    60,
+    300,
+)  # MB: a small adapter with AdamW's state, that of the METAR recipe, and one of some billion parameters
 WAYS = {"without": "train.save_steps=0", "every 50 steps": "train.save_steps=50"}
 Result = dict[str, float]
 

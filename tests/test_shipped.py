@@ -18,7 +18,11 @@ from tests.conftest import ROOT
 
 RECIPES = sorted(file for file in (ROOT / "recipes").rglob("*.yaml") if "name" in yaml.safe_load(file.read_text()))
 TEMPLATES = sorted((ROOT / "data_templates").rglob("*.yaml"))
-READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs/recipe.md", ROOT / "docs/recipe.zh-CN.md"]
+READMES = [
+    ROOT / f"{name}{language}.md"
+    for name in ("README", "docs/recipe", "docs/reliability")
+    for language in ("", ".zh-CN")
+]
 
 
 def test_the_globs_found_files():

@@ -207,6 +207,24 @@ def test_links_in_the_folder_of_a_run_are_not_written_through(tiny_base, tiny_da
     assert (tmp_path / "precious.txt").read_text() == "x"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "output_dir=/proc/no/run"], "/proc/no/run: can't be written: No such file or directory"),
+        (["--resume", "nothing"], "nothing: no such folder"),
+        (["--resume", "{folder}"], "{folder}: MANIFEST.json is missing (never completed)"),
+    ],
+)
+def test_places_that_will_not_do_are_named_before_any_work(tiny_base, tiny_data, tmp_path, capsys, words, said):
+    from finetune.cli import main
+
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    assert main(["train", str(file), *(word.format(folder=tmp_path) for word in words)]) == 2
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [said.format(folder=tmp_path)]
+    assert "encoded:" not in out
+
+
 def test_one_living_run_holds_its_folder(tiny_base, tiny_data, tmp_path, capsys):
     from finetune.cli import main
 
