@@ -143,7 +143,8 @@ def _halt(this: Training, model: Any, optimizer: Any, progress: Progress, failed
         raise TrainingError("the main process could not write a checkpoint")
     this.checkpoints.save(model, optimizer, progress)
     this.checkpoints.wait()
-    raise Preempted(f"{this.stop.requested or 'a signal to another process'} after step {progress.step}")
+    saved = "" if this.section.save_steps else " (train.save_steps is 0: nothing of it is saved)"
+    raise Preempted(f"{this.stop.requested or 'a signal to another process'} after step {progress.step}{saved}")
 
 
 def _judge(this: Training, outcome: Outcome, progress: Progress, chosen: Sequence[Example]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from finetune.run import run
 from tests.conftest import ROOT, write_tiny_recipe
 from tests.equivalence.processes import torchrun
 
+LOOKS = ["train.eval_steps=4"]  # after steps 4 and 8, and at the end
 
-def losses(folder: Path) -> list[float]:
-    import json
 
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def losses(folder: Path, name: str = "loss") -> list[float]:
+    """Those of the steps, or (`eval_loss`) of the looks at the held-out rows."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
 
 
 def adapter(folder: Path) -> dict[str, torch.Tensor]:
@@ -41,7 +44,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def whole_batch(tiny_base, tiny_data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    recipe = load_recipe(write_tiny_recipe(folder, tiny_base, tiny_data), ["train.micro_batch_size=4"])
+    recipe = load_recipe(write_tiny_recipe(folder, tiny_base, tiny_data), ["train.micro_batch_size=4", *LOOKS])
     run(recipe)
     return recipe.output_dir
 
@@ -99,12 +102,14 @@ def test_gradients_of_a_short_last_batch(tiny_base, tiny_data):
 def test_two_processes(tiny_base, tiny_data, tmp_path, whole_batch):
     """T18, T20: torchrun with two gloo processes = one; the held-out rows are each answered once."""
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
-    stdout = torchrun([ROOT / "scripts/train.py", file, "--set", "train.micro_batch_size=1"])
+    stdout = torchrun([ROOT / "scripts/train.py", file, "--set", "train.micro_batch_size=1", "--set", *LOOKS])
     assert "cpu, float32, 2 process(es)" in stdout
     assert "= 2 process(es) x 2 x micro-batch of 1" in stdout
     assert_same_run(tmp_path / "run", whole_batch)
     one, two = (folder / "answers.tuned.jsonl" for folder in (whole_batch, tmp_path / "run"))
     assert one.read_text() == two.read_text()
+    looks = losses(whole_batch, "eval_loss")
+    assert len(looks) == 3 and losses(tmp_path / "run", "eval_loss") == pytest.approx(looks, abs=1e-6)
 
 
 GROUP_ENDS = """
