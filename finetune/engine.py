@@ -186,31 +186,6 @@ def step(placement: Placement, model: Any, optimizer: Any, apply: bool) -> None:
     optimizer.zero_grad()
 
 
-@contextmanager
-def whole_for_inference(placement: Placement, model: nn.Module) -> Iterator[None]:
-    """Inside: an FSDP2 model computes on each process alone, for passes whose number differs between processes.
-
-    The whole base must fit on every device meanwhile. Training goes on after it as before. Other engines: nothing.
-    Entering is a collective call.
-    """
-    if placement.engine != "fsdp2":
-        yield
-        return
-    from torch.distributed.fsdp import FSDPModule
-
-    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    for part in parts:
-        part.unshard()
-        part.set_reshard_after_forward(False, recurse=False)
-    try:
-        yield
-    finally:
-        usual = placement.accelerator.state.fsdp_plugin.reshard_after_forward
-        for part in parts:
-            part.set_reshard_after_forward(usual and part is not parts[0], recurse=False)  # torch's rule for the root
-            part.reshard()
-
-
 def _blocks(model: nn.Module) -> list[str]:
     """Class names of the transformer blocks, as transformers lists them for splitting a model over devices."""
     present = {type(module).__name__ for module in model.modules()}

@@ -119,9 +119,8 @@ def one_worker(tmp_path_factory) -> Path:
 def test_state_is_the_same_for_every_engine(tmp_path, one_worker, engine):
     """T8, T18: weights and Adam's state under the same names with the same values; a run goes on under another engine.
 
-    Two processes -> one (their state after step 2, loaded by one process, gives their third step), one -> two, and two
-    -> two bit for bit. Besides: the pass with the adapter off gives the base's logits, and whole models can make
-    different numbers of passes on the two processes.
+    Two processes -> one (their state after step 2, loaded by one process, gives their third step), and two -> two bit
+    for bit. Besides: the pass with the adapter off gives the base's logits.
     """
     (tmp_path / "two").mkdir()
     torchrun([WORKER, tmp_path / "two"], engine)
@@ -144,8 +143,6 @@ def test_state_is_the_same_for_every_engine(tmp_path, one_worker, engine):
     for rank in (0, 1):
         found = read(tmp_path / "two", "logits", rank)
         torch.testing.assert_close(found["reference"], base, rtol=0, atol=1e-5)
-        torch.testing.assert_close(found["alone"], read(one_worker, "logits")["alone"], rtol=0, atol=1e-4)
-    assert not torch.allclose(found["alone"], base[:7], atol=1e-3)
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
