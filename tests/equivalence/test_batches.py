@@ -134,7 +134,7 @@ def test_process_group_ends_with_training(tiny_base, tiny_data, tmp_path):
     """No thread of gloo is left after end_training: at exit such a thread aborts the process now and then."""
     (tmp_path / "group_ends.py").write_text(GROUP_ENDS)
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
-    assert torchrun([tmp_path / "group_ends.py", file]).split() == ["[]", "[]"]
+    assert "".join(torchrun([tmp_path / "group_ends.py", file]).split()) == "[][]"  # two prints may share a line
 
 
 def test_head_at_trained_positions_is_the_whole_head(tiny_base):
