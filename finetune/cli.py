@@ -78,13 +78,36 @@ def new(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "new": new,
-    "check": check,
-    "show": show,
-    "audit": audit,
-    "train": train,
-}
+def export(options: argparse.Namespace) -> int:
+    """Write the bundle of a finished run, or of an adapter made elsewhere: merge, proof, serving files."""
+    from finetune.export.command import export_command
+
+    print(*export_command(options), sep="\n")
+    return EXIT_OK
+
+
+def merge(options: argparse.Namespace) -> int:
+    """Make one adapter of several on the same base, by weight."""
+    from finetune.export.combine import combine_command
+
+    print(*combine_command(options), sep="\n")
+    return EXIT_OK
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Ask a running server, or a bundle on disk, the bundle's golden samples; exit code 3 when it answers otherwise."""
+    from finetune.verify.command import verify_command
+
+    print(*verify_command(options), sep="\n")
+    return EXIT_OK
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Run a bundle's recipe again and compare data, adapter and scores with its manifest."""
+    from finetune.reproduce import reproduce_command
+
+    print(*reproduce_command(options), sep="\n")
+    return EXIT_OK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     5 training could not go on; 75 (EX_TEMPFAIL) stopped by a signal, to be resumed."""
     options = _parser().parse_args(arguments)
     try:
-        return COMMANDS[options.command](options)
+        function, _arguments = COMMANDS[options.command]
+        return function(options)
     except RecipeError as error:
         many = ["several things are wrong:"] if len(error.problems) > 1 else []
         return _stop(EXIT_MISTAKE, *many, *error.problems)
@@ -124,36 +148,97 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, help="the recipe's YAML file")
+    _overrides(command)
+
+
+def _overrides(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, as train.learning_rate=1e-4"
+    )
+
+
+def _new_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("what", choices=["template"], help="what to write")
+    command.add_argument("sample", type=Path, help="a file of rows: .jsonl, .json, .csv, ...")
+    command.add_argument("--answer", help="the column to be answered (default: the last)")
+    command.add_argument("--output", type=Path, required=True, help="the template's YAML file")
+
+
+def _show_arguments(command: argparse.ArgumentParser) -> None:
+    _recipe(command)
+    command.add_argument("--rows", type=_positive, default=3, help="how many samples (default 3)")
+
+
+def _audit_arguments(command: argparse.ArgumentParser) -> None:
+    _recipe(command)
+    command.add_argument("--output", type=Path, help="folder (default: <output_dir>.audit)")
+
+
+def _train_arguments(command: argparse.ArgumentParser) -> None:
+    _recipe(command)
+    earlier = command.add_mutually_exclusive_group()
+    earlier.add_argument("--overwrite", action="store_true", help="replace an earlier run in output_dir")
+    earlier.add_argument(
+        "--resume", metavar="auto|FOLDER", help="go on from the newest valid checkpoint, or from this one"
+    )
+
+
+def _export_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("adapter", type=Path, metavar="RUN|ADAPTER", help="a run's folder, or a PEFT adapter's")
+    command.add_argument("--base", help="hub id or folder (default: the one that the run or the adapter names)")
+    command.add_argument("--output", type=Path, help="the bundle's folder (default: <run>/bundle)")
+    command.add_argument("--prompts", type=Path, help="JSON Lines of messages to prove the merge of a bare adapter on")
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier bundle")
+    command.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the bundle to the Hugging Face hub")
+    command.add_argument("--push-to-modelscope", metavar="ORG/NAME", help="upload the bundle to ModelScope")
+    _overrides(command)
+
+
+def _merge_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("adapters", nargs="+", metavar="FOLDER[=WEIGHT]", help="PEFT adapters of one base")
+    command.add_argument(
+        "--method", default="linear", help="linear, ties, dare_linear, dare_ties, ... (default linear)"
+    )
+    command.add_argument("--density", type=float, help="share of values kept, for ties and dare (0 to 1)")
+    command.add_argument("--output", type=Path, required=True, help="the new adapter's folder")
+
+
+def _verify_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "server", metavar="URL|DIR", help="an OpenAI-compatible server (http://host:8000/v1), or a bundle"
+    )
+    command.add_argument("--bundle", type=Path, help="the bundle whose golden samples are asked (needed with a URL)")
+    command.add_argument("--model", help="the model's name at the server (default: the only one it lists)")
+    command.add_argument("--json", type=Path, help="write the report here as JSON")
+
+
+def _reproduce_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", type=Path, help="a bundle's folder")
+    command.add_argument("--output", type=Path, help="folder of the new run (default: <bundle>.reproduced)")
+    _overrides(command)
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
+    "new": (new, _new_arguments),
+    "check": (check, _recipe),
+    "show": (show, _show_arguments),
+    "audit": (audit, _audit_arguments),
+    "train": (train, _train_arguments),
+    "export": (export, _export_arguments),
+    "merge": (merge, _merge_arguments),
+    "verify": (verify, _verify_arguments),
+    "reproduce": (reproduce, _reproduce_arguments),
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="finetune", description="From a recipe to a proven, servable model.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, function in COMMANDS.items():
-        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
-        if name == "new":
-            command.add_argument("what", choices=["template"], help="what to write")
-            command.add_argument("sample", type=Path, help="a file of rows: .jsonl, .json, .csv, ...")
-            command.add_argument("--answer", help="the column to be answered (default: the last)")
-            command.add_argument("--output", type=Path, required=True, help="the template's YAML file")
-            continue
-        command.add_argument("recipe", type=Path, help="the recipe's YAML file")
-        command.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="override a key, as train.learning_rate=1e-4",
-        )
-        if name == "train":
-            earlier = command.add_mutually_exclusive_group()
-            earlier.add_argument("--overwrite", action="store_true", help="replace an earlier run in output_dir")
-            earlier.add_argument(
-                "--resume", metavar="auto|FOLDER", help="go on from the newest valid checkpoint, or from this one"
-            )
-        if name == "audit":
-            command.add_argument("--output", type=Path, help="folder (default: <output_dir>.audit)")
-        if name == "show":
-            command.add_argument("--rows", type=_positive, default=3, help="how many samples (default 3)")
+    for name, (function, arguments) in COMMANDS.items():
+        arguments(commands.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False))
     return parser
 
 

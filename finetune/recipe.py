@@ -209,12 +209,37 @@ class GateSection(Section):
     better_than_base: bool = True
 
 
+class TargetSection(Section):
+    """An engine to serve with. A plain string in the recipe stands for `{engine: ...}`.
+
+    `form`: what is served, the merged model or the adapter on its base. `types`: GGUF or engine precisions, as
+    `[f16, q8_0]`; empty takes the engine's usual one. `converter`: folder of llama.cpp's convert_*.py scripts.
+    """
+
+    engine: Literal[
+        "transformers",
+        "vllm",
+        "vllm-ascend",
+        "mindie",
+        "sglang",
+        "tgi",
+        "llama.cpp",
+        "ollama",
+        "openvino",
+        "onnxruntime",
+    ]
+    form: Literal["merged", "adapter"] = "merged"
+    types: Names = ()
+    converter: Path | None = Field(None, strict=False)
+
+
 class ExportSection(Section):
-    """The bundle. `dtype: auto` is the dtype the base was trained in."""
+    """The bundle. `dtype: auto` is the dtype the base was trained in; `targets` are the engines it gets files for."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_shard_size: str = "5GB"
+    max_shard_size: str = Field("5GB", pattern=r"^[0-9]+(\.[0-9]+)?(KB|MB|GB)$")
     parity_rows: int = Field(8, ge=1)
+    targets: Annotated[tuple[TargetSection, ...], Field(strict=False)] = ()
 
 
 class Recipe(Section):

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Sequence
 from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
 
 # Keys that hold paths: resolved against the folder of the file that gives them.
 PATH_KEYS = (("model", "name_or_path"), ("model", "tokenizer_name_or_path"), ("data", "template"), ("data", "train"),
-             ("data", "eval"), ("data", "screen", "benchmarks"))  # fmt: skip
+             ("data", "eval"), ("data", "screen", "benchmarks"), ("export", "targets"))  # fmt: skip
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -133,7 +134,17 @@ def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
             values[key] = (folder / value).resolve() if isinstance(value, str) else value
         else:
             items = value if isinstance(value, list) else [value]
-            values[key] = [_located(item, folder, key != "benchmarks") for item in items]
+            place = _target if key == "targets" else partial(_located, as_source=key != "benchmarks")
+            values[key] = [place(item, folder) for item in items]
+
+
+def _target(item: Any, folder: Path) -> Any:
+    """A target (or an engine's plain name) with its converter's path absolute."""
+    if isinstance(item, str):
+        return {"engine": item}
+    if isinstance(item, dict) and isinstance(item.get("converter"), str):
+        return item | {"converter": (folder / item["converter"]).resolve()}
+    return item
 
 
 def _located(item: Any, folder: Path, as_source: bool) -> Any:
