@@ -9,8 +9,7 @@ import importlib.util
 import types
 import typing
 from collections.abc import Sequence
-from functools import cache
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 # A file may import from its own layer and those below it.
 LAYERS = [
     {"finetune.cli"},
-    {"finetune.show", "finetune.audit"},
+    {"finetune.show", "finetune.audit", "finetune.reproduce"},
     {"finetune.run"},
     {
         "finetune.data",
@@ -24,6 +24,7 @@ LAYERS = [
         "finetune.inputs",
         "finetune.evaluate",
         "finetune.export",
+        "finetune.verify",
         "finetune.checkpoint",
     },
     {"finetune.stages"},
