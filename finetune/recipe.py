@@ -234,11 +234,16 @@ class TargetSection(Section):
 
 
 class ExportSection(Section):
-    """The bundle. `dtype: auto` is the dtype the base was trained in; `targets` are the engines it gets files for."""
+    """The bundle. `dtype: auto` is the dtype the base was trained in; `targets` are the engines it gets files for.
+
+    `parity_rows`: held-out conversations that merged = adapter is proved on. `golden_rows`: held-out prompts that go
+    along with their answers, for `finetune verify`: they are rows of your data.
+    """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_shard_size: str = Field("5GB", pattern=r"^[0-9]+(\.[0-9]+)?(KB|MB|GB)$")
     parity_rows: int = Field(8, ge=1)
+    golden_rows: int = Field(32, ge=1)
     targets: Annotated[tuple[TargetSection, ...], Field(strict=False)] = ()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError, did_you_mean, plainly
-from finetune.recipe import Recipe
+from finetune.recipe import ExportSection, Recipe, Section
 from finetune.yamlfile import parse_scalar, read_yaml
 
 Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
@@ -44,6 +44,34 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if problems:
         raise RecipeError(problems)
     return recipe
+
+
+class _Export(Section):
+    export: ExportSection = ExportSection()  # type: ignore[call-arg]
+
+
+def export_section(settings: dict[str, Any], overrides: Sequence[str]) -> ExportSection:
+    """The `export` section of a run's recipe with `--set export.KEY=VALUE` on top.
+
+    Raises:
+        RecipeError: every problem found, each with its key.
+    """
+    data: dict[str, Any] = {"export": dict(settings)}
+    origin: Origin = {}
+    problems = [
+        f"--set {override}: only keys of export: can be set here; the rest is as it was trained"
+        for override in overrides
+        if not override.startswith("export.")
+    ]
+    problems += _apply_overrides(data, origin, overrides)
+    _resolve_paths(data, origin)
+    try:
+        section = _Export.model_validate({"export": data["export"]}).export
+    except ValidationError as error:
+        raise RecipeError(problems + [_problem(Path("--set"), item, origin) for item in error.errors()]) from None
+    if problems:
+        raise RecipeError(problems)
+    return section
 
 
 @cache

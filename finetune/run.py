@@ -17,6 +17,9 @@ from finetune.inputs import data_record, encode, encoded_lines, findings_lines, 
 from finetune.recipe import Recipe, resolved
 from finetune.runfolder import RunFolder
 from finetune.stop import Stop, stop_with_parent
+from finetune.verify.golden import GOLDEN, make_golden, write_golden
+
+BASE = "base"  # in the run's folder: a GGUF base as a folder that others can load
 
 if TYPE_CHECKING:
     from finetune.checkpoint.progress import Progress
@@ -45,6 +48,7 @@ class Ready:
         held_out: encoded, for the held-out loss and the proof.
         stops: ids that training ends a turn with.
         lora: what the adapter covers, in a line.
+        initial: the adapter's weights at the start, where the base was changed for them; see model/adapter.py.
     """
 
     base: Base
@@ -56,6 +60,7 @@ class Ready:
     held_out: Sequence[Example]
     stops: set[int]
     lora: str
+    initial: dict[str, Any] | None
 
 
 def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> Result | None:
@@ -104,7 +109,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
 def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) -> Ready:
     """Base, adapter, stage and encoded examples; nothing is written but the cache of the encoding."""
     from finetune.data.pack import pack, packing_line
-    from finetune.model.adapter import add_adapter
+    from finetune.model.adapter import add_adapter, initial_weights
     from finetune.model.isolation import check_isolation
     from finetune.model.load import load_base, set_stop_ids
 
@@ -113,7 +118,7 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
     for line in (*data.notes, *findings_lines(data), *dropped):
         log.say(f"data: {line}")
     log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
-    base = load_base(recipe.model, placement)
+    base = load_base(recipe.model, placement, recipe.output_dir / BASE)
     stage, encoder = make_stage(recipe, base.tokenizer)
     with accelerator.main_process_first():
         store = encode(recipe, data, encoder, log)
@@ -133,7 +138,8 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
     if recipe.data.packing:
         packs = examples = pack(store, recipe.data.max_length)
         log.say(packing_line(packs, recipe.data.max_length))
-    return Ready(base, model, stage, encoder, examples, store.counts, held_out, stops, coverage.line())
+    initial = initial_weights(model, recipe.lora)
+    return Ready(base, model, stage, encoder, examples, store.counts, held_out, stops, coverage.line(), initial)
 
 
 def train_adapter(
@@ -147,8 +153,9 @@ def train_adapter(
     from finetune.batch_size import find_micro_batch
     from finetune.checkpoint.facts import facts_of
     from finetune.checkpoint.training import TrainingCheckpoints, load_adapter
-    from finetune.export.bundle import save_adapter
     from finetune.fullstate import full_tensors
+    from finetune.model.gguf_base import write_gguf_base
+    from finetune.model.save import save_adapter
     from finetune.model.speed import prepare_for_training
     from finetune.schedule import plan
     from finetune.train import Training, train
@@ -156,7 +163,7 @@ def train_adapter(
     section, accelerator = recipe.train, placement.accelerator
     facts = facts_of(
         recipe.seed, recipe.stage, ready.base.identity, placement.dtype, recipe.lora, section, ready.examples,
-        ready.held_out,
+        ready.held_out, ready.initial,
     )  # fmt: skip
     checkpoint = folder.checkpoint(section.save_total_limit, facts, log)
     if checkpoint is not None:
@@ -172,13 +179,15 @@ def train_adapter(
     log.say(layout.line())
 
     folder.claim(checkpoint, log)  # only now: a mistake found above has cost nothing that was there
+    if recipe.model.gguf_file and accelerator.is_main_process:
+        write_gguf_base(recipe.model, placement.torch_dtype, recipe.output_dir / BASE)
     if recipe.report_to:
         flat = {f"{a}.{k}": str(v) for a, b in resolved(recipe).items() if isinstance(b, dict) for k, v in b.items()}
         accelerator.init_trackers(recipe.name, config=flat)
     checkpoints = TrainingCheckpoints(
         store=folder.store(section.save_total_limit) if section.save_steps else None,
         found=checkpoint,
-        save_adapter=partial(save_adapter, ready.model, ready.base, run_folder=recipe.output_dir),
+        save_adapter=partial(save_adapter, ready.model, ready.base),
         facts=facts,
         main=accelerator.is_main_process,
     )
@@ -197,7 +206,8 @@ def train_adapter(
         load_adapter(ready.model, folder.of_step(progress.best_step))
         log.say(f"the best held-out loss, {progress.best_loss:.4f}, was that of step {progress.best_step}: taken")
     if accelerator.is_main_process:
-        save_adapter(ready.model, ready.base, recipe.output_dir / "adapter", recipe.output_dir, progress.moved)
+        folder_of_adapter = recipe.output_dir / "adapter"
+        save_adapter(ready.model, ready.base, folder_of_adapter, progress.moved, initial=ready.initial)
     return progress
 
 
@@ -220,6 +230,10 @@ def evaluate(recipe: Recipe, data: Prepared, ready: Ready, placement: Placement,
     }
     for line in score_lines(scores):
         log.say(line)
+    samples = list(data.evaluate[: recipe.export.golden_rows])
+    prompts = [ready.encoder.encode_prompt(sample.prompt, sample.tools, sample.where) for sample in samples]
+    golden = make_golden(samples, prompts, tuned_answers, base_answers, data.metrics)
+    write_golden(recipe.output_dir / GOLDEN, golden)
     return scores
 
 
@@ -232,29 +246,33 @@ def export(
     placement: Placement,
     log: Log,
 ) -> Result:
-    """Merge, proof and bundle."""
-    from finetune.export.bundle import Finished, write_bundle
+    """What `finetune export` needs is written down, then the bundle is made of it: merge, proof, serving files."""
+    from finetune.evaluate.generate import answer_logprobs
+    from finetune.export.bundle import write_bundle
+    from finetune.export.record import Record, write_record
 
-    ready.model.to("cpu")
+    examples = tuple(ready.held_out[: recipe.export.parity_rows])
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
-    finished = Finished(
-        folder=recipe.output_dir,
-        model=ready.model,
-        base=ready.base,
-        template=data.template,
-        held_out=ready.held_out[: recipe.export.parity_rows],
+    stops = ready.model.generation_config.eos_token_id
+    record = Record(
+        name=recipe.name,
+        identity=ready.base.identity,
+        source=ready.base.source,
+        dtype=placement.dtype,
+        stops=(stops,) if isinstance(stops, int) else tuple(stops),
+        examples=examples,
+        evaluated=answer_logprobs(ready.model, examples, placement),
+        ship_base=recipe.model.gguf_file is not None,
+        template=data.template.path.read_text(encoding="utf-8") if data.template else None,
         recipe=resolved(recipe),
         data=data_record(data, ready.counts),
         training=progress.record() | done,
         scores=scores,
     )
-    bundle, manifest = write_bundle(finished, recipe.export)
-    proof = manifest["merge_proof"]
-    log.say(
-        f"merged = adapter: largest logit difference {proof['max_logit_difference']:.2e}, mean KL "
-        f"{proof['mean_kl']:.1e}, greedy agreement {proof['greedy_agreement']:.2%} ({proof['dtype']}, "
-        f"{proof['positions']} positions)"
-    )
+    write_record(recipe.output_dir, record)
+    ready.model = ready.base = None  # type: ignore[assignment]  # the memory; the rest is read from disk
+    folder, bundle = recipe.output_dir, recipe.output_dir / "bundle"
+    manifest = write_bundle(record, folder / "adapter", folder / GOLDEN, bundle, recipe.export, log.say)
     log.say(f"log: {log.file}")
     log.say(f"bundle: {bundle}")
     return Result(bundle, scores, manifest)
@@ -266,7 +284,7 @@ def _whole_model(recipe: Recipe, placement: Placement, stops: set[int], tensors:
     from finetune.model.adapter import add_adapter
     from finetune.model.load import load_base, set_stop_ids
 
-    base = load_base(recipe.model, placement)
+    base = load_base(recipe.model, placement, recipe.output_dir / BASE)
     set_stop_ids(base.model, base.tokenizer, stops)
     model, _coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     load_full_tensors(model, tensors)

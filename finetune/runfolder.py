@@ -144,8 +144,9 @@ class RunFolder:
             if checkpoint is None:
                 shutil.rmtree(self.path, ignore_errors=True)
             self.path.mkdir(parents=True, exist_ok=True)
-            for left in (self.path / "adapter", self.bundle, *self.path.glob(".bundle-*")):
-                shutil.rmtree(left, ignore_errors=True)
+            for left in ("adapter", "bundle", ".bundle.old"):  # a draft of a bundle knows itself what it belongs to
+                shutil.rmtree(self.path / left, ignore_errors=True)
+            (self.path / "export.json").unlink(missing_ok=True)
             (self.path / "metrics.jsonl").touch()
             if checkpoint is not None:
                 log.rewind(checkpoint.step, checkpoint.state["progress"]["evaluated"])

@@ -31,12 +31,20 @@ def facts_of(
     train: TrainSection,
     examples: Sequence[Example],
     held_out: Sequence[Example],
+    initial: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Recipe keys and digests, flat: `train.learning_rate` to 0.0002."""
+    """Recipe keys and digests, flat: `train.learning_rate` to 0.0002.
+
+    Args:
+        initial: LoRA weights at the start where the base was changed for them: another machine's decomposition may
+            differ, and with it the base that a checkpoint belongs to.
+    """
     settings = {f"train.{key}": value for key, value in train.model_dump(mode="json").items() if key not in FREE}
     settings |= {f"lora.{key}": value for key, value in lora.model_dump(mode="json").items()}
     settings |= {f"model.{key}": value for key, value in base.items()}
     looked_at = digest(held_out) if train.eval_steps else None
+    if initial is not None:
+        settings["initial LoRA weights"] = _tensors_digest(initial)
     return {"seed": seed, "stage": stage, "model.dtype": dtype, **settings,
             "training examples": digest(examples), "held-out examples": looked_at}  # fmt: skip
 
@@ -59,6 +67,13 @@ def digest(examples: Sequence[Example]) -> str:
         for start in range(0, len(array), BLOCK):
             whole.update(np.ascontiguousarray(array[start : start + BLOCK]).data)
     return f"{len(examples)} with sha256 {whole.hexdigest()}"
+
+
+def _tensors_digest(tensors: Mapping[str, Any]) -> str:
+    whole = hashlib.sha256()
+    for name in sorted(tensors):
+        whole.update(name.encode() + tensors[name].float().contiguous().numpy().tobytes())
+    return f"sha256 {whole.hexdigest()}"
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from finetune.data.chat import ChatEncoder
+from finetune.data.chat import ChatEncoder, Example
 from finetune.data.rows import Sample
 from finetune.device import Placement
 from finetune.log import Log
@@ -18,10 +18,14 @@ from finetune.recipe import EvaluateSection
 
 @dataclass(frozen=True)
 class Answer:
-    """Text of one answer; `finished` is false when it was cut at `max_new_tokens` before a stop token."""
+    """Text of one answer; `finished` is false when it was cut at `max_new_tokens` before a stop token.
+
+    `ids` are the generated ones, the stop token included.
+    """
 
     text: str
     finished: bool
+    ids: tuple[int, ...] = ()
 
 
 def answer(
@@ -51,6 +55,16 @@ def answer(
             found += zip(batch, answers, strict=True)
     everyone = gather_object(found) if accelerator.num_processes > 1 else found
     return [item for _, item in sorted(everyone, key=lambda pair: pair[0])]
+
+
+def answer_logprobs(model: Any, examples: Sequence[Example], placement: Placement) -> list[list[float]]:
+    """What the model that is being evaluated gives each trained token of the examples, in nats; see export/parity.py."""
+    from finetune.export.parity import answer_logprobs as of_logits
+    from finetune.export.parity import logits
+
+    model.eval()
+    with placement.autocast(), torch.compiler.set_stance("force_eager"), _adapter_in(model, placement.torch_dtype):
+        return [of_logits(logits(model, example), example) for example in examples]
 
 
 @contextmanager
@@ -88,5 +102,7 @@ def _batch(
     answers = []
     for row in output[:, width:].tolist():
         end = next((position for position, token in enumerate(row) if token in stop_ids), None)
-        answers.append(Answer(tokenizer.decode(row[:end], skip_special_tokens=True).strip(), end is not None))
+        text = tokenizer.decode(row[:end], skip_special_tokens=True).strip()
+        ids = tuple(row if end is None else row[: end + 1])
+        answers.append(Answer(text, end is not None, ids))
     return answers

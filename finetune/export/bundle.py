@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,144 +17,172 @@ import torch
 import yaml
 
 from finetune import device
-from finetune.data.chat import Example
-from finetune.data.template import DataTemplate
-from finetune.export.layout import modes_follow_umask, write_both_spellings
+from finetune.errors import RecipeError
+from finetune.export.canon import Canonical, canonical
+from finetune.export.card import write_card
+from finetune.export.layout import modes_follow_umask, write_layout
 from finetune.export.merge import merge
 from finetune.export.parity import prove
-from finetune.model.check import adapter_shapes, check_adapter
-from finetune.model.load import Base, Source, file_sha256
+from finetune.export.record import Record
+from finetune.export.sbom import write_sbom
+from finetune.export.serving import add_serving
+from finetune.model.load import Source, file_sha256
+from finetune.model.save import INITIAL
 from finetune.recipe import ExportSection
 
 PACKAGES = ("finetune", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
+MANIFEST = "MANIFEST.json"
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A finished run, ready to be exported.
+def write_bundle(
+    record: Record,
+    adapter: Path,
+    golden: Path | None,
+    final: Path,
+    section: ExportSection,
+    say: Callable[[str], None],
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Merges, proves and writes the folder `final`; it appears whole or not at all.
 
-    Attributes:
-        folder: the run's; the bundle goes into it.
-        model: the trained peft model.
-        held_out: conversations to prove the merge on.
-        recipe, data, training, scores: what the manifest says of the run, beside the files and the proof.
-    """
-
-    folder: Path
-    model: Any
-    base: Base
-    template: DataTemplate | None
-    held_out: Sequence[Example]
-    recipe: dict[str, Any]
-    data: dict[str, Any]
-    training: dict[str, Any]
-    scores: dict[str, Any]
-
-
-def save_adapter(
-    model: Any,
-    base: Base,
-    folder: Path,
-    run_folder: Path,
-    trained: bool,
-    tensors: dict[str, torch.Tensor] | None = None,
-) -> None:
-    """The adapter with its tokenizer and chat template, naming its base: servable as it is.
-
-    A GGUF base is named where the bundle of this run puts it.
+    A merge that was killed is gone on with: its finished shards wait in the hidden draft beside `final`.
 
     Args:
-        trained: whether a step has been made; the file is reopened and must then show it.
-        tensors: what to write, by parameter name, instead of the model's own weights.
-
-    Raises:
-        GateError: the file does not hold what was to be saved.
-    """
-    named = base.source or Source(str((run_folder / "bundle/base").resolve()))
-    model.peft_config["default"].base_model_name_or_path = named.name
-    model.peft_config["default"].revision = named.revision
-    # save_embedding_layers="auto" would ask the hub about the vocabulary
-    model.save_pretrained(folder, save_embedding_layers=False, state_dict=tensors)
-    check_adapter(folder, adapter_shapes(model), trained)
-    base.tokenizer.save_pretrained(folder)
-    write_both_spellings(folder, base.tokenizer)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-    modes_follow_umask(folder)
-
-
-def write_bundle(run: Finished, section: ExportSection) -> tuple[Path, dict[str, Any]]:
-    """Merges, proves and writes `run.folder/bundle`; it appears whole or not at all.
+        adapter: as it was trained; see finetune/model/save.py.
+        golden: the run's golden samples.
+        say: gets a line for each thing done.
+        overwrite: an earlier bundle there is replaced, once the new one is whole.
 
     Returns:
-        The bundle's folder and its manifest.
+        The manifest.
 
     Raises:
-        GateError: the merge is not finite or not the adapter; no bundle is left behind.
+        RecipeError: `final` exists already; something that a target can't serve.
+        GateError: the merge is not finite or not the adapter, a converted file is not the model; no bundle is left.
     """
-    final = run.folder / "bundle"
-    draft = run.folder / f".bundle-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
+    check_free(final, overwrite)
+    draft = final.with_name(f".{final.name}.partial")
     try:
-        draft.mkdir()
-        manifest = _fill(draft, run, section)
+        draft.mkdir(parents=True, exist_ok=True)
+        manifest = _fill(draft, final, record, adapter, golden, section, say)
         modes_follow_umask(draft)
-        draft.rename(final)
-    except BaseException:
+    except Exception:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    return final, manifest
-
-
-def _fill(draft: Path, run: Finished, section: ExportSection) -> dict[str, Any]:
-    base_dtype = next(p.dtype for p in run.model.parameters() if not p.requires_grad)
-    source = run.base.source
-    if source is None:  # GGUF: the base exists nowhere as a folder that others can load, so it ships along
-        _save_base(run.model, run.base.tokenizer, draft / "base")
-        source = Source(str(draft / "base"))
-    done = run.training
-    moved = done["steps"] > done["skipped_steps"] + done["nonfinite_steps"]
-    save_adapter(run.model, run.base, draft / "adapter", run.folder, moved)
-
-    dtype = base_dtype if section.dtype == "auto" else getattr(torch, section.dtype)
-    merged = merge(source, draft / "adapter", base_dtype, dtype)
-    merged.generation_config = run.model.generation_config
-    merged.config.eos_token_id = run.model.generation_config.eos_token_id
-    merged.save_pretrained(draft, max_shard_size=section.max_shard_size)
-    del merged
-    run.base.tokenizer.save_pretrained(draft)
-    write_both_spellings(draft, run.base.tokenizer)
-    proof = prove(source, draft / "adapter", draft, base_dtype, run.held_out)
-
-    recipe_text = yaml.safe_dump(run.recipe, allow_unicode=True, sort_keys=False)
-    (draft / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
-    if run.template is not None:
-        shutil.copyfile(run.template.path, draft / "data_template.yaml")
-    manifest = {
-        "name": run.recipe["name"],
-        "base": run.base.identity,
-        "data": run.data,
-        "training": run.training,
-        "scores": run.scores,
-        "merge_proof": proof,
-        "versions": {package: version(package) for package in PACKAGES},
-        "environment": device.environment(),
-        "git_commit": _git_commit(),
-        "files": _hashes(draft),
-    }
-    (draft / "MANIFEST.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _replace(draft, final)
     return manifest
 
 
-def _save_base(model: Any, tokenizer: Any, folder: Path) -> None:
-    """The frozen base without the adapter: peft's layers keep the original weights under `base_layer`."""
-    state = {
-        name.replace(".base_layer.", "."): tensor
-        for name, tensor in model.get_base_model().state_dict().items()
-        if "lora_" not in name
+def check_free(final: Path, overwrite: bool) -> None:
+    """Nothing is there, or an earlier bundle that may go."""
+    if not final.exists():
+        return
+    if not (final / MANIFEST).is_file():
+        raise RecipeError(f"{final} exists and is not a bundle (no {MANIFEST}); give another --output")
+    if not overwrite:
+        raise RecipeError(f"{final} already exists; give another --output, or --overwrite it")
+
+
+def _replace(draft: Path, final: Path) -> None:
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    draft.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(
+    draft: Path,
+    final: Path,
+    record: Record,
+    adapter: Path,
+    golden: Path | None,
+    section: ExportSection,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    _clear_but_shards(draft)
+    base, named = record.source.folder(), record.source
+    if record.ship_base:  # a GGUF base exists nowhere as a folder that others can load
+        shutil.copytree(base, draft / "base", copy_function=_link)
+        named = Source(str(final.resolve() / "base"))
+    initial = adapter / INITIAL
+    canon = canonical(adapter, draft / "adapter", initial if initial.is_file() else None)
+    _name_base(draft / "adapter", named)
+
+    dtype = getattr(torch, record.dtype if section.dtype == "auto" else section.dtype)
+    merged = merge(base, draft / "adapter", draft, dtype, section.max_shard_size)
+    write_layout(base, draft / "adapter", draft, dtype=dtype, tied=merged.tied, stops=record.stops)
+    source = Source(str(base), trust_remote_code=record.source.trust_remote_code)
+    proof = prove(source, draft / "adapter", draft, record.examples, record.evaluated, record.dtype)
+    say(_proof_line(proof))
+    serving = add_serving(draft, record, section.targets, say)
+    for text, name in ((record.template, "data_template.yaml"), (_yaml(record.recipe), "recipe.yaml")):
+        if text is not None:
+            (draft / name).write_text(text, encoding="utf-8")
+    if golden is not None:
+        shutil.copyfile(golden, draft / golden.name)
+    manifest = {
+        "name": record.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "base": record.identity,
+        "data": record.data,
+        "training": record.training,
+        "scores": record.scores,
+        "adapter": _adapter_record(canon),
+        "merge": asdict(merged),
+        "merge_proof": proof,
+        "serving": serving,
+        "versions": {package: version(package) for package in PACKAGES},
+        "environment": device.environment(),
+        "git_commit": _git_commit(),
+        "recipe": record.recipe,
     }
-    model.get_base_model().save_pretrained(folder, state_dict=state)
-    tokenizer.save_pretrained(folder)
-    write_both_spellings(folder, tokenizer)
+    write_card(draft, manifest)
+    write_sbom(draft, manifest)
+    manifest = {key: value for key, value in manifest.items() if key != "recipe"} | {"files": _hashes(draft)}
+    (draft / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _clear_but_shards(draft: Path) -> None:
+    """What an interrupted export left, but for the merge's own finished shards, which `merge` checks itself."""
+    for left in draft.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif not left.name.startswith((".merge", "model")):
+            left.unlink()
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without hard links
+        shutil.copy2(source, target)
+
+
+def _name_base(adapter: Path, base: Source) -> None:
+    """The base that the adapter's configuration names for peft and engines."""
+    file = adapter / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": base.name, "revision": base.revision}
+    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _proof_line(proof: dict[str, Any]) -> str:
+    return (
+        f"merged = adapter: largest logit difference {proof['max_logit_difference']:.2e}, mean KL "
+        f"{proof['mean_kl']:.1e}, greedy agreement {proof['greedy_agreement']:.2%} ({proof['dtype']}, "
+        f"{proof['positions']} positions)"
+    )
+
+
+def _adapter_record(canon: Canonical) -> dict[str, Any]:
+    return asdict(canon)
+
+
+def _yaml(recipe: dict[str, Any] | None) -> str | None:
+    return None if recipe is None else yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from finetune.data.chat import Example
+from finetune.data.chat import IGNORED, Example
 from finetune.errors import GateError
 from finetune.export.merge import load_with_adapter
 from finetune.model.load import Source
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Differences along one conversation; see `Proof`."""
+
+    where: str
+    positions: int
+    max_logit_difference: float
+    mean_kl: float
+    greedy_agreement: float
 
 
 @dataclass(frozen=True)
@@ -20,10 +32,12 @@ class Proof:
     """Differences over all positions of the held-out conversations, both models computed in float32.
 
     Attributes:
-        max_logit_difference: largest absolute difference of any logit.
+        dtype: of the merged weights.
+        max_logit_difference, mean_logit_difference: largest and mean absolute difference of any logit.
         mean_kl: mean over positions of KL(adapter || merged), in nats.
         greedy_agreement: share of trained positions where both choose the same next token.
         positions, greedy_positions: how many positions went into these.
+        prompts: the same for each conversation.
     """
 
     dtype: str
@@ -31,8 +45,10 @@ class Proof:
     positions: int
     greedy_positions: int
     max_logit_difference: float
+    mean_logit_difference: float
     mean_kl: float
     greedy_agreement: float
+    prompts: tuple[Prompt, ...]
 
 
 # Largest differences that the merge may show, by the dtype of the merged weights. In float32 only the order of
@@ -44,25 +60,49 @@ LIMITS = {
     "bfloat16": {"max_logit_difference": 4.0, "mean_kl": 5e-3, "greedy_agreement": 0.97},
 }
 
+# Mean absolute difference of the answer tokens' log-probabilities, in nats, between the model that was evaluated (on
+# its device, in the training dtype) and the adapter from disk in float32: rounding, by the training dtype.
+EVALUATED_LIMITS = {"float32": 1e-2, "bfloat16": 0.15, "float16": 0.05}
+
 
 def prove(
-    source: Source, adapter_folder: Path, merged_folder: Path, base_dtype: torch.dtype, examples: Sequence[Example]
+    source: Source,
+    adapter: Path,
+    merged: Path,
+    examples: Sequence[Example],
+    evaluated: Sequence[Sequence[float]] | None = None,
+    evaluated_dtype: str = "float32",
 ) -> dict[str, Any]:
     """Compares the two models as they lie on disk, token by token along the reference conversations.
 
+    One model is in memory at a time; the adapter's logits wait in a temporary file.
+
+    Args:
+        evaluated: `token_logprobs` of each example by the model that was evaluated; None when there is none.
+        evaluated_dtype: the dtype it was computed in.
+
     Returns:
-        The proof and the limits it was held to.
+        The proof, the limits it was held to, and the difference from the evaluated model.
 
     Raises:
         GateError: a difference is over its limit.
     """
     from transformers import AutoModelForCausalLM
 
-    merged = AutoModelForCausalLM.from_pretrained(merged_folder, attn_implementation="eager")
-    dtype = str(merged.dtype).removeprefix("torch.")
-    merged = merged.float().eval()
-    adapter = load_with_adapter(source, adapter_folder, base_dtype)
-    proof = compare(adapter, merged, examples, dtype)
+    with tempfile.TemporaryDirectory() as place:
+        files = [Path(place) / f"{index}.pt" for index in range(len(examples))]
+        with_adapter = load_with_adapter(source, adapter, torch.float32)
+        for example, file in zip(examples, files, strict=True):
+            torch.save(logits(with_adapter, example), file)
+        del with_adapter
+        model = AutoModelForCausalLM.from_pretrained(
+            merged, attn_implementation="eager", trust_remote_code=source.trust_remote_code
+        )
+        dtype = str(model.dtype).removeprefix("torch.")
+        model = model.float().eval()
+        pairs = ((torch.load(file), logits(model, example)) for file, example in zip(files, examples, strict=True))
+        proof = compare(pairs, examples, dtype)
+        from_disk = [answer_logprobs(torch.load(file), e) for file, e in zip(files, examples, strict=True)]
     limits = LIMITS[dtype]
     failed = [
         f"{name} {getattr(proof, name):.3g}, limit {limit:g}"
@@ -71,22 +111,72 @@ def prove(
     ]
     if failed:
         raise GateError(f"export stopped: the merged model is not the adapter ({dtype}): {'; '.join(failed)}")
-    return asdict(proof) | {"limits": limits}
+    record: dict[str, Any] = asdict(proof) | {"limits": limits}
+    if evaluated:
+        record["evaluated"] = _held_to_evaluated(from_disk, evaluated, evaluated_dtype)
+    return record
+
+
+def _held_to_evaluated(
+    from_disk: Sequence[Sequence[float]], evaluated: Sequence[Sequence[float]], dtype: str
+) -> dict[str, Any]:
+    """The adapter on disk against the model in memory that got the scores."""
+    gaps = [
+        abs(left - right)
+        for row, told in zip(from_disk, evaluated, strict=True)
+        for left, right in zip(row, told, strict=True)
+    ]
+    mean, limit = sum(gaps) / len(gaps), EVALUATED_LIMITS[dtype]
+    if not mean <= limit:
+        raise GateError(
+            "export stopped: the adapter on disk is not the model that was evaluated: its answer tokens' "
+            f"log-probabilities differ by {mean:.3g} nats on average, limit {limit:g} ({dtype})"
+        )
+    return {"dtype": dtype, "mean_logprob_difference": mean, "max_logprob_difference": max(gaps), "limit": limit}
+
+
+def compare(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], examples: Sequence[Example], dtype: str) -> Proof:
+    """The numbers. `pairs`: logits (T, V) of the adapter and of the merged model along each example."""
+    prompts, total, entries, agreed_in_all, greedy = [], 0.0, 0, 0, 0
+    for (before, after), example in zip(pairs, examples, strict=True):
+        left, right = before.double(), after.double()  # (T, V)
+        gaps = (left - right).abs()
+        total, entries = total + gaps.sum().item(), entries + gaps.numel()
+        log_left, log_right = left.log_softmax(-1), right.log_softmax(-1)
+        kl = (log_left.exp() * (log_left - log_right)).sum().item() / len(example.ids)
+        answer = _before_answer(example)
+        agreed = int((left[answer].argmax(-1) == right[answer].argmax(-1)).sum())
+        prompts.append(Prompt(example.where, len(example.ids), gaps.max().item(), kl, agreed / len(answer)))
+        agreed_in_all, greedy = agreed_in_all + agreed, greedy + len(answer)
+    positions = sum(prompt.positions for prompt in prompts)
+    return Proof(
+        dtype=dtype,
+        rows=len(prompts),
+        positions=positions,
+        greedy_positions=greedy,
+        # a number that is not one must not get lost: max() of Python drops it
+        max_logit_difference=float(torch.tensor([prompt.max_logit_difference for prompt in prompts]).max()),
+        mean_logit_difference=total / entries,
+        mean_kl=sum(prompt.mean_kl * prompt.positions for prompt in prompts) / positions,
+        greedy_agreement=agreed_in_all / greedy,
+        prompts=tuple(prompts),
+    )
 
 
 @torch.inference_mode()
-def compare(adapter: Any, merged: Any, examples: Sequence[Example], dtype: str) -> Proof:
-    """The numbers, one conversation at a time (no padding)."""
-    largest, kl, agreed, positions, greedy = 0.0, 0.0, 0, 0, 0
-    for example in examples:
-        ids = torch.tensor([example.ids])  # (1, T)
-        left = adapter(input_ids=ids, use_cache=False).logits[0].double()  # (T, V)
-        right = merged(input_ids=ids, use_cache=False).logits[0].double()
-        largest = max(largest, (left - right).abs().max().item())
-        log_left, log_right = left.log_softmax(-1), right.log_softmax(-1)
-        kl += (log_left.exp() * (log_left - log_right)).sum().item()
-        positions += len(example.ids)
-        answer = torch.tensor([label >= 0 for label in example.labels[1:]])  # (T - 1,), true where the next is trained
-        agreed += int((left[:-1][answer].argmax(-1) == right[:-1][answer].argmax(-1)).sum())
-        greedy += int(answer.sum())
-    return Proof(dtype, len(examples), positions, greedy, largest, kl / positions, agreed / greedy)
+def logits(model: Any, example: Example) -> torch.Tensor:
+    """(T, V), in the model's dtype, on the CPU; one conversation at a time, so no padding."""
+    ids = torch.tensor([example.ids], device=model.device)  # (1, T)
+    return model(input_ids=ids, use_cache=False).logits[0].cpu()
+
+
+def answer_logprobs(scores: torch.Tensor, example: Example) -> list[float]:
+    """Log-probability in nats of each trained token of the example, from logits (T, V)."""
+    before = _before_answer(example)
+    targets = torch.tensor(example.ids)[[position + 1 for position in before]]
+    return scores[before].double().log_softmax(-1).gather(-1, targets[:, None])[:, 0].tolist()
+
+
+def _before_answer(example: Example) -> list[int]:
+    """Positions whose next token is trained."""
+    return [position - 1 for position, label in enumerate(example.labels) if label != IGNORED and position > 0]

@@ -64,6 +64,21 @@ def add_adapter(model: Any, section: LoraSection, seed: int) -> tuple[Any, Cover
     return peft_model, Coverage(trainable, total, dict(matched), dict(unmatched))
 
 
+def initial_weights(model: Any, section: LoraSection) -> dict[str, Any] | None:
+    """The fresh LoRA weights by their names in an adapter's file, where the base was changed for them; else None.
+
+    PiSSA and its kin take the adapter's part out of the base's weights, so the adapter says something only beside them.
+    """
+    from peft import get_peft_model_state_dict
+
+    from finetune.export.canon import residual_init
+
+    if not residual_init(section.model_dump().get("init_lora_weights", True)):
+        return None
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().cpu().clone() for name, tensor in weights.items() if "lora_" in name}
+
+
 def _linear_layers(model: Any) -> list[str]:
     import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from finetune.errors import RecipeError
 
 if TYPE_CHECKING:
     from finetune.model.load import Source
+    from finetune.recipe import ModelSection
 
 
 def mend_tokenizer(tokenizer: Any, file: Path) -> None:
@@ -62,6 +64,30 @@ def load_gguf(source: Source, gguf_file: str, tokenizer: Any, options: dict[str,
         pad_token_id=tokenizer.pad_token_id,
     )
     return model
+
+
+def write_gguf_base(section: ModelSection, dtype: Any, folder: Path) -> None:
+    """The dequantised base with its tokenizer as a folder that every engine reads, whole or not there.
+
+    Loaded anew from the file: a model in training may have had its weights changed by an adapter's initialisation.
+
+    Args:
+        dtype: torch's, of the weights.
+    """
+    from finetune.export.layout import modes_follow_umask, write_both_spellings
+    from finetune.model.load import Source, load_tokenizer, locate
+
+    if folder.is_dir():
+        return
+    draft = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    tokenizer = load_tokenizer(section)
+    source = Source(locate(section), section.revision, section.trust_remote_code)
+    load_gguf(source, str(section.gguf_file), tokenizer, {"dtype": dtype}).save_pretrained(draft)
+    tokenizer.save_pretrained(draft)
+    write_both_spellings(draft, tokenizer)
+    modes_follow_umask(draft)
+    draft.rename(folder)
 
 
 def _value(reader: Any, key: str) -> Any:

@@ -16,6 +16,9 @@ from finetune.recipe import ModelSection
 if TYPE_CHECKING:
     from finetune.device import Placement
 
+# Other forms of the same weights in a hub repository.
+NOT_THE_MODEL = ("*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.msgpack", "*.h5", "original/*", "onnx/*", "openvino/*")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -24,6 +27,21 @@ class Source:
     name: str
     revision: str | None = None
     trust_remote_code: bool = False
+
+    def folder(self) -> Path:
+        """Where its files lie on this machine: the folder itself, or the hub id's in the cache.
+
+        Raises:
+            RecipeError: it is not on this machine, and the hub can't be reached.
+        """
+        if Path(self.name).is_dir():
+            return Path(self.name)
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(self.name, revision=self.revision, ignore_patterns=NOT_THE_MODEL))
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"the base {self.name!r} is neither a folder nor to be had: {_first_line(error)}") from None
 
     def load(self, **options: Any) -> Any:
         """The model, through AutoModelForCausalLM."""
@@ -41,13 +59,13 @@ class Base:
     Attributes:
         model: frozen, in the run's dtype, on the CPU.
         identity: what the manifest records: name, commit or the sha256 of each weight file.
-        source: where to load the same base again; None for a GGUF file, which only this toolkit converts.
+        source: where to load the same base again. For a GGUF file this is the folder that `write_gguf_base` makes.
     """
 
     model: Any
     tokenizer: Any
     identity: dict[str, Any]
-    source: Source | None
+    source: Source
 
 
 def locate(section: ModelSection) -> str:
@@ -108,8 +126,11 @@ def load_tokenizer(section: ModelSection) -> Any:
     return tokenizer
 
 
-def load_base(section: ModelSection, placement: Placement) -> Base:
+def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) -> Base:
     """Tokenizer and frozen base in the run's dtype.
+
+    Args:
+        gguf_folder: where a GGUF base is going to lie as a folder that others can load.
 
     Raises:
         RecipeError: it can't be loaded, with the library's own reason.
@@ -131,12 +152,13 @@ def load_base(section: ModelSection, placement: Placement) -> Base:
         raise RecipeError(f"model.name_or_path: no model from {name!r}: {_first_line(error)}") from None
     model.requires_grad_(False)
     model.config.use_cache = False
-    commit = _commit(name, section.revision)  # a branch may move on; the commit is what was trained on
-    source = None if section.gguf_file else replace(asked, revision=commit or section.revision)
-    return Base(model, tokenizer, _identity(section, name, commit), source)
+    commit = commit_of(name, section.revision)  # a branch may move on; the commit is what was trained on
+    again = replace(asked, revision=commit or section.revision)
+    source = Source(str(gguf_folder.resolve())) if section.gguf_file else again
+    return Base(model, tokenizer, identity_of(section.name_or_path, section.revision, name, commit, section.gguf_file), source)
 
 
-def _commit(name: str, revision: str | None) -> str | None:
+def commit_of(name: str, revision: str | None) -> str | None:
     """The commit of a hub id that lies in the cache; None for a folder."""
     from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -159,12 +181,20 @@ def set_stop_ids(model: Any, tokenizer: Any, trained: Iterable[int]) -> None:
         generation.pad_token_id = tokenizer.pad_token_id
 
 
-def _identity(section: ModelSection, name: str, commit: str | None) -> dict[str, Any]:
-    identity: dict[str, Any] = {"name_or_path": section.name_or_path, "revision": section.revision}
-    folder = Path(name)
+def identity_of(
+    named: str, revision: str | None, place: str, commit: str | None, gguf_file: str | None = None
+) -> dict[str, Any]:
+    """What the manifest says of a base: its name, and the hub's commit or the sha256 of a folder's weight files.
+
+    Args:
+        named: as the user wrote it.
+        place: the folder or hub id.
+    """
+    identity: dict[str, Any] = {"name_or_path": named, "revision": revision}
+    folder = Path(place)
     if not folder.is_dir():
         return identity | {"commit": commit}
-    files = [folder / section.gguf_file] if section.gguf_file else sorted(folder.glob("*.safetensors"))
+    files = [folder / gguf_file] if gguf_file else sorted(folder.glob("*.safetensors"))
     return identity | {"sha256": {file.name: file_sha256(file) for file in files}}
 
 

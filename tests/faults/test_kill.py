@@ -24,7 +24,7 @@ def phase(folder: Path) -> str:
     """Where a kill hit, by what it left behind."""
     if not (folder / "run_state.json").is_file():
         return "before the first step"
-    if list(folder.glob(".bundle-*")):
+    if list(folder.glob(".bundle.partial")):
         return "exporting"
     if list((folder / "checkpoints").glob(".*")):
         return "writing a checkpoint"

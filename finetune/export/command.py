@@ -1,0 +1,165 @@
+"""`finetune export`: the bundle of a finished run, or of an adapter that was made elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.checkpoint.lock import RunLock
+from finetune.errors import RecipeError, writing
+from finetune.recipefile import export_section
+
+if TYPE_CHECKING:
+    from finetune.data.chat import Example
+    from finetune.export.record import Record
+
+# What a bare adapter is proved on when no prompts are given: prose, digits, code, a table, Chinese.
+PROMPTS = (
+    "What is the capital of France?",
+    "Name three fruits and say in one sentence each why they are healthy.",
+    "Add 17 and 25, then multiply the result by 3.",
+    "Write a Python function that returns the largest of a list of numbers.",
+    "KMSP 220153Z 00000KT 10SM SCT150 BKN190 13/02 A2962: what does this report say?",
+    "Date,Open,Close\n2024-01-02,187.15,185.64\n2024-01-03,184.22,184.25\n\nOn which day did the price rise?",
+    "请用一句话说明瓦斯浓度超过1.0%时应当采取什么措施。",
+    "列出阿司匹林的三种常见不良反应。",
+)
+
+
+def export_command(options: argparse.Namespace) -> list[str]:
+    """The commands' lines at the end; what is done meanwhile is printed as it happens.
+
+    Raises:
+        RecipeError: the folder is neither a run nor an adapter, wrong settings, an output that exists.
+        GateError: a proof failed; there is no bundle.
+    """
+    folder: Path = options.adapter
+    if (folder / "MANIFEST.json").is_file():
+        return _push(folder, options) or [f"{folder} is a bundle already"]
+    if not (folder / "export.json").is_file() and not (folder / "adapter_config.json").is_file():
+        if not folder.is_dir():
+            raise RecipeError(f"no such folder: {folder}")
+        raise RecipeError(f"{folder}: neither a finished run (export.json) nor a PEFT adapter (adapter_config.json)")
+    if (folder / "export.json").is_file():
+        bundle = _export_run(folder, options)
+    else:
+        bundle = _export_adapter(folder, options)
+    return [*_push(bundle, options), f"bundle: {bundle}"]
+
+
+def _export_run(folder: Path, options: argparse.Namespace) -> Path:
+    from dataclasses import replace
+
+    from finetune import device
+    from finetune.export.bundle import check_free, write_bundle
+    from finetune.export.record import read_record
+    from finetune.model.load import Source
+    from finetune.verify.golden import GOLDEN
+
+    if options.prompts:
+        raise RecipeError("--prompts: a run is proved on its own held-out rows; only a bare adapter needs prompts")
+    record = read_record(folder)
+    section = export_section((record.recipe or {}).get("export", {}), options.set)
+    final = options.output or folder / "bundle"
+    check_free(final, options.overwrite)
+    if options.base:
+        record = replace(record, source=Source(options.base), ship_base=False)
+    device.quiet_libraries()
+    golden = folder / GOLDEN
+    with RunLock(folder), writing(final):
+        write_bundle(
+            record, folder / "adapter", golden if golden.is_file() else None, final, section, print, options.overwrite
+        )
+    return final
+
+
+def _export_adapter(folder: Path, options: argparse.Namespace) -> Path:
+    from finetune import device
+    from finetune.export.bundle import check_free, write_bundle
+
+    if options.output is None:
+        raise RecipeError("--output: where the bundle of a bare adapter goes")
+    section = export_section({}, options.set)
+    check_free(options.output, options.overwrite)
+    device.quiet_libraries()
+    record = _record_of_adapter(folder, options.base, options.prompts)
+    with writing(options.output):
+        write_bundle(record, folder, None, options.output, section, print, options.overwrite)
+    return options.output
+
+
+def _record_of_adapter(folder: Path, base: str | None, prompts: Path | None) -> Record:
+    """Everything that can be known of an adapter without its run."""
+    from finetune.export.record import Record
+    from finetune.model.load import Source, commit_of, identity_of
+
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    named = base or config.get("base_model_name_or_path")
+    if not named:
+        raise RecipeError(f"{folder}/adapter_config.json names no base (base_model_name_or_path); give it with --base")
+    source = Source(named, None if base else config.get("revision"))
+    where = source.folder()
+    model = json.loads((where / "config.json").read_text(encoding="utf-8"))
+    dtype = model.get("dtype") or model.get("torch_dtype") or "float32"
+    texts = _prompts(prompts)
+    return Record(
+        name=folder.resolve().name,
+        identity=identity_of(named, source.revision, named, commit_of(named, source.revision)),
+        source=source,
+        dtype=dtype,
+        stops=(),
+        examples=_examples(folder, where, texts),
+    )
+
+
+def _prompts(file: Path | None) -> list[list[dict[str, Any]]]:
+    """Conversations: one JSON object a line with `messages`, or the built-in prompts."""
+    from finetune.data.conversation import read_messages
+    from finetune.data.source import read_source
+    from finetune.recipe import SourceSection
+
+    if file is None:
+        return [[{"role": "user", "content": text}] for text in PROMPTS]
+    if not file.is_file():
+        raise RecipeError(f"--prompts: no such file: {file}")
+    problems: list[str] = []
+    found = [
+        read_messages(row.values.get("messages"), f"{row.where}: messages", problems)
+        for row in read_source(SourceSection(path=str(file), kind="jsonl"))
+    ]
+    if problems or not found:
+        raise RecipeError(problems or f"--prompts: {file} has no rows")
+    return found
+
+
+def _examples(adapter: Path, base: Path, conversations: list[list[dict[str, Any]]]) -> tuple[Example, ...]:
+    """The conversations as ids, every position but the first compared; a model without a chat template reads text."""
+    from transformers import AutoTokenizer
+
+    from finetune.data.chat import IGNORED, Example
+
+    own = (adapter / "tokenizer_config.json").is_file()
+    tokenizer = AutoTokenizer.from_pretrained(adapter if own else base)
+    examples = []
+    for number, messages in enumerate(conversations, 1):
+        if tokenizer.chat_template:
+            asks = messages[-1]["role"] != "assistant"
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks)
+        else:
+            text = "\n\n".join(str(message["content"]) for message in messages)
+        ids = tuple(tokenizer(text, add_special_tokens=not tokenizer.chat_template).input_ids)
+        examples.append(Example(ids, (IGNORED, *ids[1:]), f"prompt {number}"))
+    return tuple(examples)
+
+
+def _push(bundle: Path, options: argparse.Namespace) -> list[str]:
+    from finetune.export.push import push_to_hub, push_to_modelscope
+
+    lines = []
+    if options.push_to_hub:
+        lines.append(f"uploaded: {push_to_hub(bundle, options.push_to_hub)}")
+    if options.push_to_modelscope:
+        lines.append(f"uploaded: {push_to_modelscope(bundle, options.push_to_modelscope)}")
+    return lines
