@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError
 from finetune.evaluate.gate import check_gate
-from finetune.evaluate.metrics import score_names
+from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def known_scores(data: Prepared) -> list[str]:
     names = []
     for example in data.template.examples:
         task = (example.task or "") if several else ""
+        check_metric(data.metrics[task], str(data.template.path))
         found = score_names(example.answer, data.metrics[task])
         names += found + [f"{task}/{name}" for name in found if task]
     return names

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from finetune.errors import GateError
 from finetune.export.merge import load_with_adapter, merge
-from finetune.export.parity import compare, prove
+from finetune.export.parity import compare, logits, prove
 from finetune.model.load import Source
 
 
@@ -118,8 +118,8 @@ def test_a_merge_that_is_not_the_adapter_is_refused(finished_run, tiny_base):
     with pytest.raises(
         GateError, match=r"merged model is not the adapter \(float32\): max_logit_difference .*limit 0.001"
     ):
-        prove(Source(str(tiny_base)), adapter, tiny_base, torch.float32, [example])
-    good = prove(Source(str(tiny_base)), adapter, finished_run[1].bundle, torch.float32, [example])
+        prove(Source(str(tiny_base)), adapter, tiny_base, [example])
+    good = prove(Source(str(tiny_base)), adapter, finished_run[1].bundle, [example])
     assert (good["greedy_agreement"], good["positions"]) == (1.0, len(example.ids))
 
 
@@ -180,6 +180,6 @@ def test_compare_counts_positions_by_hand(tiny_base):
 
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
     example = Example((5, 6, 7, 8), (IGNORED, IGNORED, 7, 8), "f:1")
-    proof = compare(model, model, [example], "float32")
+    proof = compare([(logits(model, example), logits(model, example))], [example], "float32")
     assert (proof.max_logit_difference, proof.mean_kl, proof.greedy_agreement) == (0.0, 0.0, 1.0)
     assert (proof.positions, proof.greedy_positions) == (4, 2)

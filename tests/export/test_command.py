@@ -1,0 +1,123 @@
+"""`finetune export`: the same bundle again from disk, another dtype, an adapter made elsewhere; what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune.cli import main
+from finetune.run import run
+
+
+@pytest.fixture
+def finished(finished_run, tmp_path):
+    """A copy of the finished run's folder, moved elsewhere."""
+    return shutil.copytree(finished_run[0].output_dir, tmp_path / "moved")
+
+
+def test_a_run_exports_again_to_the_same_bytes(finished, tmp_path, capsys):
+    """From what lies on disk, on another day, in another place: every file but the manifest's date is the same."""
+    assert main(["export", str(finished), "--output", str(tmp_path / "again")]) == 0
+    out = capsys.readouterr().out
+    assert "merged = adapter: largest logit difference" in out and out.endswith(f"bundle: {tmp_path / 'again'}\n")
+    one, two = (json.loads((folder / "MANIFEST.json").read_text()) for folder in (finished / "bundle", tmp_path / "again"))
+    dated = {"README.md", "README.zh-CN.md", "sbom.cdx.json"}
+    assert {k: v for k, v in one["files"].items() if k not in dated} == {
+        k: v for k, v in two["files"].items() if k not in dated
+    }
+    for key in ("base", "data", "training", "scores", "merge_proof"):
+        assert one[key] == two[key]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".again.")]
+
+
+def test_what_is_there_is_not_overwritten_in_silence(finished, tmp_path, capsys):
+    assert main(["export", str(finished)]) == 2
+    assert f"{finished / 'bundle'} already exists; give another --output, or --overwrite it" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    assert main(["export", str(finished), "--output", str(tmp_path / "mine"), "--overwrite"]) == 2
+    assert "is not a bundle (no MANIFEST.json)" in capsys.readouterr().err
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+    assert main(["export", str(finished), "--overwrite", "--set", "export.dtype=bfloat16"]) == 0
+    merged = load_file(finished / "bundle/model.safetensors")
+    assert {tensor.dtype for tensor in merged.values()} == {torch.bfloat16}
+    assert json.loads((finished / "bundle/MANIFEST.json").read_text())["merge_proof"]["dtype"] == "bfloat16"
+
+
+def test_every_wrong_setting_is_named(finished, tmp_path, capsys):
+    """Only the export can be set now; the rest is as it was trained. All at once, nothing written."""
+    wrong = ["train.learning_rate=1", "export.dtyp=float32", "export.targets=[vllmm]"]
+    arguments = [word for setting in wrong for word in ("--set", setting)]
+    assert main(["export", str(finished), "--output", str(tmp_path / "no"), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert "--set train.learning_rate=1: only keys of export: can be set here" in said
+    assert "export.dtyp: unknown key; did you mean 'dtype'?" in said
+    assert "export.targets.0.engine" in said and "'vllmm'" in said
+    assert not (tmp_path / "no").exists()
+    for place, reason in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "neither a finished run")):
+        assert main(["export", str(place), "--output", str(tmp_path / "no")]) == 2
+        assert reason in capsys.readouterr().err
+
+
+def test_an_adapter_that_is_not_the_evaluated_one_is_refused(finished, tmp_path, capsys):
+    """The scores belong to the model that was in memory: another adapter in its place stops the export (exit code 3)."""
+    file = finished / "adapter/adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+    assert main(["export", str(finished), "--output", str(tmp_path / "no")]) == 3
+    assert "the adapter on disk is not the model that was evaluated" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if "no" in path.name] == []
+
+
+def test_an_adapter_made_elsewhere(tiny_base, tmp_path, capsys):
+    """A folder that peft wrote: merged as peft merges it, proved on the built-in prompts or on one's own."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    config = LoraConfig(r=6, lora_alpha=3, target_modules=["q_proj", "down_proj"], use_rslora=True)
+    adapted = get_peft_model(model, config, adapter_name="default")
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    assert main(["export", str(tmp_path / "adapter")]) == 2
+    assert "--output" in capsys.readouterr().err
+    (tmp_path / "prompts.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "9 1?"}]}\n{"messages": [{"role": "user"}]}\n'
+    )
+    broken = ["--output", str(tmp_path / "bundle"), "--prompts", str(tmp_path / "prompts.jsonl")]
+    assert main(["export", str(tmp_path / "adapter"), *broken]) == 2
+    assert "prompts.jsonl:2" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "adapter"), "--output", str(tmp_path / "bundle")]) == 0
+    manifest = json.loads((tmp_path / "bundle/MANIFEST.json").read_text())
+    assert (manifest["scores"], manifest["data"], manifest["merge_proof"]["rows"]) == (None, None, 8)
+    expected = adapted.merge_and_unload().state_dict()
+    merged = load_file(tmp_path / "bundle/model.safetensors")
+    changed = "model.layers.1.mlp.down_proj.weight"
+    assert float((merged[changed] - load_file(tiny_base / "model.safetensors")[changed]).abs().max()) > 1e-3
+    for name, tensor in merged.items():
+        assert float((tensor - expected[name]).abs().max()) < 1e-6, name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["lora.init_lora_weights=pissa"],
+        ["lora.use_dora=true"],
+        ["lora.use_rslora=true", "lora.rank_pattern={'0.self_attn.q_proj': 2}"],
+        ["lora.target_modules=[q_proj, embed_tokens]"],
+    ],
+    ids=["pissa", "dora", "rslora with ranks", "tied embedding"],
+)
+def test_every_kind_of_adapter_ends_as_the_model_that_was_evaluated(tiny_recipe, settings):
+    """T34, T36: the merged weights on disk, the canonical adapter and the scored model in memory agree in float32."""
+    result = run(tiny_recipe("train.max_steps=4", "evaluate.rows=2", *settings))
+    proof = result.manifest["merge_proof"]
+    assert proof["max_logit_difference"] < 1e-3 and proof["greedy_agreement"] == 1.0
+    assert proof["evaluated"]["max_logprob_difference"] < 1e-4
