@@ -168,6 +168,7 @@ def _config(adapters: Sequence[AdapterFolder], tensors: dict[str, torch.Tensor])
     rank = max(ranks.values())
     others = {name: own for name, own in sorted(ranks.items()) if own != rank}
     given = [adapter.config["target_modules"] for adapter in adapters]
+    target: str | list[str]
     if isinstance(given[0], str):
         target = given[0] if len(set(given)) == 1 else "|".join(f"({pattern})" for pattern in given)
     else:
