@@ -1,0 +1,328 @@
+"""A canonical adapter: the same function written so that every engine that serves LoRA reads it the same way.
+
+Engines differ in which of r, lora_alpha, use_rslora, rank_pattern and alpha_pattern they read; several take
+lora_alpha / r for every module and say nothing. Here the scale goes into lora_B, lora_alpha = r, one rank for all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import GateError, RecipeError
+from finetune.export.layout import modes_follow_umask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank (vllm/config/lora.py), without 1
+PAIR = re.compile(r"^(base_model\.model\.(.+))\.(?:lora_(A|B)\.weight|lora_embedding_(A|B))$")
+# What wrappers and peft's own in-memory names add to a parameter's name.
+WRAPPERS = re.compile(r"^module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
+COPIED = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".md")
+
+# Settings that make an adapter more than pairs of A and B: config key -> why no engine serves it as it is.
+LEFTOVERS = {
+    "use_dora": "DoRA rescales the whole weight",
+    "lora_bias": "lora_bias adds a bias beside lora_B",
+    "modules_to_save": "whole modules were trained, and a base is shared by its adapters",
+    "trainable_token_indices": "rows of the embedding were trained",
+    "target_parameters": "LoRA on fused parameters (experts) has no form that engines read",
+    "layer_replication": "layers were replicated",
+    "alora_invocation_tokens": "the adapter acts only after its invocation tokens",
+    "use_qalora": "QALoRA groups its inputs",
+    "use_bdlora": "BD-LoRA's matrices are block-diagonal",
+    "arrow_config": "Arrow routes between adapters",
+    "kasa_config": "KaSA truncates the base's weights and puts a diagonal between A and B",
+    "monteclora_config": "MonteCLoRA samples its weights",
+    "ensure_weight_tying": "one adapter acts on both ends of a tied matrix",
+}
+PLAIN = {  # what the settings of a canonical adapter are, whatever they were
+    "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}, "init_lora_weights": True, "lora_dropout": 0.0,
+    "bias": "none", "layers_to_transform": None, "layers_pattern": None, "exclude_modules": None,
+    "modules_to_save": None, "eva_config": None, "corda_config": None, "loftq_config": {}, "lora_ga_config": None,
+    "velora_config": None, "inference_mode": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """A canonical adapter's folder.
+
+    Attributes:
+        folder: where it was written, with the tokenizer's files of the original.
+        rank: the one rank of all modules; the largest one where something is left over.
+        modules: how many modules have an adapter.
+        changed: what reads differently now, each a line.
+        leftover: what can't be said by pairs of A and B; then the adapter is a copy, and only a merge is served.
+    """
+
+    folder: Path
+    rank: int
+    modules: int
+    changed: tuple[str, ...]
+    leftover: tuple[str, ...]
+
+
+def residual_init(init_lora_weights: Any) -> bool:
+    """Whether peft 0.21's initialisation changes the base's weights, so that A and B alone are not the difference.
+
+    PiSSA, OLoRA, CorDA and LoRA-GA subtract the first B A from the base, LoftQ quantises it
+    (peft/tuners/lora/layer.py: pissa_init, olora_init, corda_init, lora_ga_init, loftq_init). EVA, MiCA, orthogonal
+    and gaussian leave it as it is.
+    """
+    name = str(init_lora_weights).lower()
+    return name.startswith(("pissa", "corda")) or name in ("olora", "lora_ga", "loftq")
+
+
+def next_rank(rank: int) -> int:
+    """The smallest rank step that holds `rank`; itself beyond the last step."""
+    return next((step for step in RANKS if step >= rank), rank)
+
+
+def leftovers(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of an adapter's (or a recipe's) settings can't be made canonical, each a line."""
+    return tuple(f"{key}: {why}; merge instead (form: merged)" for key, why in LEFTOVERS.items() if config.get(key))
+
+
+def canonical(adapter: Path, output: Path, initial: Path | None = None) -> Canonical:
+    """Writes `adapter`, made canonical, to `output`; the function of the two is the same.
+
+    Args:
+        adapter: a PEFT adapter's folder.
+        output: a folder that does not exist yet.
+        initial: A and B as they were before training (a folder or a safetensors file), for the initialisations that
+            change the base: W0 - s B0 A0 + s B A is a plain adapter of twice the rank, A' = [A; A0], B' = [s B, -s B0]
+            (Meng et al. 2024, PiSSA, appendix C).
+
+    Raises:
+        RecipeError: not a LoRA adapter, the initial matrices are missing or of other shapes, `output` is there.
+        GateError: a tensor is not finite.
+    """
+    config, tensors = read_adapter(adapter)
+    if output.exists():
+        raise RecipeError(f"{output}: is there already")
+    kept = _leftover(config, tensors)
+    draft = output.parent / f".{output.name}-{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        if kept:
+            shutil.copyfile(adapter / "adapter_model.safetensors", draft / "adapter_model.safetensors")
+            _write_json(draft / "adapter_config.json", config)
+            ranks = [t.shape[0] for n, t in tensors.items() if n.endswith((".lora_A.weight", ".lora_embedding_A"))]
+            done = Canonical(output, max(ranks, default=int(config["r"])), len(ranks), (), kept)
+        else:
+            done = _plain(adapter, config, tensors, initial, draft, output)
+        _copy_others(adapter, draft)
+        modes_follow_umask(draft)
+        draft.rename(output)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return done
+
+
+def read_adapter(adapter: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Settings and tensors of a PEFT adapter, tensors under peft's names.
+
+    Raises:
+        RecipeError: a file is missing or broken, or it is no LoRA adapter.
+        GateError: a tensor is not finite.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = adapter / "adapter_model.safetensors"
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        tensors = load_file(file)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(f"{adapter}: not an adapter with adapter_config.json and {file.name}: {reason}") from None
+    if config.get("peft_type") != "LORA":
+        raise RecipeError(f"{adapter}: peft_type is {config.get('peft_type')!r}; only LORA is exported")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise GateError(f"export stopped: the adapter's {name} is not finite")
+    return config, {clean_name(name): tensor for name, tensor in tensors.items()}
+
+
+def clean_name(name: str) -> str:
+    """A tensor's name without what compile, FSDP and peft's adapter name put into it."""
+    return WRAPPERS.sub("", name).replace(".default.", ".").removesuffix(".default")
+
+
+def _leftover(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What the settings say, and the tensors that are no A or B."""
+    found = leftovers(config)
+    other = sorted(name for name in tensors if not PAIR.match(name))
+    if other and not found:
+        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+        biases = all(name.endswith(".bias") for name in other)
+        why = "biases were trained" if biases else "whole tensors were trained, or the vocabulary was resized"
+        return (f"{other[0]}{more}: {why}; merge instead (form: merged)",)
+    return found
+
+
+def _plain(
+    adapter: Path,
+    config: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    initial: Path | None,
+    draft: Path,
+    output: Path,
+) -> Canonical:
+    pairs = _pairs(adapter, tensors)
+    first = _first_pairs(adapter, config, pairs, initial)
+    scaled: dict[str, tuple[Tensor, Tensor]] = {}
+    for module, (down, up) in pairs.items():
+        down, up = down.float(), up.float() * scale(config, module, down.shape[0])  # (r, in), (out, r)
+        if first:
+            before = first[module]
+            up_before = before[1].float() * scale(config, module, before[0].shape[0])
+            down, up = _cat(down, before[0].float(), 0), _cat(up, -up_before, 1)
+        scaled[module] = (down, up)
+    rank = next_rank(max(down.shape[0] for down, _ in scaled.values()))
+    written = {}
+    for module, (down, up) in scaled.items():
+        a, b = _names(tensors, module)
+        written[a], written[b] = _padded(down, rank, 0), _padded(up, rank, 1)
+    _save(written, draft / "adapter_model.safetensors")
+    targets = _targets(config, pairs)
+    plain = config | {key: value for key, value in PLAIN.items() if key in config or value not in (None, {})}
+    plain |= {"r": rank, "lora_alpha": rank, "target_modules": targets}
+    _write_json(draft / "adapter_config.json", plain)
+    changed = tuple(
+        f"{key}: {json.dumps(config.get(key))[:60]} -> {json.dumps(plain[key])[:60]}"
+        for key in sorted(plain)
+        if config.get(key, PLAIN.get(key)) != plain[key]
+    )
+    return Canonical(output, rank, len(pairs), changed, ())
+
+
+def scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """What peft multiplies B A with: lora_alpha / r, or / sqrt(r) (Kalajdzievski 2023); alpha by the module's pattern."""
+    alpha = config["lora_alpha"]
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):  # peft.utils.other.get_pattern_key: the first that matches
+            alpha = value
+            break
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def _pairs(adapter: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Module (its name in the base) -> A (r, in...) and B (out, r...)."""
+    halves: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        match = PAIR.match(name)
+        assert match is not None  # anything else is left over
+        halves.setdefault(match[2], {})[match[3] or match[4]] = tensor
+    lone = sorted(module for module, half in halves.items() if len(half) != 2)
+    if lone or not halves:
+        raise RecipeError(f"{adapter}: {'A or B is missing: ' + ', '.join(lone[:5]) if lone else 'no LoRA tensors'}")
+    wrong = sorted(module for module, half in halves.items() if half["A"].shape[0] != half["B"].shape[1])
+    if wrong:
+        raise RecipeError(f"{adapter}: A and B are of different ranks: {', '.join(wrong[:5])}")
+    return {module: (half["A"], half["B"]) for module, half in sorted(halves.items())}
+
+
+def _first_pairs(
+    adapter: Path, config: Mapping[str, Any], pairs: Mapping[str, tuple[Tensor, Tensor]], initial: Path | None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """A and B before training where the initialisation changed the base; else nothing."""
+    from safetensors.torch import load_file
+
+    init = config.get("init_lora_weights", True)
+    if not residual_init(init):
+        return {}
+    if init == "loftq":
+        raise RecipeError(f"{adapter}: init_lora_weights loftq quantised the base itself; merge instead, on that base")
+    if initial is None:
+        raise RecipeError(
+            f"{adapter}: init_lora_weights {init!r} changed the base's weights, so this adapter is right only on that "
+            f"changed base; give the initial adapter (saved before the first step), or train with "
+            f"init_lora_weights: true"
+        )
+    file = initial / "adapter_model.safetensors" if initial.is_dir() else initial
+    if not file.is_file():
+        raise RecipeError(f"{file}: no such file; the initial A and B are needed, as {init!r} changed the base")
+    first = _pairs(initial, {clean_name(name): tensor for name, tensor in load_file(file).items()})
+    wrong = [
+        m
+        for m, (a, b) in pairs.items()
+        if m not in first or (first[m][0].shape, first[m][1].shape) != (a.shape, b.shape)
+    ]
+    if wrong:
+        raise RecipeError(f"{file}: not the beginning of {adapter}: {', '.join(wrong[:5])} missing or of another shape")
+    return first
+
+
+def _targets(config: Mapping[str, Any], pairs: Mapping[str, Any]) -> list[str]:
+    """The list of modules that peft finds again: the original list, or full names where something narrowed it.
+
+    A suffix would also select the same layers elsewhere, which have no tensors; engines read the last part of a name.
+    """
+    listed = config.get("target_modules")
+    narrowed = any(config.get(key) for key in ("layers_to_transform", "layers_pattern", "exclude_modules"))
+    if isinstance(listed, list) and not narrowed:
+        used = [t for t in sorted(listed) if any(m == t or m.endswith(f".{t}") for m in pairs)]
+        covered = all(any(m == t or m.endswith(f".{t}") for t in used) for m in pairs)
+        if covered:
+            return used
+    return sorted(pairs)
+
+
+def _names(tensors: Mapping[str, Tensor], module: str) -> tuple[str, str]:
+    prefix = f"base_model.model.{module}"
+    if f"{prefix}.lora_A.weight" in tensors:
+        return f"{prefix}.lora_A.weight", f"{prefix}.lora_B.weight"
+    return f"{prefix}.lora_embedding_A", f"{prefix}.lora_embedding_B"
+
+
+def _cat(first: Tensor, second: Tensor, dim: int) -> Tensor:
+    import torch
+
+    return torch.cat([first, second], dim)
+
+
+def _padded(tensor: Tensor, rank: int, dim: int) -> Tensor:
+    """`tensor` in float32 with zeros behind its ranks, which `dim` counts: zero rows of A meet zero columns of B."""
+    shape = list(tensor.shape)
+    shape[dim] = rank - shape[dim]
+    return _cat(tensor, tensor.new_zeros(shape), dim).contiguous()
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    """Writes and reads back.
+
+    Raises:
+        GateError: the file does not hold what was written, or a product overflowed.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    save_file(tensors, file, metadata={"format": "pt"})
+    back = load_file(file)
+    for name, tensor in tensors.items():
+        if name not in back or not torch.equal(back[name], tensor) or not torch.isfinite(tensor).all():
+            raise GateError(f"export stopped: {file.name}: {name} is not what was written, or not finite")
+
+
+def _copy_others(adapter: Path, draft: Path) -> None:
+    """Tokenizer, chat template and the like; no pickles, no training state, nothing that was written here."""
+    for file in sorted(adapter.iterdir()):
+        if file.is_file() and file.suffix in COPIED and not (draft / file.name).exists():
+            shutil.copyfile(file, draft / file.name)
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
