@@ -247,6 +247,15 @@ class ExportSection(Section):
     targets: Annotated[tuple[TargetSection, ...], Field(strict=False)] = ()
 
 
+class CardSection(Section):
+    """What only a person can say of the model, for the bundle's model card. `licence`: of the tuned model."""
+
+    intended_use: str | None = None
+    limits: str | None = None
+    licence: str | None = None
+    language: Names = ()
+
+
 class Recipe(Section):
     """A whole run. See docs/recipe.md for every key."""
 
@@ -263,6 +272,7 @@ class Recipe(Section):
     evaluate: EvaluateSection = EvaluateSection()  # type: ignore[call-arg]
     gate: GateSection = GateSection()
     export: ExportSection = ExportSection()  # type: ignore[call-arg]
+    card: CardSection = CardSection()
 
     @model_validator(mode="after")
     def trackers_are_known(self) -> Recipe:
