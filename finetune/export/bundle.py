@@ -19,7 +19,7 @@ from finetune import device
 from finetune.data.chat import Example
 from finetune.data.template import DataTemplate
 from finetune.export.layout import modes_follow_umask, write_both_spellings
-from finetune.export.merge import merge
+from finetune.export.merge import merge_in_memory
 from finetune.export.parity import prove
 from finetune.model.check import adapter_shapes, check_adapter
 from finetune.model.load import Base, Source, file_sha256
@@ -115,7 +115,7 @@ def _fill(draft: Path, run: Finished, section: ExportSection) -> dict[str, Any]:
     save_adapter(run.model, run.base, draft / "adapter", run.folder, moved)
 
     dtype = base_dtype if section.dtype == "auto" else getattr(torch, section.dtype)
-    merged = merge(source, draft / "adapter", base_dtype, dtype)
+    merged = merge_in_memory(source, draft / "adapter", base_dtype, dtype)
     merged.generation_config = run.model.generation_config
     merged.config.eos_token_id = run.model.generation_config.eos_token_id
     merged.save_pretrained(draft, max_shard_size=section.max_shard_size)
