@@ -17,7 +17,6 @@ from finetune.inputs import data_record, encode, encoded_lines, findings_lines, 
 from finetune.recipe import Recipe, resolved
 from finetune.runfolder import RunFolder
 from finetune.stop import Stop, stop_with_parent
-from finetune.verify.golden import GOLDEN, make_golden, write_golden
 
 BASE = "base"  # in the run's folder: a GGUF base as a folder that others can load
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from finetune.checkpoint.progress import Progress
     from finetune.data.chat import ChatEncoder, Example
     from finetune.device import Placement
+    from finetune.evaluate.generate import Answer
     from finetune.log import Log
     from finetune.model.load import Base
     from finetune.stages.base import Stage
@@ -61,6 +61,12 @@ class Ready:
     stops: set[int]
     lora: str
     initial: dict[str, Any] | None
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """What ends an answer: the trained ids and the base's own."""
+        ids = self.model.generation_config.eos_token_id
+        return (ids,) if isinstance(ids, int) else tuple(ids)
 
 
 def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> Result | None:
@@ -221,6 +227,8 @@ def evaluate(recipe: Recipe, data: Prepared, ready: Ready, placement: Placement,
         base_answers = answer(ready.model, *rest, "base answers")
     log.say(f"answering {len(data.evaluate)} held-out prompts: tuned")
     tuned_answers = answer(ready.model, *rest, "tuned answers")
+    if placement.accelerator.is_main_process:
+        freeze_golden(recipe, data, ready, base_answers, tuned_answers, placement)
     placement.accelerator.end_training()
     if not placement.accelerator.is_main_process:
         return None
@@ -230,11 +238,32 @@ def evaluate(recipe: Recipe, data: Prepared, ready: Ready, placement: Placement,
     }
     for line in score_lines(scores):
         log.say(line)
-    samples = list(data.evaluate[: recipe.export.golden_rows])
-    prompts = [ready.encoder.encode_prompt(sample.prompt, sample.tools, sample.where) for sample in samples]
-    golden = make_golden(samples, prompts, tuned_answers, base_answers, data.metrics)
-    write_golden(recipe.output_dir / GOLDEN, golden)
     return scores
+
+
+def freeze_golden(
+    recipe: Recipe,
+    data: Prepared,
+    ready: Ready,
+    base_answers: Sequence[Answer],
+    tuned_answers: Sequence[Answer],
+    placement: Placement,
+) -> None:
+    """Golden samples for `finetune verify` into the run's folder: prompts, their ids, and what the scored model said."""
+    from finetune.evaluate.generate import answer_logprobs, as_example
+    from finetune.verify.golden import FACTS, SAMPLES, make_facts, make_golden, write_facts, write_golden
+
+    rows = min(recipe.export.golden_rows, len(tuned_answers))
+    samples, answers = list(data.evaluate[:rows]), tuned_answers[:rows]
+    prompts = [ready.encoder.encode_prompt(sample.prompt, sample.tools, sample.where) for sample in samples]
+    said = [as_example(ids, item, sample.where) for ids, item, sample in zip(prompts, answers, samples, strict=True)]
+    logprobs = answer_logprobs(ready.model, said, placement)
+    golden = make_golden(samples, prompts, answers, data.metrics, base_answers[:rows], logprobs)
+    facts = make_facts(
+        recipe.name, ready.base.identity, ready.encoder, ready.stop_ids, placement.dtype, recipe.evaluate.max_new_tokens
+    )
+    write_golden(recipe.output_dir / SAMPLES, golden)
+    write_facts(recipe.output_dir / FACTS, facts)
 
 
 def export(
@@ -253,13 +282,12 @@ def export(
 
     examples = tuple(ready.held_out[: recipe.export.parity_rows])
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
-    stops = ready.model.generation_config.eos_token_id
     record = Record(
         name=recipe.name,
         identity=ready.base.identity,
         source=ready.base.source,
         dtype=placement.dtype,
-        stops=(stops,) if isinstance(stops, int) else tuple(stops),
+        stops=ready.stop_ids,
         examples=examples,
         evaluated=answer_logprobs(ready.model, examples, placement),
         ship_base=recipe.model.gguf_file is not None,
@@ -272,7 +300,7 @@ def export(
     write_record(recipe.output_dir, record)
     ready.model = ready.base = None  # type: ignore[assignment]  # the memory; the rest is read from disk
     folder, bundle = recipe.output_dir, recipe.output_dir / "bundle"
-    manifest = write_bundle(record, folder / "adapter", folder / GOLDEN, bundle, recipe.export, log.say)
+    manifest = write_bundle(record, folder, folder / "adapter", bundle, recipe.export, log.say)
     log.say(f"log: {log.file}")
     log.say(f"bundle: {bundle}")
     return Result(bundle, scores, manifest)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from finetune.data.chat import ChatEncoder, Example
+from finetune.data.chat import IGNORED, ChatEncoder, Example
 from finetune.data.rows import Sample
 from finetune.device import Placement
 from finetune.log import Log
@@ -65,6 +65,11 @@ def answer_logprobs(model: Any, examples: Sequence[Example], placement: Placemen
     model.eval()
     with placement.autocast(), torch.compiler.set_stance("force_eager"), _adapter_in(model, placement.torch_dtype):
         return [of_logits(logits(model, example), example) for example in examples]
+
+
+def as_example(prompt: Sequence[int], answer: Answer, where: str) -> Example:
+    """An answer as if it had been trained: its tokens are the labels."""
+    return Example((*prompt, *answer.ids), (IGNORED,) * len(prompt) + answer.ids, where)
 
 
 @contextmanager

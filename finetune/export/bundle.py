@@ -18,7 +18,7 @@ import yaml
 
 from finetune import device
 from finetune.errors import RecipeError
-from finetune.export.canon import Canonical, canonical
+from finetune.export.canon import canonical
 from finetune.export.card import write_card
 from finetune.export.layout import modes_follow_umask, write_layout
 from finetune.export.merge import merge
@@ -29,6 +29,7 @@ from finetune.export.serving import add_serving
 from finetune.model.load import Source, file_sha256
 from finetune.model.save import INITIAL
 from finetune.recipe import ExportSection
+from finetune.verify.golden import FACTS, SAMPLES
 
 PACKAGES = ("finetune", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
 MANIFEST = "MANIFEST.json"
@@ -36,8 +37,8 @@ MANIFEST = "MANIFEST.json"
 
 def write_bundle(
     record: Record,
+    run: Path | None,
     adapter: Path,
-    golden: Path | None,
     final: Path,
     section: ExportSection,
     say: Callable[[str], None],
@@ -48,8 +49,8 @@ def write_bundle(
     A merge that was killed is gone on with: its finished shards wait in the hidden draft beside `final`.
 
     Args:
+        run: the run's folder, which holds its golden samples; None for an adapter made elsewhere.
         adapter: as it was trained; see finetune/model/save.py.
-        golden: the run's golden samples.
         say: gets a line for each thing done.
         overwrite: an earlier bundle there is replaced, once the new one is whole.
 
@@ -64,7 +65,7 @@ def write_bundle(
     draft = final.with_name(f".{final.name}.partial")
     try:
         draft.mkdir(parents=True, exist_ok=True)
-        manifest = _fill(draft, final, record, adapter, golden, section, say)
+        manifest = _fill(draft, final, record, run, adapter, section, say)
         modes_follow_umask(draft)
     except Exception:
         shutil.rmtree(draft, ignore_errors=True)
@@ -96,8 +97,8 @@ def _fill(
     draft: Path,
     final: Path,
     record: Record,
+    run: Path | None,
     adapter: Path,
-    golden: Path | None,
     section: ExportSection,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -120,8 +121,9 @@ def _fill(
     for text, name in ((record.template, "data_template.yaml"), (_yaml(record.recipe), "recipe.yaml")):
         if text is not None:
             (draft / name).write_text(text, encoding="utf-8")
-    if golden is not None:
-        shutil.copyfile(golden, draft / golden.name)
+    for name in (SAMPLES, FACTS):
+        if run is not None:
+            shutil.copyfile(run / name, draft / name)
     manifest = {
         "name": record.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,7 +131,7 @@ def _fill(
         "data": record.data,
         "training": record.training,
         "scores": record.scores,
-        "adapter": _adapter_record(canon),
+        "adapter": {key: value for key, value in asdict(canon).items() if key != "folder"},
         "merge": asdict(merged),
         "merge_proof": proof,
         "serving": serving,
@@ -175,10 +177,6 @@ def _proof_line(proof: dict[str, Any]) -> str:
         f"{proof['mean_kl']:.1e}, greedy agreement {proof['greedy_agreement']:.2%} ({proof['dtype']}, "
         f"{proof['positions']} positions)"
     )
-
-
-def _adapter_record(canon: Canonical) -> dict[str, Any]:
-    return asdict(canon)
 
 
 def _yaml(recipe: dict[str, Any] | None) -> str | None:

@@ -56,7 +56,6 @@ def _export_run(folder: Path, options: argparse.Namespace) -> Path:
     from finetune.export.bundle import check_free, write_bundle
     from finetune.export.record import read_record
     from finetune.model.load import Source
-    from finetune.verify.golden import GOLDEN
 
     if options.prompts:
         raise RecipeError("--prompts: a run is proved on its own held-out rows; only a bare adapter needs prompts")
@@ -67,11 +66,8 @@ def _export_run(folder: Path, options: argparse.Namespace) -> Path:
     if options.base:
         record = replace(record, source=Source(options.base), ship_base=False)
     device.quiet_libraries()
-    golden = folder / GOLDEN
     with RunLock(folder), writing(final):
-        write_bundle(
-            record, folder / "adapter", golden if golden.is_file() else None, final, section, print, options.overwrite
-        )
+        write_bundle(record, folder, folder / "adapter", final, section, print, options.overwrite)
     return final
 
 
@@ -86,7 +82,7 @@ def _export_adapter(folder: Path, options: argparse.Namespace) -> Path:
     device.quiet_libraries()
     record = _record_of_adapter(folder, options.base, options.prompts)
     with writing(options.output):
-        write_bundle(record, folder, None, options.output, section, print, options.overwrite)
+        write_bundle(record, None, folder, options.output, section, print, options.overwrite)
     return options.output
 
 
@@ -155,11 +151,13 @@ def _examples(adapter: Path, base: Path, conversations: list[list[dict[str, Any]
 
 
 def _push(bundle: Path, options: argparse.Namespace) -> list[str]:
-    from finetune.export.push import push_to_hub, push_to_modelscope
-
     lines = []
     if options.push_to_hub:
+        from finetune.export.push import push_to_hub
+
         lines.append(f"uploaded: {push_to_hub(bundle, options.push_to_hub)}")
     if options.push_to_modelscope:
+        from finetune.export.push import push_to_modelscope
+
         lines.append(f"uploaded: {push_to_modelscope(bundle, options.push_to_modelscope)}")
     return lines

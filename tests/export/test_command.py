@@ -67,7 +67,7 @@ def test_an_adapter_that_is_not_the_evaluated_one_is_refused(finished, tmp_path,
     """The scores belong to the model that was in memory: another adapter in its place stops the export (exit code 3)."""
     file = finished / "adapter/adapter_model.safetensors"
     tensors = load_file(file)
-    save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+    save_file({name: -tensor if 'lora_B' in name else tensor for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
     assert main(["export", str(finished), "--output", str(tmp_path / "no")]) == 3
     assert "the adapter on disk is not the model that was evaluated" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if "no" in path.name] == []
@@ -111,9 +111,10 @@ def test_an_adapter_made_elsewhere(tiny_base, tmp_path, capsys):
         ["lora.init_lora_weights=pissa"],
         ["lora.use_dora=true"],
         ["lora.use_rslora=true", "lora.rank_pattern={'0.self_attn.q_proj': 2}"],
-        ["lora.target_modules=[q_proj, embed_tokens]"],
+        ["lora.target_modules=[q_proj, lm_head]"],
+        ["lora.modules_to_save=[embed_tokens, norm]"],
     ],
-    ids=["pissa", "dora", "rslora with ranks", "tied embedding"],
+    ids=["pissa", "dora", "rslora with ranks", "tied head", "whole modules"],
 )
 def test_every_kind_of_adapter_ends_as_the_model_that_was_evaluated(tiny_recipe, settings):
     """T34, T36: the merged weights on disk, the canonical adapter and the scored model in memory agree in float32."""

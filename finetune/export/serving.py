@@ -1,0 +1,1 @@
+def add_serving(draft, record, targets, say): return []
