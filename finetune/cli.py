@@ -212,6 +212,17 @@ def _verify_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--bundle", type=Path, help="the bundle whose golden samples are asked (needed with a URL)")
     command.add_argument("--model", help="the model's name at the server (default: the only one it lists)")
     command.add_argument("--json", type=Path, help="write the report here as JSON")
+    command.add_argument("--api-key-file", type=Path, help="a file that holds the server's key")
+    command.add_argument("--samples", type=_positive, help="ask this many golden samples (default: all)")
+    command.add_argument("--timeout", type=float, default=120.0, help="seconds without a byte (default 120)")
+    command.add_argument("--tolerance", type=float, help="how far a mean score may fall (default 0.02, or one sample)")
+    command.add_argument(
+        "--divergence", type=float, default=0.02, help="answers that part from the golden ones, a token (default 0.02)"
+    )
+    command.add_argument("--exact", type=float, help="least share of answers equal to the letter (default: any)")
+    command.add_argument("--first-token", type=float, metavar="SECONDS", help="latest first token (95th percentile)")
+    command.add_argument("--tokens-per-second", type=float, metavar="N", help="slowest answer (median)")
+    command.add_argument("--concurrency", type=_positive, default=1, help="ask again, this many at a time (default 1)")
 
 
 def _reproduce_arguments(command: argparse.ArgumentParser) -> None:

@@ -1,0 +1,150 @@
+"""A bundle on disk: its files against the manifest, and its model as a server of its own, through transformers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.data.rows import Message
+from finetune.errors import DataError, RecipeError
+from finetune.verify.check import FAIL, PASS, Check
+from finetune.verify.wire import Reply, ServerError
+
+MANIFEST = "MANIFEST.json"
+
+
+def check_files(folder: Path) -> Check:
+    """Every file of the bundle is there with the sha256 that the manifest gives it, and no other file.
+
+    Raises:
+        RecipeError: no manifest, or not one.
+    """
+    from finetune.model.load import file_sha256
+
+    try:
+        recorded: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except OSError as error:
+        raise RecipeError(f"{folder / MANIFEST}: can't be read: {error.strerror}; not a bundle?") from None
+    except (ValueError, LookupError, TypeError):
+        raise RecipeError(f"{folder / MANIFEST}: not a bundle's manifest") from None
+    here = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} - {MANIFEST}
+    missing = sorted(recorded.keys() - here)
+    changed = sorted(name for name in here & recorded.keys() if file_sha256(folder / name) != recorded[name])
+    extra = sorted(here - recorded.keys())
+    said = [f"{what}: {', '.join(names)}" for what, names in
+            (("missing", missing), ("changed", changed), ("not in the manifest", extra)) if names]  # fmt: skip
+    if said:
+        return Check("files", FAIL, "; ".join(said), "copy or download the bundle again, whole")
+    return Check("files", PASS, f"{len(recorded)} files have the sha256 of the manifest")
+
+
+class Folder:
+    """The merged model of a bundle, answering greedily with its own generation config, one prompt at a time.
+
+    Raises:
+        RecipeError: transformers can't load it; its own reason.
+    """
+
+    engine = "transformers"
+
+    def __init__(self, folder: Path) -> None:
+        from finetune.device import DEVICES
+
+        self.where = self.model = str(folder)
+        self._encoder = _encoder(folder)
+        device = next(kind for kind in ("npu", "cuda", "cpu") if DEVICES[kind].available())
+        self._model = _load(folder).to(device)
+
+    def ask(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], max_tokens: int) -> Reply:
+        """The greedy answer. Raises ServerError: the chat template refuses the messages."""
+        try:
+            return self.ask_ids(self._encoder.encode_prompt(messages, tools), max_tokens)
+        except DataError as error:
+            raise ServerError(str(error)) from None
+
+    ask_whole = ask
+
+    def ask_ids(self, ids: Sequence[int], max_tokens: int) -> Reply:
+        """The greedy answer to prompt ids, with the log-probabilities of its tokens."""
+        import torch
+        from transformers import GenerationConfig
+
+        prompt = torch.tensor([list(ids)], device=self._model.device)  # (1, T)
+        stops = self._model.generation_config.eos_token_id
+        tokenizer = self._encoder.tokenizer
+        config = GenerationConfig(
+            max_new_tokens=max_tokens, do_sample=False, eos_token_id=stops, pad_token_id=tokenizer.pad_token_id
+        )
+        times: list[float] = []
+        started = time.perf_counter()
+        with torch.inference_mode():
+            out = self._model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), generation_config=config, return_dict_in_generate=True,
+                output_logits=True, streamer=_Clock(times),
+            )  # fmt: skip
+        row = out.sequences[0, prompt.shape[1] :].tolist()
+        stopped = row[-1] in ({stops} if isinstance(stops, int) else set(stops or ()))
+        tokens = row[:-1] if stopped else row
+        logprobs = [float(step[0].float().log_softmax(-1)[t]) for step, t in zip(out.logits, tokens, strict=False)]
+        return Reply(
+            text=tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+            reason="stop" if stopped else "length",
+            prompt_tokens=len(ids),
+            tokens=len(row),
+            logprobs=tuple(zip((tokenizer.decode([t]) for t in tokens), logprobs, strict=True)),
+            first=times[1] - started,
+            seconds=time.perf_counter() - started,
+        )
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> tuple[int, ...] | None:
+        """Through the folder's own chat template; none at all where it refuses what another one took."""
+        try:
+            return tuple(self._encoder.encode_prompt(messages, tools))
+        except DataError:
+            return ()
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Of the text alone, without special tokens."""
+        return tuple(self._encoder.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def relatives(self) -> list[str]:
+        """A folder holds one model."""
+        return []
+
+
+class _Clock:
+    """A streamer that notes when the prompt and each token came."""
+
+    def __init__(self, times: list[float]) -> None:
+        self._times = times
+
+    def put(self, _ids: Any) -> None:
+        self._times.append(time.perf_counter())
+
+    def end(self) -> None:
+        pass
+
+
+def _encoder(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    from finetune.data.chat import ChatEncoder
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"{folder}: no tokenizer: {str(error).splitlines()[0]}") from None
+    return ChatEncoder(tokenizer)
+
+
+def _load(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except Exception as error:  # safetensors, torch and transformers each have their own for a damaged file
+        raise RecipeError(f"{folder}: no model: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+    return model.eval()
