@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,7 +59,9 @@ def load_with_adapter(source: Source, adapter_folder: Path, base_dtype: torch.dt
     from peft import PeftModel
 
     base = source.load(dtype=base_dtype, attn_implementation="eager").float()
-    return PeftModel.from_pretrained(base, str(adapter_folder)).eval()
+    with warnings.catch_warnings():  # peft's about tied layers, which `merge` unties
+        warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
+        return PeftModel.from_pretrained(base, str(adapter_folder)).eval()
 
 
 def merge_in_memory(source: Source, adapter_folder: Path, base_dtype: torch.dtype, dtype: torch.dtype) -> Any:

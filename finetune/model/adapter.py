@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,9 @@ def add_adapter(model: Any, section: LoraSection, seed: int) -> tuple[Any, Cover
     torch.manual_seed(seed)
     try:
         config = LoraConfig(task_type="CAUSAL_LM", **settings)
-        peft_model = get_peft_model(model, config)
+        with warnings.catch_warnings():  # that a tied layer can't be merged: export/merge.py unties it
+            warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
+            peft_model = get_peft_model(model, config)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"lora: {error}") from None
     for parameter in peft_model.parameters():
