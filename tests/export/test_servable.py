@@ -70,7 +70,7 @@ def test_every_row_of_the_tables_is_tried_here():
 @pytest.mark.parametrize("row", range(len(BREAKS)), ids=[rule for rule, _ in BREAKS])
 def test_each_adapter_rule_breaks_alone(row):
     """The row says something of its one breach, with its fix, for just its engines; and nothing of a plain adapter."""
-    rule, (identity, changes) = ADAPTER_RULES[row], BREAKS[row]
+    rule, (_, changes) = ADAPTER_RULES[row], BREAKS[row]
     if changes is None:  # a standing remark: it goes where the engine takes no adapter at all
         assert rule.test(PLAIN) and not rule.test(replace(PLAIN, base={"model_type": "gemma3_text"}))
         return
@@ -85,7 +85,7 @@ def test_each_adapter_rule_breaks_alone(row):
 
 @pytest.mark.parametrize("row", range(len(MODEL_BREAKS)), ids=[rule for rule, _ in MODEL_BREAKS])
 def test_each_model_rule_breaks_alone(row):
-    rule, (identity, changes) = MODEL_RULES[row], MODEL_BREAKS[row]
+    rule, (_, changes) = MODEL_RULES[row], MODEL_BREAKS[row]
     if changes is None:
         assert rule.test(GOOD) and not rule.test(replace(GOOD, digits=True))
         return
