@@ -90,8 +90,8 @@ def template(evidence: Evidence, tokens: Check) -> Check:
     known = [(where, wanted, count) for where, wanted, count in counts if count]
     off = [(where, wanted, count) for where, wanted, count in known if wanted != count]
     if off:
-        where, tokens_wanted, count = off[0]
-        said = f"{len(off)} of {len(known)} conversations have another number of tokens; {where}: {count} instead of {tokens_wanted}"
+        where, right, count = off[0]
+        said = f"{len(off)} of {len(known)} conversations have another number of tokens; {where}: {count} instead of {right}"
         return Check("template", FAIL, said, fix)
     if known:
         said = f"{len(known)} of {len(known)} conversations have as many tokens as in training (ids are not shown)"

@@ -5,6 +5,7 @@ Each field of `Habits` that is not the default breaks it in one way.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import threading
@@ -53,6 +54,14 @@ class Habits:
     key: str | None = None
     parents: dict[str, str] = field(default_factory=dict)
     together: Path | None = None
+
+
+def noise(model: Any) -> None:
+    """A little of everything wrong with the weights, as a coarse quantisation has it."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.13 * parameter.std() * torch.randn_like(parameter) if parameter.dim() > 1 else 0
 
 
 class Engine:
@@ -128,9 +137,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         habits = self.habits
         if habits.key and self.headers.get("Authorization") != f"Bearer {habits.key}":
-            return self._send({"error": {"message": "no key"}}, 401)
+            self._send({"error": {"message": "no key"}}, 401)
+            return
         if self.path != "/v1/models":
-            return self._send({"detail": "Not Found"}, 404)
+            self._send({"detail": "Not Found"}, 404)
+            return
         cards = [
             {
                 "id": n,
@@ -150,12 +161,16 @@ class _Handler(BaseHTTPRequestHandler):
         routes |= {"/tokenize": self._tokenize} if habits.shows in ("vllm", "llama.cpp") else {}
         routes |= {"/apply-template": self._apply} if habits.shows == "llama.cpp" else {}
         if self.path not in routes:
-            return self._send({"detail": "Not Found"}, 404)
+            self._send({"detail": "Not Found"}, 404)
+            return
         if habits.status != 200 and self.path.startswith("/v1/"):
-            return self._send({"error": {"message": "CUDA out of memory"}}, habits.status)
+            self._send({"error": {"message": "CUDA out of memory"}}, habits.status)
+            return
         if self.path.startswith("/v1/") and body["model"] not in habits.models:
-            return self._send({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
-        routes[self.path](body)
+            self._send({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
+            return
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client did not wait
+            routes[self.path](body)
 
     def _tokenizer(self) -> Any:
         return self.habits.tokenizer or self.engine.tokenizer(next(iter(self.habits.models.values())))
@@ -174,13 +189,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _tokenize(self, body: dict[str, Any]) -> None:
         if self.habits.shows == "llama.cpp":  # it knows no `messages` there, and says [] to what it does not know
-            return self._send({"tokens": self._encode(body.get("content", ""))})
+            self._send({"tokens": self._encode(body.get("content", ""))})
+            return
         tokens = self._encode(self._render(body) if "messages" in body else body["prompt"])
         self._send({"count": len(tokens), "max_model_len": 1024, "tokens": tokens})
 
     def _completion(self, body: dict[str, Any]) -> None:
         if not self.habits.takes_ids:
-            return self._send({"error": {"message": "prompt must be a string"}}, 400)
+            self._send({"error": {"message": "prompt must be a string"}}, 400)
+            return
         text, tokens, _, reason = self._answer(body, body["prompt"])
         choice = {"index": 0, "text": text, "finish_reason": reason, "logprobs": None}
         self._send({"object": "text_completion", "choices": [choice]} | self._usage(len(body["prompt"]), len(tokens)))
@@ -194,7 +211,8 @@ class _Handler(BaseHTTPRequestHandler):
         usage = self._usage(len(ids), len(tokens))
         if not (body.get("stream") and self.habits.streams):
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason} | said
-            return self._send({"object": "chat.completion", "choices": [choice]} | usage)
+            self._send({"object": "chat.completion", "choices": [choice]} | usage)
+            return
         chunks = [{"delta": {"role": "assistant", "content": ""}}]
         chunks += [{"delta": {"content": piece}} for piece in text.splitlines(keepends=True)]
         chunks += [{"delta": {}, "finish_reason": reason} | said]

@@ -15,7 +15,7 @@ from finetune.errors import GateError, RecipeError
 from finetune.verify.command import verify_command
 from finetune.verify.golden import FACTS, SAMPLES, read_golden, write_golden
 from tests.conftest import CHATML, byte_tokenizer, tiny_llama
-from tests.verify.serving import Engine, Habits, serving
+from tests.verify.serving import Engine, Habits, noise, serving
 
 SYSTEM = "{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}" + CHATML
 
@@ -78,13 +78,6 @@ def test_the_evaluated_model_passes(made, engine, tmp_path, shows, takes_ids, st
     assert {name for name, status in statuses.items() if status != "pass"} == unknown, text
     assert "8 of 8 to the letter, partings 0.000 a token" in text
     assert text.endswith("verified: this is the model that was evaluated")
-
-
-def noise(model) -> None:
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.13 * parameter.std() * torch.randn_like(parameter) if parameter.dim() > 1 else 0
 
 
 def backwards():
