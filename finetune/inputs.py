@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.prepare import Prepared, prepare
-from finetune.errors import DataError
+from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate
 from finetune.evaluate.metrics import check_metric, score_names
-from finetune.recipe import Recipe
+from finetune.recipe import Recipe, TargetSection
 
 if TYPE_CHECKING:
     from finetune.data.chat import ChatEncoder
@@ -20,16 +20,58 @@ if TYPE_CHECKING:
 
 
 def load_data(recipe: Recipe) -> Prepared:
-    """Template and rows, checked, rendered, split and screened. Needs no torch: `finetune check` ends here.
+    """Template and rows, checked, rendered, split and screened; what is to serve the result, checked too.
+
+    Needs no torch: `finetune check` ends here.
 
     Raises:
-        DataError, RecipeError: every bad row, what screening refuses, and settings that don't fit the template.
+        DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
+            that would serve the export wrong or not at all.
     """
-    data = prepare(recipe.data, recipe.seed)
-    if data.refusals:
-        raise DataError(data.refusals)
+    problems: list[str] = []
+    notes: list[str] = []
+    try:
+        notes = serving_notes(recipe)
+    except RecipeError as error:
+        problems += error.problems
+    try:
+        data = prepare(recipe.data, recipe.seed)
+        problems += data.refusals
+    except RecipeError as error:
+        raise type(error)(problems + error.problems) from None
+    if problems:
+        raise (DataError if data.refusals else RecipeError)(problems)
     check_gate(recipe.gate, known_scores(data))
-    return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows])
+    return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
+
+
+def serving_notes(recipe: Recipe) -> list[str]:
+    """What an operator has to know of the recipe's targets.
+
+    Raises:
+        RecipeError: what an engine would serve wrong or refuse, a converter that is not there; each with its fix.
+    """
+    from finetune.export.gguf import available
+    from finetune.export.servable import check_targets, stop_or_warn
+    from finetune.export.converted import gguf_types
+    from finetune.model.load import base_config
+
+    # Every run ends with a merged folder, so the rules of transformers hold without a target too.
+    targets = recipe.export.targets or (TargetSection(engine="transformers"),)  # type: ignore[call-arg]
+    dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
+    found = check_targets(recipe.lora.model_dump(), base_config(recipe.model), targets, dtype, initial=True)
+    wanting = [
+        f"export.targets: {target.engine}: {why}"
+        for target in targets
+        if (types := gguf_types(target)) and (why := available(target.converter, types))
+    ]
+    try:
+        notes = stop_or_warn(found)
+    except RecipeError as error:
+        raise RecipeError(error.problems + wanting) from None
+    if wanting:
+        raise RecipeError(wanting)
+    return notes
 
 
 def known_scores(data: Prepared) -> list[str]:

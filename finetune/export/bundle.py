@@ -25,7 +25,7 @@ from finetune.export.merge import merge
 from finetune.export.parity import prove
 from finetune.export.record import Record
 from finetune.export.sbom import write_sbom
-from finetune.export.serving import add_serving
+from finetune.export.converted import add_serving
 from finetune.model.load import Source, file_sha256
 from finetune.model.save import INITIAL
 from finetune.recipe import ExportSection
@@ -117,13 +117,13 @@ def _fill(
     source = Source(str(base), trust_remote_code=record.source.trust_remote_code)
     proof = prove(source, draft / "adapter", draft, record.examples, record.evaluated, record.dtype)
     say(_proof_line(proof))
-    serving = add_serving(draft, record, section.targets, say)
     for text, name in ((record.template, "data_template.yaml"), (_yaml(record.recipe), "recipe.yaml")):
         if text is not None:
             (draft / name).write_text(text, encoding="utf-8")
     for name in (SAMPLES, FACTS):
         if run is not None:
             shutil.copyfile(run / name, draft / name)
+    serving = add_serving(draft, base, canon.rank, record, section.targets, say)
     manifest = {
         "name": record.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

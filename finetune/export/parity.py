@@ -60,6 +60,7 @@ LIMITS = {
     "bfloat16": {"max_logit_difference": 4.0, "mean_kl": 5e-3, "greedy_agreement": 0.97},
 }
 
+LOGITS = "logits"  # the tensor's name in the temporary files
 # Mean absolute difference of the answer tokens' log-probabilities, in nats, between the model that was evaluated (on
 # its device, in the training dtype) and the adapter from disk in float32: rounding, by the training dtype.
 EVALUATED_LIMITS = {"float32": 1e-3, "bfloat16": 0.15, "float16": 0.05}
@@ -87,22 +88,23 @@ def prove(
     Raises:
         GateError: a difference is over its limit.
     """
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM
 
     with tempfile.TemporaryDirectory() as place:
-        files = [Path(place) / f"{index}.pt" for index in range(len(examples))]
+        files = [Path(place) / f"{index}.safetensors" for index in range(len(examples))]
         with_adapter = load_with_adapter(source, adapter, torch.float32)
         for example, file in zip(examples, files, strict=True):
-            torch.save(logits(with_adapter, example), file)
+            save_file({LOGITS: logits(with_adapter, example)}, file)
         del with_adapter
         model = AutoModelForCausalLM.from_pretrained(
             merged, attn_implementation="eager", trust_remote_code=source.trust_remote_code
         )
         dtype = str(model.dtype).removeprefix("torch.")
         model = model.float().eval()
-        pairs = ((torch.load(file), logits(model, example)) for file, example in zip(files, examples, strict=True))
+        pairs = ((load_file(file)[LOGITS], logits(model, example)) for file, example in zip(files, examples, strict=True))
         proof = compare(pairs, examples, dtype)
-        from_disk = [answer_logprobs(torch.load(file), e) for file, e in zip(files, examples, strict=True)]
+        from_disk = [answer_logprobs(load_file(file)[LOGITS], e) for file, e in zip(files, examples, strict=True)]
     limits = LIMITS[dtype]
     failed = [
         f"{name} {getattr(proof, name):.3g}, limit {limit:g}"
@@ -167,7 +169,7 @@ def compare(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], examples: Sequen
 def logits(model: Any, example: Example) -> torch.Tensor:
     """(T, V), in the model's dtype, on the CPU; one conversation at a time, so no padding."""
     ids = torch.tensor([example.ids], device=model.device)  # (1, T)
-    return model(input_ids=ids, use_cache=False).logits[0].cpu()
+    return model(input_ids=ids, use_cache=False).logits[0].cpu().contiguous()
 
 
 def answer_logprobs(scores: torch.Tensor, example: Example) -> list[float]:

@@ -24,7 +24,9 @@ def test_a_run_exports_again_to_the_same_bytes(finished, tmp_path, capsys):
     assert main(["export", str(finished), "--output", str(tmp_path / "again")]) == 0
     out = capsys.readouterr().out
     assert "merged = adapter: largest logit difference" in out and out.endswith(f"bundle: {tmp_path / 'again'}\n")
-    one, two = (json.loads((folder / "MANIFEST.json").read_text()) for folder in (finished / "bundle", tmp_path / "again"))
+    one, two = (
+        json.loads((folder / "MANIFEST.json").read_text()) for folder in (finished / "bundle", tmp_path / "again")
+    )
     dated = {"README.md", "README.zh-CN.md", "sbom.cdx.json"}
     assert {k: v for k, v in one["files"].items() if k not in dated} == {
         k: v for k, v in two["files"].items() if k not in dated
@@ -67,7 +69,11 @@ def test_an_adapter_that_is_not_the_evaluated_one_is_refused(finished, tmp_path,
     """The scores belong to the model that was in memory: another adapter in its place stops the export (exit code 3)."""
     file = finished / "adapter/adapter_model.safetensors"
     tensors = load_file(file)
-    save_file({name: -tensor if 'lora_B' in name else tensor for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+    save_file(
+        {name: -tensor if "lora_B" in name else tensor for name, tensor in tensors.items()},
+        file,
+        metadata={"format": "pt"},
+    )
     assert main(["export", str(finished), "--output", str(tmp_path / "no")]) == 3
     assert "the adapter on disk is not the model that was evaluated" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if "no" in path.name] == []

@@ -1,0 +1,141 @@
+"""Serving files of a bundle: converted weights, proven by running them, and for each target how to start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.export.targets import TARGETS, gguf_file
+from finetune.recipe import TargetSection
+
+if TYPE_CHECKING:
+    from finetune.export.record import Record
+    from finetune.export.serving import Serving
+
+GGUF_ENGINES = ("llama.cpp", "ollama")
+LEAST_CONTEXT = 4096  # tokens, where the base has as many
+
+Say = Callable[[str], None]
+
+
+def gguf_types(target: TargetSection) -> tuple[str, ...]:
+    """The GGUF types that a target is written in; none for engines that read other files."""
+    if target.engine not in GGUF_ENGINES:
+        return ()
+    return target.types or TARGETS[target.engine].types[target.form][:1]
+
+
+def add_serving(
+    draft: Path, base: Path, rank: int, record: Record, targets: Sequence[TargetSection], say: Say
+) -> list[dict[str, Any]]:
+    """Everything under serve/, checked against what the engines take.
+
+    Args:
+        draft: the bundle so far: merged model, adapter, golden samples.
+        base: folder of the base; rank: of the canonical adapter.
+
+    Returns:
+        For the manifest: engine, form, files, and the proof of each converted file.
+
+    Raises:
+        RecipeError: a target would serve this export wrong or not at all; a converter is missing or refuses.
+        GateError: a converted file is not the model; see export/quantised.py.
+    """
+    from finetune.export.servable import check_folder, stop_or_warn
+    from finetune.export.serving import write_targets
+
+    if not targets:
+        return []
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    found = check_folder(targets, draft / "adapter", draft, config, record.stops)
+    for line in stop_or_warn(found):
+        say(line)
+    done = [_one(draft, base, record, target, say) for target in targets]
+    written = write_targets(draft, record.name, targets, _serving(draft, rank, record, targets))
+    files = [file.relative_to(draft).as_posix() for file in written]
+    say(f"serve: {', '.join(dict.fromkeys(Path(file).parent.name for file in files))}: see serve/*/README.md")
+    return done
+
+
+def _one(draft: Path, base: Path, record: Record, target: TargetSection, say: Say) -> dict[str, Any]:
+    """Converts and proves what one target needs."""
+    proofs: dict[str, Any] = {}
+    for kind in gguf_types(target):
+        name = gguf_file(record.name, target.form, kind)
+        file = draft / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        same = next((other for other in draft.glob(f"serve/*/{file.name}") if other != file), None)
+        if same is not None:  # two engines, one file
+            os.link(same, file)
+            proofs[name] = {"same as": same.relative_to(draft).as_posix()}
+            continue
+        proofs[name] = _gguf(draft, base, record, target, kind, file)
+        say(_line(name, proofs[name]))
+    return {"engine": target.engine, "form": target.form, "converted": proofs}
+
+
+def _gguf(
+    draft: Path, base: Path, record: Record, target: TargetSection, kind: str, file: Path
+) -> dict[str, Any]:
+    from finetune.export.gguf import convert, convert_adapter
+    from finetune.export.quantised import prove_gguf
+
+    if target.form == "merged":
+        facts = convert(draft, file, kind, target.converter)
+        return {"file": facts, "proof": prove_gguf(file, draft, record.examples, kind)}
+    facts = convert_adapter(draft / "adapter", base, file, kind, target.converter)
+    own = {"float32": "f32", "float16": "f16"}.get(record.dtype, "bf16")
+    with tempfile.TemporaryDirectory(dir=draft.parent) as place:  # the adapter is proven on its base, which is not kept
+        whole = Path(place) / f"base-{own}.gguf"
+        convert(base, whole, own, target.converter)
+        coarser = kind if own == "f32" else own
+        return {"file": facts, "proof": prove_gguf(whole, draft, record.examples, coarser, file)}
+
+
+def _line(name: str, told: dict[str, Any]) -> str:
+    proof = told["proof"]
+    if "not run" in proof:
+        return f"{name}: written, NOT proven: {proof['not run']}"
+    return (
+        f"{name}: run by {proof['engine']}: mean KL {proof['mean_kl']:.1e}, greedy agreement "
+        f"{proof['greedy_agreement']:.2%}, {proof['answers_equal']:.0%} of the answers the same"
+    )
+
+
+def _serving(draft: Path, rank: int, record: Record, targets: Sequence[TargetSection]) -> Serving:
+    """What the commands need to know."""
+    from transformers import AutoTokenizer
+
+    from finetune.export.gotemplate import ollama_template
+    from finetune.export.serving import Serving
+    from finetune.verify.golden import SAMPLES, read_golden
+
+    config = json.loads((draft / "config.json").read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(draft)
+    golden = read_golden(draft / SAMPLES) if (draft / SAMPLES).is_file() else []
+    template = None
+    if any(target.engine == "ollama" for target in targets):
+        template = ollama_template(tokenizer, [list(sample.messages) for sample in golden])
+    return Serving(
+        dtype=str(config.get("dtype") or config.get("torch_dtype")),
+        context=_context(config, record),
+        stops=tuple(tokenizer.convert_ids_to_tokens(list(record.stops))),
+        rank=rank,
+        base=record.source.name,
+        revision=record.source.revision,
+        adapters=((record.name, "adapter"),),
+        chat_template=(draft / "adapter/chat_template.jinja").is_file(),
+        template=template,
+    )
+
+
+def _context(config: dict[str, Any], record: Record) -> int:
+    """Tokens that a server has to hold for the longest conversation of the recipe."""
+    recipe = record.recipe or {"data": {"max_length": 0}, "evaluate": {"max_new_tokens": 0}}
+    wanted = max(LEAST_CONTEXT, recipe["data"]["max_length"] + recipe["evaluate"]["max_new_tokens"])
+    positions = (config.get("text_config") or config).get("max_position_embeddings") or wanted
+    return min(positions, wanted)
