@@ -193,6 +193,7 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace an earlier bundle")
     command.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the bundle to the Hugging Face hub")
     command.add_argument("--push-to-modelscope", metavar="ORG/NAME", help="upload the bundle to ModelScope")
+    command.add_argument("--public", action="store_true", help="uploads that all may read (default: private)")
     _overrides(command)
 
 

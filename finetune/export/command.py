@@ -13,6 +13,7 @@ from finetune.recipefile import export_section
 
 if TYPE_CHECKING:
     from finetune.data.chat import Example
+    from finetune.export.push import Pushed
     from finetune.export.record import Record
 
 # What a bare adapter is proved on when no prompts are given: prose, digits, code, a table, Chinese.
@@ -155,9 +156,15 @@ def _push(bundle: Path, options: argparse.Namespace) -> list[str]:
     if options.push_to_hub:
         from finetune.export.push import push_to_hub
 
-        lines.append(f"uploaded: {push_to_hub(bundle, options.push_to_hub)}")
+        lines += _uploaded(push_to_hub(bundle, options.push_to_hub, private=not options.public))
     if options.push_to_modelscope:
         from finetune.export.push import push_to_modelscope
 
-        lines.append(f"uploaded: {push_to_modelscope(bundle, options.push_to_modelscope)}")
+        lines += _uploaded(push_to_modelscope(bundle, options.push_to_modelscope, private=not options.public))
+    if options.public and not lines:
+        raise RecipeError("--public: goes with --push-to-hub or --push-to-modelscope")
     return lines
+
+
+def _uploaded(pushed: Pushed) -> list[str]:
+    return [*pushed.notes, f"uploaded {len(pushed.files)} files: {pushed.url}"]

@@ -63,12 +63,27 @@ def write_sbom(bundle: Path, manifest: Mapping[str, Any]) -> Path:
             *({"ref": part["bom-ref"]} for part in parts),
         ],
     }
-    content = json.dumps(document, sort_keys=True, ensure_ascii=False)
-    document = {"$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
-                "serialNumber": f"urn:uuid:{uuid.uuid5(NAMESPACE, content)}"} | document  # fmt: skip
     file = bundle / NAME
-    file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(file, document)
     return file
+
+
+def update_files(file: Path, hashes: Mapping[str, str]) -> None:
+    """Rewrites a list for a copy of its bundle: `hashes` of the files that are in the copy; others leave the list."""
+    document = json.loads(file.read_text(encoding="utf-8"))
+    kept = [part for part in document["components"] if part["type"] != "file" or part["name"] in hashes]
+    for part in kept:
+        if part["type"] == "file":
+            part["hashes"] = [{"alg": "SHA-256", "content": hashes[part["name"]]}]
+    _write(file, document | {"components": kept})
+
+
+def _write(file: Path, document: dict[str, Any]) -> None:
+    """With a serial number out of the content."""
+    body = {key: value for key, value in document.items() if key not in ("$schema", "serialNumber")}
+    number = uuid.uuid5(NAMESPACE, json.dumps(body, sort_keys=True, ensure_ascii=False))
+    head = {"$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json", "serialNumber": f"urn:uuid:{number}"}
+    file.write_text(json.dumps(head | body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _model(bundle: Path, manifest: Mapping[str, Any], data: list[str]) -> dict[str, Any]:
