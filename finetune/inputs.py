@@ -51,9 +51,9 @@ def serving_notes(recipe: Recipe) -> list[str]:
     Raises:
         RecipeError: what an engine would serve wrong or refuse, a converter that is not there; each with its fix.
     """
+    from finetune.export.converted import gguf_types
     from finetune.export.gguf import available
     from finetune.export.servable import check_targets, stop_or_warn
-    from finetune.export.converted import gguf_types
     from finetune.model.load import base_config
 
     # Every run ends with a merged folder, so the rules of transformers hold without a target too.

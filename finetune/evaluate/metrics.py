@@ -92,7 +92,9 @@ def mean(rows: Sequence[Scores]) -> Scores:
 def check_metric(metric: Metric, file: str = "") -> None:
     """Raises DataError for a name that METRICS lacks, with the template's `file`."""
     if metric.name not in METRICS:
-        raise DataError(f"{file and file + ': '}metric.name: {metric.name!r} is not a metric{did_you_mean(metric.name, METRICS)}")
+        raise DataError(
+            f"{file and file + ': '}metric.name: {metric.name!r} is not a metric{did_you_mean(metric.name, METRICS)}"
+        )
 
 
 def score_names(reference: str, metric: Metric) -> list[str]:

@@ -20,12 +20,12 @@ from finetune import device
 from finetune.errors import RecipeError
 from finetune.export.canon import canonical
 from finetune.export.card import write_card
+from finetune.export.converted import add_serving
 from finetune.export.layout import modes_follow_umask, write_layout
 from finetune.export.merge import merge
 from finetune.export.parity import prove
 from finetune.export.record import Record
 from finetune.export.sbom import write_sbom
-from finetune.export.converted import add_serving
 from finetune.model.load import Source, file_sha256
 from finetune.model.save import INITIAL
 from finetune.recipe import ExportSection

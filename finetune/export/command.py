@@ -37,6 +37,8 @@ def export_command(options: argparse.Namespace) -> list[str]:
         GateError: a proof failed; there is no bundle.
     """
     folder: Path = options.adapter
+    if options.public and not (options.push_to_hub or options.push_to_modelscope):
+        raise RecipeError("--public: goes with --push-to-hub or --push-to-modelscope")
     if (folder / "MANIFEST.json").is_file():
         return _push(folder, options) or [f"{folder} is a bundle already"]
     if not (folder / "export.json").is_file() and not (folder / "adapter_config.json").is_file():
@@ -124,7 +126,7 @@ def _prompts(file: Path | None) -> list[list[dict[str, Any]]]:
     problems: list[str] = []
     found = [
         read_messages(row.values.get("messages"), f"{row.where}: messages", problems)
-        for row in read_source(SourceSection(path=str(file), kind="jsonl"))
+        for row in read_source(SourceSection(path=str(file), kind="jsonl"))  # type: ignore[call-arg]
     ]
     if problems or not found:
         raise RecipeError(problems or f"--prompts: {file} has no rows")
@@ -161,8 +163,6 @@ def _push(bundle: Path, options: argparse.Namespace) -> list[str]:
         from finetune.export.push import push_to_modelscope
 
         lines += _uploaded(push_to_modelscope(bundle, options.push_to_modelscope, private=not options.public))
-    if options.public and not lines:
-        raise RecipeError("--public: goes with --push-to-hub or --push-to-modelscope")
     return lines
 
 

@@ -78,9 +78,7 @@ def _one(draft: Path, base: Path, record: Record, target: TargetSection, say: Sa
     return {"engine": target.engine, "form": target.form, "converted": proofs}
 
 
-def _gguf(
-    draft: Path, base: Path, record: Record, target: TargetSection, kind: str, file: Path
-) -> dict[str, Any]:
+def _gguf(draft: Path, base: Path, record: Record, target: TargetSection, kind: str, file: Path) -> dict[str, Any]:
     from finetune.export.gguf import convert, convert_adapter
     from finetune.export.quantised import prove_gguf
 

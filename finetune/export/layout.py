@@ -57,12 +57,18 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 def write_layout(base, tokenizer_folder, output, *, dtype, tied, stops):  # STUB
     import shutil
+
     for f in base.iterdir():
-        if f.suffix not in (".safetensors",) and f.is_file() and "index" not in f.name: shutil.copyfile(f, output / f.name)
+        if f.suffix not in (".safetensors",) and f.is_file() and "index" not in f.name:
+            shutil.copyfile(f, output / f.name)
     for f in tokenizer_folder.iterdir():
-        if f.suffix in (".json", ".jinja") and "adapter" not in f.name: shutil.copyfile(f, output / f.name)
-    c = _read(output / "config.json"); c["dtype"] = str(dtype).removeprefix("torch.")
-    if tied is not None: c["tie_word_embeddings"] = tied
+        if f.suffix in (".json", ".jinja") and "adapter" not in f.name:
+            shutil.copyfile(f, output / f.name)
+    c = _read(output / "config.json")
+    c["dtype"] = str(dtype).removeprefix("torch.")
+    if tied is not None:
+        c["tie_word_embeddings"] = tied
     _write(output / "config.json", c)
     from transformers import AutoTokenizer
+
     write_both_spellings(output, AutoTokenizer.from_pretrained(output))

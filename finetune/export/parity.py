@@ -102,7 +102,9 @@ def prove(
         )
         dtype = str(model.dtype).removeprefix("torch.")
         model = model.float().eval()
-        pairs = ((load_file(file)[LOGITS], logits(model, example)) for file, example in zip(files, examples, strict=True))
+        pairs = (
+            (load_file(file)[LOGITS], logits(model, example)) for file, example in zip(files, examples, strict=True)
+        )
         proof = compare(pairs, examples, dtype)
         from_disk = [answer_logprobs(load_file(file)[LOGITS], e) for file, e in zip(files, examples, strict=True)]
     limits = LIMITS[dtype]

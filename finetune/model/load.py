@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from finetune.device import Placement
 
 # Other forms of the same weights in a hub repository.
-NOT_THE_MODEL = ("*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.msgpack", "*.h5", "original/*", "onnx/*", "openvino/*")
+NOT_THE_MODEL = (
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.gguf",
+    "*.onnx",
+    "*.msgpack",
+    "*.h5",
+    "original/*",
+    "onnx/*",
+    "openvino/*",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,9 @@ class Source:
         try:
             return Path(snapshot_download(self.name, revision=self.revision, ignore_patterns=NOT_THE_MODEL))
         except (OSError, ValueError) as error:
-            raise RecipeError(f"the base {self.name!r} is neither a folder nor to be had: {_first_line(error)}") from None
+            raise RecipeError(
+                f"the base {self.name!r} is neither a folder nor to be had: {_first_line(error)}"
+            ) from None
 
     def load(self, **options: Any) -> Any:
         """The model, through AutoModelForCausalLM."""
@@ -172,7 +185,9 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
     commit = commit_of(name, section.revision)  # a branch may move on; the commit is what was trained on
     again = replace(asked, revision=commit or section.revision)
     source = Source(str(gguf_folder.resolve())) if section.gguf_file else again
-    return Base(model, tokenizer, identity_of(section.name_or_path, section.revision, name, commit, section.gguf_file), source)
+    return Base(
+        model, tokenizer, identity_of(section.name_or_path, section.revision, name, commit, section.gguf_file), source
+    )
 
 
 def commit_of(name: str, revision: str | None) -> str | None:

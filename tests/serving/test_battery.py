@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetune.export.canon import canonical
 
 from finetune.errors import RecipeError
+from finetune.export.canon import canonical
 from finetune.export.gguf import convert, convert_adapter
 from finetune.export.quantised import _question, compare_served, run_gguf
 from tests.serving.battery import ANSWER_TOKENS, QUESTIONS, VARIANTS, Variant, build, save_base
