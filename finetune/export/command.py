@@ -45,10 +45,8 @@ def export_command(options: argparse.Namespace) -> list[str]:
         if not folder.is_dir():
             raise RecipeError(f"no such folder: {folder}")
         raise RecipeError(f"{folder}: neither a finished run (export.json) nor a PEFT adapter (adapter_config.json)")
-    if (folder / "export.json").is_file():
-        bundle = _export_run(folder, options)
-    else:
-        bundle = _export_adapter(folder, options)
+    export_one = _export_run if (folder / "export.json").is_file() else _export_adapter
+    bundle = export_one(folder, options)
     return [*_push(bundle, options), f"bundle: {bundle}"]
 
 
