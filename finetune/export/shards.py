@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -121,7 +122,14 @@ def write_at(file: Path, offset: int, block: torch.Tensor) -> int:
         done = 0
         while done < len(data):
             done += stream.write(data[done:])
+        _start_writing(stream.fileno(), offset, len(data))
     return zlib.crc32(data)
+
+
+def _start_writing(descriptor: int, offset: int, size: int) -> None:
+    """The disk begins at once, instead of when a fifth of the memory waits for it and writers are held up."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
 
 
 def reserve(file: Path, shard: Shard) -> None:
