@@ -34,7 +34,7 @@ ADVICE = "merge with peft itself if that is what you want, or train without"
 _KINDS = re.compile(
     r"(?P<module>.+?)\.(?:(?P<kind>lora_A|lora_B)\.weight|(?P<bias>lora_B\.bias)|(?P<emb>lora_embedding_[AB])(?:\.weight)?"
     r"|(?P<dora>lora_magnitude_vector)(?:\.weight)?|token_adapter\.(?P<tokens>trainable_tokens_delta)"
-    r"|(?P<frozen>(?:token_adapter\.)?base_layer)\.(?P<what>weight|bias))"
+    r"|(?P<held>(?:token_adapter\.)?base_layer|original_module|modules_to_save)\.(?P<what>weight|bias))"
 )
 
 
@@ -60,6 +60,7 @@ class Change:
 
     Attributes:
         replaced: taken instead of the base's tensor (modules_to_save, trained biases, a resized vocabulary).
+        original: what the adapter was trained beside, when it holds a trained copy; any layer tied to this one has it.
         frozen: `replaced` is what the adapter was trained on top of, and any layer tied to this one shares it.
         low_rank, magnitude: LoRA, and DoRA's vector m.
         rows, tokens: ids of trained tokens, and their rows.
@@ -68,6 +69,7 @@ class Change:
     """
 
     replaced: Stored | None = None
+    original: Stored | None = None
     frozen: bool = False
     low_rank: LowRank | None = None
     magnitude: Stored | None = None
@@ -157,9 +159,9 @@ def _sorted_out(adapter: Adapter, stored: dict[str, Stored]) -> Adapter:
         name = full.removeprefix(PREFIX)
         match = _KINDS.fullmatch(name)
         if match is None:  # a whole parameter: modules_to_save, a bias, a resized embedding
-            adapter.changes[name] = Change(replaced=tensor)
-        elif match["frozen"]:
-            adapter.changes[f"{match['module']}.{match['what']}"] = Change(replaced=tensor, frozen=True)
+            adapter.changes[name] = replace(adapter.changes.get(name, Change()), replaced=tensor)
+        elif match["held"]:
+            _hold(adapter, f"{match['module']}.{match['what']}", match["held"], tensor)
         else:
             kind = match["kind"] or match["bias"] or match["emb"] or match["dora"] or match["tokens"]
             module = match["module"]
@@ -181,6 +183,18 @@ def _sorted_out(adapter: Adapter, stored: dict[str, Stored]) -> Adapter:
     if problems:
         raise RecipeError(problems)
     return adapter
+
+
+def _hold(adapter: Adapter, name: str, where: str, tensor: Stored) -> None:
+    """A whole parameter inside one of peft's wrappers, as `save_embedding_layers=True` writes it."""
+    change = adapter.changes.get(name, Change())
+    if where == "original_module":
+        change = replace(change, original=tensor)
+    elif where == "modules_to_save":
+        change = replace(change, replaced=change.replaced or tensor)
+    else:
+        change = replace(change, replaced=tensor, frozen=True)
+    adapter.changes[name] = change
 
 
 def _wrapping(config: dict[str, Any]) -> Any:

@@ -19,7 +19,8 @@ import torch
 from finetune.errors import GateError, RecipeError
 from finetune.export import shards as files
 from finetune.export.changes import read_adapter
-from finetune.export.jobs import Job, plan
+from finetune.export.jobs import Job
+from finetune.export.plan import plan
 from finetune.export.shards import Shard
 from finetune.export.sums import Operands, Scratch, by_column, column_factor, merged_rows
 from finetune.export.weights import model_tensors

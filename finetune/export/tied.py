@@ -65,6 +65,8 @@ def head_of_tied(adapter: Adapter, embedding: str, head: str) -> Change | None:
     whole_alone = left.replaced is not None and right.replaced is None
     if whole_alone and (left.frozen or adapter.config.get("ensure_weight_tying")):
         right = replace(right, replaced=left.replaced, frozen=left.frozen)
+    elif whole_alone and left.original is not None:
+        right = replace(right, replaced=left.original)
     return None if _same(left, right) else right
 
 
