@@ -11,7 +11,7 @@ from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate
 from finetune.evaluate.metrics import check_metric, score_names
-from finetune.recipe import Recipe, TargetSection
+from finetune.recipe import Recipe
 
 if TYPE_CHECKING:
     from finetune.data.chat import ChatEncoder
@@ -52,26 +52,11 @@ def serving_notes(recipe: Recipe) -> list[str]:
         RecipeError: what an engine would serve wrong or refuse, a converter that is not there; each with its fix.
     """
     from finetune.export.converted import gguf_types
-    from finetune.export.gguf import available
-    from finetune.export.servable import check_targets, stop_or_warn
+    from finetune.export.converted import check_serving
     from finetune.model.load import base_config
 
-    # Every run ends with a merged folder, so the rules of transformers hold without a target too.
-    targets = recipe.export.targets or (TargetSection(engine="transformers"),)  # type: ignore[call-arg]
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
-    found = check_targets(recipe.lora.model_dump(), base_config(recipe.model), targets, dtype, initial=True)
-    wanting = [
-        f"export.targets: {target.engine}: {why}"
-        for target in targets
-        if (types := gguf_types(target)) and (why := available(target.converter, types))
-    ]
-    try:
-        notes = stop_or_warn(found)
-    except RecipeError as error:
-        raise RecipeError(error.problems + wanting) from None
-    if wanting:
-        raise RecipeError(wanting)
-    return notes
+    return check_serving(recipe.lora.model_dump(), base_config(recipe.model), recipe.export.targets, dtype)
 
 
 def known_scores(data: Prepared) -> list[str]:

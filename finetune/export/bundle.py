@@ -113,8 +113,13 @@ def _fill(
 
     dtype = getattr(torch, record.dtype if section.dtype == "auto" else section.dtype)
     merged = merge(base, draft / "adapter", draft, dtype, section.max_shard_size)
-    write_layout(base, draft / "adapter", draft, dtype=dtype, tied=merged.tied, stops=record.stops)
-    source = Source(str(base), trust_remote_code=record.source.trust_remote_code)
+    trusted = record.source.trust_remote_code
+    own = (adapter / "tokenizer_config.json").is_file()
+    layout = write_layout(
+        base, draft / "adapter" if own else base, draft, dtype=merged.dtype, tied=merged.tied,
+        vocabulary=merged.vocabulary, stops=record.stops, trust_remote_code=trusted,
+    )  # fmt: skip
+    source = Source(str(base), trust_remote_code=trusted)
     proof = prove(source, draft / "adapter", draft, record.examples, record.evaluated, record.dtype)
     say(_proof_line(proof))
     for text, name in ((record.template, "data_template.yaml"), (_yaml(record.recipe), "recipe.yaml")):
@@ -132,7 +137,7 @@ def _fill(
         "training": record.training,
         "scores": record.scores,
         "adapter": {key: value for key, value in asdict(canon).items() if key != "folder"},
-        "merge": asdict(merged),
+        "merge": asdict(merged) | {"tokenizer": layout.tokenizer, "patched": layout.patched},
         "merge_proof": proof,
         "serving": serving,
         "versions": {package: version(package) for package in PACKAGES},

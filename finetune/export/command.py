@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from finetune.data.chat import Example
     from finetune.export.push import Pushed
     from finetune.export.record import Record
+    from finetune.recipe import ExportSection
 
 # What a bare adapter is proved on when no prompts are given: prose, digits, code, a table, Chinese.
 PROMPTS = (
@@ -66,6 +67,7 @@ def _export_run(folder: Path, options: argparse.Namespace) -> Path:
     check_free(final, options.overwrite)
     if options.base:
         record = replace(record, source=Source(options.base), ship_base=False)
+    _check_targets(record.source.folder(), folder / "adapter", section)
     device.quiet_libraries()
     with RunLock(folder), writing(final):
         write_bundle(record, folder, folder / "adapter", final, section, print, options.overwrite)
@@ -82,9 +84,21 @@ def _export_adapter(folder: Path, options: argparse.Namespace) -> Path:
     check_free(options.output, options.overwrite)
     device.quiet_libraries()
     record = _record_of_adapter(folder, options.base, options.prompts)
+    _check_targets(record.source.folder(), folder, section)
     with writing(options.output):
         write_bundle(record, None, folder, options.output, section, print, options.overwrite)
     return options.output
+
+
+def _check_targets(base: Path, adapter: Path, section: ExportSection) -> None:
+    """Before any work: what the targets would refuse."""
+    from finetune.export.converted import check_serving
+    from finetune.export.facts import read_json
+
+    dtype = None if section.dtype == "auto" else section.dtype
+    for line in check_serving(read_json(adapter / "adapter_config.json", True), read_json(base / "config.json"),
+                              section.targets, dtype):  # fmt: skip
+        print(line)
 
 
 def _record_of_adapter(folder: Path, base: str | None, prompts: Path | None) -> Record:

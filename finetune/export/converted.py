@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.errors import RecipeError
 from finetune.export.targets import TARGETS, gguf_file
 from finetune.recipe import TargetSection
 
@@ -27,6 +28,41 @@ def gguf_types(target: TargetSection) -> tuple[str, ...]:
     if target.engine not in GGUF_ENGINES:
         return ()
     return target.types or TARGETS[target.engine].types[target.form][:1]
+
+
+def check_serving(
+    lora: Mapping[str, Any],
+    base_config: Mapping[str, Any] | None,
+    targets: Sequence[TargetSection],
+    dtype: str | None,
+) -> list[str]:
+    """What an operator has to know of these targets; asked before training, and before an export does its work.
+
+    Args:
+        lora: settings under peft's names. base_config: the base's config.json, None where it is not at hand.
+        dtype: of the merged model, None where the base decides.
+
+    Raises:
+        RecipeError: what an engine would serve wrong or refuse, a converter that is not there; each with its fix.
+    """
+    from finetune.export.gguf import available
+    from finetune.export.servable import check_targets, stop_or_warn
+
+    # Every export has a merged folder, so the rules of transformers hold without a target too.
+    targets = targets or (TargetSection(engine="transformers"),)  # type: ignore[call-arg]
+    found = check_targets(lora, base_config, targets, dtype, initial=True)
+    wanting = [
+        f"export.targets: {target.engine}: {why}"
+        for target in targets
+        if (types := gguf_types(target)) and (why := available(target.converter, types))
+    ]
+    try:
+        notes = stop_or_warn(found)
+    except RecipeError as error:
+        raise RecipeError(error.problems + wanting) from None
+    if wanting:
+        raise RecipeError(wanting)
+    return notes
 
 
 def add_serving(

@@ -292,22 +292,3 @@ def _rewrite(file: Path, content: Json) -> None:
 
 def _write(file: Path, content: Json) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def write_layout(base, tokenizer_folder, output, *, dtype, tied, stops):  # STUB
-    import shutil
-
-    for f in base.iterdir():
-        if f.suffix not in (".safetensors",) and f.is_file() and "index" not in f.name:
-            shutil.copyfile(f, output / f.name)
-    for f in tokenizer_folder.iterdir():
-        if f.suffix in (".json", ".jinja") and "adapter" not in f.name:
-            shutil.copyfile(f, output / f.name)
-    c = _read(output / "config.json")
-    c["dtype"] = str(dtype).removeprefix("torch.")
-    if tied is not None:
-        c["tie_word_embeddings"] = tied
-    _write(output / "config.json", c)
-    from transformers import AutoTokenizer
-
-    write_both_spellings(output, AutoTokenizer.from_pretrained(output))

@@ -22,17 +22,18 @@ from finetune.errors import GateError
 TOP = 64  # logprobs asked of the engine at each position
 ANSWER_TOKENS = 64  # at most so many of each conversation's answer
 
-# What each type may cost against the merged model in float32. Measured on a SmolLM2-135M tuned on METAR reports and
-# doubled or more (docs/benchmarks/serving.md): a small model, which quantisation hurts more than a large one.
-# f32 is the same sums in another order, held to equality; 1e-5 is what the engine's float32 logprobs resolve.
+# What each type may cost against the merged model in float32: two to five times what was measured on SmolLM2-135M, tuned
+# and untuned (docs/benchmarks/serving.md). A model so small is hurt more by quantisation than a large one; llama.cpp's
+# own table for Llama 3 8B (tools/perplexity/README.md) has 0.001 for q8_0 and 0.03 for q4_k_m. f32 is the same sums in
+# another order, held to equality; 1e-5 is what the engine's float32 logprobs resolve.
 LIMITS = {
     "f32": {"mean_kl": 1e-5, "greedy_agreement": 1.0, "max_logprob_difference": 1e-3, "answers_equal": 1.0},
-    "f16": {"mean_kl": 1e-4, "greedy_agreement": 0.99},
-    "bf16": {"mean_kl": 2e-3, "greedy_agreement": 0.97},
-    "q8_0": {"mean_kl": 3e-2, "greedy_agreement": 0.95},
-    "q6_k": {"mean_kl": 6e-2, "greedy_agreement": 0.93},
-    "q5_k_m": {"mean_kl": 0.1, "greedy_agreement": 0.9},
-    "q4_k_m": {"mean_kl": 0.2, "greedy_agreement": 0.85},
+    "f16": {"mean_kl": 1e-4, "greedy_agreement": 0.97},
+    "bf16": {"mean_kl": 2e-3, "greedy_agreement": 0.95},
+    "q8_0": {"mean_kl": 3e-2, "greedy_agreement": 0.85},
+    "q6_k": {"mean_kl": 5e-2, "greedy_agreement": 0.85},
+    "q5_k_m": {"mean_kl": 0.25, "greedy_agreement": 0.7},
+    "q4_k_m": {"mean_kl": 0.25, "greedy_agreement": 0.7},
 }
 AT_LEAST = ("greedy_agreement", "answers_equal")
 
@@ -171,6 +172,8 @@ def _same_answer(model: Any, prompt: list[int], greedy: dict[str, Any], stops: s
     answer = list(greedy["ids"])
     if answer and answer[-1] in stops:
         answer.pop()
+    if stops & set(answer):  # it went on where the reference ends
+        return False
     logits = model(input_ids=torch.tensor([prompt + answer]), use_cache=False).logits[0]  # (T, V)
     chosen = logits[len(prompt) - 1 :].argmax(-1).tolist()  # len(answer) + 1
     ends = chosen[-1] in stops

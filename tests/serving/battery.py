@@ -85,8 +85,8 @@ def save_base(folder: Path) -> Path:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=49152, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True, rope_theta=50000.0,
+        vocab_size=49152, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=1024, tie_word_embeddings=True, rope_theta=50000.0,
         bos_token_id=1, eos_token_id=2, pad_token_id=2, initializer_range=0.3,
     )  # fmt: skip
     tokenizer = load_tokenizer(SMOLLM2)

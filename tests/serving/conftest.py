@@ -45,8 +45,10 @@ def run_of_three_steps(tmp_path_factory):
             "gate.min={}", "gate.better_than_base=false", "export.parity_rows=2",
         ],
     )  # fmt: skip
-    yield recipe, run(recipe)
-    torch.set_num_threads(1)
+    try:
+        return recipe, run(recipe)
+    finally:
+        torch.set_num_threads(1)  # engines' threads spin while they wait: two on a busy core are slower than one
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from finetune.export.canon import canonical
+from finetune.export.servable import check_folder
 
 from finetune.errors import RecipeError
-from finetune.export.canon import canonical
 from finetune.export.gguf import convert, convert_adapter
+from finetune.export.layout import write_layout
+from finetune.export.merge import merge
 from finetune.export.quantised import _question, compare_served, run_gguf
+from finetune.recipe import TargetSection
 from tests.serving.battery import ANSWER_TOKENS, QUESTIONS, VARIANTS, Variant, build, save_base
 
 pytestmark = pytest.mark.slow
@@ -61,27 +66,10 @@ def merged(base, variants) -> dict[str, Path]:
 
 
 def merge_variant(variant: Variant, base: Path, output: Path) -> Path:
-    """The merged folder, by peft, with both ends of a tied matrix parted first where one of them has an adapter."""
-    import warnings
-
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from finetune.export.layout import write_both_spellings
-
-    tokenizer = AutoTokenizer.from_pretrained(variant.folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = AutoModelForCausalLM.from_pretrained(base)
-        if variant.name.startswith("newtok"):
-            model.resize_token_embeddings(len(tokenizer))
-        if variant.name.startswith("tgt_"):
-            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-            model.config.tie_word_embeddings = False
-        model = PeftModel.from_pretrained(model, str(variant.folder)).merge_and_unload()
-        model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    write_both_spellings(output, tokenizer)
+    """The merged folder, as the export writes it."""
+    output.mkdir(parents=True)
+    done = merge(base, variant.folder, output, None)
+    write_layout(base, variant.folder, output, dtype=done.dtype, tied=done.tied, vocabulary=done.vocabulary)
     return output
 
 
@@ -108,6 +96,18 @@ def test_canonical_says_so_too(name, variants, tmp_path):
         return
     leftover = canonical(variants[name].folder, tmp_path / "out").leftover
     assert any((MERGED | NEITHER)[name] in line for line in leftover)
+
+
+@pytest.mark.parametrize("name", [*ADAPTER, *MERGED, "lora_bias"])
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
+def test_servability_says_before_what_the_engine_would_say(engine, name, variants, base, tmp_path):
+    """Of the canonical folder: no complaint where the engine serves it, one where it doesn't."""
+    folder = canonical(variants[name].folder, tmp_path / "out", variants[name].initial).folder
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    found = check_folder([TargetSection(engine=engine, form="adapter")], adapter=folder, base_config=config)
+    refused = {finding.rule for finding in found if finding.severity != "warning"}
+    served = name in ADAPTER or (engine == "vllm" and name in ("tgt_embed", "tgt_lmhead"))
+    assert bool(refused) != served
 
 
 @pytest.mark.parametrize("name", ["rslora", "alphapat", "rankpat_full"])

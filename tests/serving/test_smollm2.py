@@ -75,7 +75,7 @@ def test_ctranslate2_gives_the_same_logits_and_stops(run_of_three_steps, prompts
 
     bundle = run_of_three_steps[1].bundle
     ctranslate2.converters.TransformersConverter(str(bundle)).convert(str(tmp_path / "ct2"))
-    engine = ctranslate2.Generator(str(tmp_path / "ct2"), device="cpu", compute_type="float32", intra_threads=2)
+    engine = ctranslate2.Generator(str(tmp_path / "ct2"), device="cpu", compute_type="float32", intra_threads=1)
     tokens = AutoTokenizer.from_pretrained(bundle).convert_ids_to_tokens
     served = engine.generate_batch(
         [tokens(ids) for ids in prompts], max_length=40, sampling_topk=1, include_prompt_in_result=False, end_token=[STOP],
