@@ -49,7 +49,12 @@ class Server:
         self.root = url.rstrip("/").removesuffix("/v1")
         self.where = f"{self.root}/v1"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx2.Client(headers=headers, timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)))
+        self._http = httpx2.Client(
+            headers=headers,
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
+            # A connection of its own for each request: llama-server closes kept ones while they are used again.
+            limits=httpx2.Limits(max_keepalive_connections=0),
+        )
         self._timeout = timeout
         self._errors = (httpx2.HTTPError, httpx2.InvalidURL)
         self._logprobs = logprobs

@@ -19,6 +19,8 @@ MANIFEST = "MANIFEST.json"
 def check_files(folder: Path) -> Check:
     """Every file of the bundle is there with the sha256 that the manifest gives it, and no other file.
 
+    Hidden files are left alone: a hub's client and git put theirs beside what they download.
+
     Raises:
         RecipeError: no manifest, or not one.
     """
@@ -33,7 +35,7 @@ def check_files(folder: Path) -> Check:
     here = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} - {MANIFEST}
     missing = sorted(recorded.keys() - here)
     changed = sorted(name for name in here & recorded.keys() if file_sha256(folder / name) != recorded[name])
-    extra = sorted(here - recorded.keys())
+    extra = sorted(name for name in here - recorded.keys() if not name.startswith("."))
     said = [f"{what}: {', '.join(names)}" for what, names in
             (("missing", missing), ("changed", changed), ("not in the manifest", extra)) if names]  # fmt: skip
     if said:

@@ -30,7 +30,7 @@ QUESTIONS = [
     "Is the sun a star? Answer yes or no.", "Translate 'good morning' into Spanish.", "What colour is grass?",
     "Give JSON with the keys a and b, both 1.",
 ]  # fmt: skip
-LIMIT = 24
+LIMIT = 16
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,9 @@ def test_llama_server_in_float32(bundle, float_gguf, tmp_path):
     """The same weights in another engine: same ids for prompts and probes, every answer to the letter."""
     server = llama_server(float_gguf)
     checks = verified(server.listening_address, bundle, tmp_path, "--exact", "1")
-    assert {name: check["status"] for name, check in checks.items() if check["status"] != "pass"} == {}
+    assert {name: check["status"] for name, check in checks.items() if check["status"] != "pass"} == {
+        "effect": "unknown"
+    }
     assert "18 of 18 conversations have the trained token ids" in checks["template"]["message"]
     assert "8 of 8 to the letter" in checks["answers"]["message"]
     gap = float(checks["model"]["message"].split("log-probabilities ")[1].split()[0])
@@ -146,9 +148,7 @@ def test_llama_server_with_another_template(bundle, float_gguf, tmp_path):
     server = llama_server(float_gguf, chatml)  # without SmolLM2's own system message
     checks = verified(server.listening_address, bundle, tmp_path)
     assert failed(checks) == ["template", "answers"]
-    assert "16 of 18 conversations have other token ids" in checks["template"]["message"] or (
-        "17 of 18 conversations have other token ids" in checks["template"]["message"]
-    )
+    assert "17 of 18 conversations have other token ids" in checks["template"]["message"]  # one has a system message
     assert "8 of 8 golden answers" in checks["model"]["message"]
 
 
@@ -179,9 +179,8 @@ def test_transformers_serve(bundle, tmp_path):
         "--port",
         str(port),
     ]
-    process = subprocess.Popen(
-        [*command, "--device", "cpu", "--dtype", "float32"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*command, "--device", "cpu", "--dtype", "float32"], **quiet)
     try:
         _wait(f"http://127.0.0.1:{port}/health")
         checks = verified(f"http://127.0.0.1:{port}/v1", bundle, tmp_path, "--model", str(bundle), "--exact", "1")

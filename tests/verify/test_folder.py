@@ -53,6 +53,8 @@ def test_a_bundle_as_written_passes(made, tmp_path):
 
 def test_files_missing_changed_and_extra_are_named(copy):
     (copy / "extra.bin").write_bytes(b"x")
+    (copy / ".cache").mkdir()
+    (copy / ".cache/of-a-download").write_bytes(b"x")
     (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
     template = (copy / "chat_template.jinja").read_text()
     (copy / "chat_template.jinja").write_text(template + "{# #}")
