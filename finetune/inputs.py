@@ -51,7 +51,6 @@ def serving_notes(recipe: Recipe) -> list[str]:
     Raises:
         RecipeError: what an engine would serve wrong or refuse, a converter that is not there; each with its fix.
     """
-    from finetune.export.converted import gguf_types
     from finetune.export.converted import check_serving
     from finetune.model.load import base_config
 

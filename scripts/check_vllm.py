@@ -31,7 +31,6 @@ def record(folder: Path, bundle: Path | None) -> None:
     """Writes cases.json: [{group, model, rank, name, adapter, served, prompts: [{ids, answer, logprobs}]}]."""
     sys.path.insert(0, str(ROOT))
     from finetune.export.canon import canonical
-
     from tests.serving.battery import VARIANTS, build, save_base
     from tests.serving.test_battery import ADAPTER, MERGED, merge_variant
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetune.export.canon import canonical
-from finetune.export.servable import check_folder
 
 from finetune.errors import RecipeError
+from finetune.export.canon import canonical
 from finetune.export.gguf import convert, convert_adapter
 from finetune.export.layout import write_layout
 from finetune.export.merge import merge
 from finetune.export.quantised import _question, compare_served, run_gguf
+from finetune.export.servable import check_folder
 from finetune.recipe import TargetSection
 from tests.serving.battery import ANSWER_TOKENS, QUESTIONS, VARIANTS, Variant, build, save_base
 
