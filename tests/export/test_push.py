@@ -183,13 +183,15 @@ def test_a_repository_needs_its_whole_name(bundle, hub, name):
 
 def test_a_place_that_is_part_of_another_is_replaced_whole(bundle):
     """Longest first; a path that only looks like the beginning of another stays; containers' homes are only named."""
-    recipe = {"output_dir": "/data/run", "data": {"train": [{"path": "/data/run/rows.jsonl"}]}, "name": "/"}
+    recipe = {"output_dir": "/data/run", "data": {"train": [{"path": "/data/run/rows.jsonl"}]}, "name": "/no_think"}
     (bundle / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    (bundle / "serve.sh").write_text(f"run /data/run/rows.jsonl /data/runner x/data/run {Path.home()}/.cache\n")
+    (bundle / "serve.sh").write_text(
+        f"run /data/run/rows.jsonl /data/runner x/data/run /no_think {Path.home()}/.cache\n"
+    )
     seal(bundle, json.loads((bundle / "MANIFEST.json").read_text()))
     with outgoing(bundle, public=False) as ready:
         text = (ready.folder / "serve.sh").read_text()
-        assert text == f"run rows.jsonl /data/runner x/data/run {Path.home()}/.cache\n"
+        assert text == f"run rows.jsonl /data/runner x/data/run /no_think {Path.home()}/.cache\n"
         assert any(note.startswith("look before it is seen: serve.sh names a path under") for note in ready.notes)
         assert (ready.folder / "model.safetensors").is_symlink()
         verified_names = set(json.loads((ready.folder / "MANIFEST.json").read_text())["files"])
