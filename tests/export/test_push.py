@@ -250,3 +250,20 @@ def test_modelscope_is_an_extra(bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "modelscope_hub", None)
     with pytest.raises(RecipeError, match=r"pip install 'finetune\[modelscope\]'"):
         push_to_modelscope(bundle, "org/model")
+
+
+def test_what_was_uploaded_can_be_run_again(bundle, hub, tiny_base, tiny_data, tmp_path):
+    """The copy names no place, so base and rows are said anew; its template is its own."""
+    from finetune.reproduce import checked, read_manifest
+
+    push_to_hub(bundle, "org/model", endpoint=hub.url)
+    for name, content in hub.files.items():
+        (tmp_path / "got" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "got" / name).write_bytes(content)
+    got = tmp_path / "got"
+    verified(got)
+    with pytest.raises(RecipeError, match=r"no such file: .*larger\.jsonl; say where it is now: --set data\.train="):
+        checked(got, read_manifest(got), tmp_path / "again", [])
+    places = [f"data.train={tiny_data / 'larger.jsonl'}", f"model.name_or_path={tiny_base}"]
+    recipe, notes = checked(got, read_manifest(got), tmp_path / "again", places)
+    assert (notes, recipe.data.template) == ([], got / "data_template.yaml")
