@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,10 @@ def _licence(given: str, on_hub: bool, version: str | None, hashes: Mapping[str,
     folder = _folder(given)
     if folder is None:
         return Licence()
-    found = _of_readme(folder / "README.md") if (folder / "README.md").is_file() else Licence()
+    readme_file = folder / "README.md"
+    found = Licence()
+    if readme_file.is_file():
+        found = _of_readme(readme_file.read_text(encoding="utf-8", errors="replace"))
     if found.name is None:
         found = next((_of_gguf(folder / name) for name in hashes if name.endswith(".gguf")), Licence())
     if found.name is None:
@@ -105,19 +109,27 @@ def _folder(given: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _hub_readme(name: str, version: str | None) -> Path | None:
-    """The base's card, from the cache or the hub; transformers does not fetch it with the weights."""
-    from huggingface_hub import hf_hub_download
+@cache
+def _hub_readme(name: str, version: str | None) -> str | None:
+    """The base's card, from the cache or the hub; transformers does not fetch it with the weights. Asked once, shortly:
+    hf_hub_download would try for 23 s where there is no network."""
+    from huggingface_hub import get_session, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.utils import build_hf_headers
 
+    cached = try_to_load_from_cache(name, "README.md", revision=version)
+    if isinstance(cached, str):
+        return Path(cached).read_text(encoding="utf-8", errors="replace")
     try:
-        return Path(hf_hub_download(name, "README.md", revision=version, etag_timeout=3))
+        url = hf_hub_url(name, "README.md", revision=version)
+        answer = get_session().get(url, headers=build_hf_headers(), timeout=5, follow_redirects=True)
+        answer.raise_for_status()
     except Exception:  # whatever keeps it away (offline, no card, no right to it): the licence is then unknown
         return None
+    return str(answer.text)
 
 
-def _of_readme(file: Path) -> Licence:
+def _of_readme(text: str) -> Licence:
     """The front matter's `license` (https://huggingface.co/docs/hub/model-cards#model-card-metadata)."""
-    text = file.read_text(encoding="utf-8", errors="replace")
     if not text.startswith("---"):
         return Licence()
     try:
@@ -131,7 +143,7 @@ def _of_readme(file: Path) -> Licence:
         return Licence()
     link = head.get("license_link")
     # a link to a file of the base's own repository means nothing in another one
-    return Licence(name, head.get("license_name"), link if str(link).startswith("http") else None, file.name)
+    return Licence(name, head.get("license_name"), link if str(link).startswith("http") else None, "README.md")
 
 
 def _of_gguf(file: Path) -> Licence:

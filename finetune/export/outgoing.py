@@ -21,6 +21,10 @@ MANIFEST = "MANIFEST.json"
 HELD_OUT = ("golden.jsonl", "golden.json")  # rows of the data, for `finetune verify`
 TEXT = (".json", ".jsonl", ".yaml", ".yml", ".md", ".sh", ".txt", ".env", ".toml", "")
 TEXT_BYTES = 4 << 20
+PATH_KEYS = {
+    "path", "hub", "output_dir", "name_or_path", "base_model_name_or_path", "tokenizer_name_or_path", "template",
+    "benchmarks", "converter",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,24 +119,26 @@ def _sha256(file: Path) -> str:
 
 def _local_paths(bundle: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
     """Absolute paths that recipe, manifest and adapter name, the longest first, each with the bare name it becomes."""
-    texts = [*_strings({key: value for key, value in manifest.items() if key != "files"})]
+    found = set(_under_path_keys(manifest))
     for name in ("recipe.yaml", "adapter/adapter_config.json"):
         file = bundle / name
-        texts += [*_strings(yaml.safe_load(file.read_text(encoding="utf-8")))] if file.is_file() else []
-    absolute = {text for text in texts if re.match(r"(/|[A-Za-z]:[\\/])", text) and re.search(r"\w", text)}
-    bare = {text: re.split(r"[\\/]", text.rstrip("\\/"))[-1] for text in absolute if "\n" not in text}
+        found |= set(_under_path_keys(yaml.safe_load(file.read_text(encoding="utf-8")))) if file.is_file() else set()
+    absolute = [text for text in found if re.match(r"(/|[A-Za-z]:[\\/]).*\w", text)]
+    bare = {text: re.split(r"[\\/]", text.rstrip("\\/"))[-1] for text in absolute}
     return dict(sorted(bare.items(), key=lambda item: -len(item[0])))
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _under_path_keys(value: Any, key: str = "") -> Iterator[str]:
+    """Texts at keys that hold paths; others (a prompt `/no_think`) may begin with a slash as well."""
     if isinstance(value, str):
-        yield value
+        if key in PATH_KEYS:
+            yield value
     elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _strings(item)
+        for name, item in value.items():
+            yield from _under_path_keys(item, name)
     elif isinstance(value, list):
         for item in value:
-            yield from _strings(item)
+            yield from _under_path_keys(item, key)
 
 
 def _text(file: Path) -> str | None:

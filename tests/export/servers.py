@@ -46,7 +46,7 @@ class Hub:
         return next(json.loads(body) for _verb, path, body in self.requests if re.search(pattern, path))
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
-        """Status and JSON of one request."""
+        """Status of one request, and what is sent as JSON, or text as it is."""
         for (verb, pattern), status in self.refuse.items():
             if verb == method and re.search(pattern, path):
                 return status, {"error": "the reason of the hub", "Message": "the reason of the hub"}
@@ -138,7 +138,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
             if status == DROP:
                 self.close_connection = True
                 return
-            text = json.dumps(content).encode()
+            text = content.encode() if isinstance(content, str) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))

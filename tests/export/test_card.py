@@ -11,8 +11,16 @@ import pytest
 import yaml
 
 from finetune.export.card import HUB_LICENCES, write_card
+from tests.export.servers import Hub, serving
 
 BOTH = ("README.md", "README.zh-CN.md")
+
+
+class BaseCard(Hub):
+    """A hub with one file."""
+
+    def _answer(self, method, path, body):
+        return (200, "---\nlicense: llama3.2\n---\n") if path == "/org/base/resolve/abc/README.md" else (404, "")
 
 
 @pytest.fixture
@@ -152,19 +160,26 @@ def test_the_licence_is_what_the_bases_files_say(bundle, manifest, tmp_path, fil
     assert "base_model" not in data
 
 
-def test_a_hub_base_is_asked_for_its_card_once_and_its_commit(bundle, manifest, tmp_path, monkeypatch):
-    readme = tmp_path / "README.md"
-    readme.write_text("---\nlicense: llama3.2\n---\n")
-    asked = []
+def test_a_hub_base_is_asked_for_its_card_once(bundle, manifest, monkeypatch):
+    """At its commit; both cards and the component list share the answer. Without a network it is asked once, too."""
+    import huggingface_hub
 
-    def download(name, file, revision, etag_timeout):
-        asked.append((name, file, revision))
-        return str(readme)
+    from finetune.export.sbom import write_sbom
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    manifest["base"] = {"name_or_path": "org/model", "revision": None, "commit": "abc"}
-    assert card_of(bundle, manifest).data.license == "llama3.2"
-    assert asked == [("org/model", "README.md", "abc")]
+    with serving(BaseCard()) as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(
+            huggingface_hub, "hf_hub_url", lambda name, file, revision: f"{hub.url}/{name}/resolve/{revision}/{file}"
+        )
+        manifest["base"] = {"name_or_path": "org/base", "revision": None, "commit": "abc"}
+        assert card_of(bundle, manifest).data.license == "llama3.2"
+        document = json.loads(write_sbom(bundle, manifest).read_text())
+        assert document["components"][0]["licenses"] == [{"license": {"name": "llama3.2"}}]
+        assert hub.paths("GET") == ["/org/base/resolve/abc/README.md"]
+        for _again in range(2):
+            manifest["base"]["commit"] = "none"
+            assert card_of(bundle, manifest).data.license == "unknown"
+        assert hub.paths("GET")[1:] == ["/org/base/resolve/none/README.md"]
 
 
 def test_a_licence_of_ones_own_is_other_with_its_name(bundle, manifest):

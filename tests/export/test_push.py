@@ -183,13 +183,15 @@ def test_a_repository_needs_its_whole_name(bundle, hub, name):
 
 def test_a_place_that_is_part_of_another_is_replaced_whole(bundle):
     """Longest first; a path that only looks like the beginning of another stays; containers' homes are only named."""
-    recipe = {"output_dir": "/data/run", "data": {"train": [{"path": "/data/run/rows.jsonl"}]}, "name": "/"}
+    recipe = {"output_dir": "/data/run", "data": {"train": [{"path": "/data/run/rows.jsonl"}]}, "name": "/no_think"}
     (bundle / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    (bundle / "serve.sh").write_text(f"run /data/run/rows.jsonl /data/runner x/data/run {Path.home()}/.cache\n")
+    (bundle / "serve.sh").write_text(
+        f"run /data/run/rows.jsonl /data/runner x/data/run /no_think {Path.home()}/.cache\n"
+    )
     seal(bundle, json.loads((bundle / "MANIFEST.json").read_text()))
     with outgoing(bundle, public=False) as ready:
         text = (ready.folder / "serve.sh").read_text()
-        assert text == f"run rows.jsonl /data/runner x/data/run {Path.home()}/.cache\n"
+        assert text == f"run rows.jsonl /data/runner x/data/run /no_think {Path.home()}/.cache\n"
         assert any(note.startswith("look before it is seen: serve.sh names a path under") for note in ready.notes)
         assert (ready.folder / "model.safetensors").is_symlink()
         verified_names = set(json.loads((ready.folder / "MANIFEST.json").read_text())["files"])
@@ -248,3 +250,20 @@ def test_modelscope_is_an_extra(bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "modelscope_hub", None)
     with pytest.raises(RecipeError, match=r"pip install 'finetune\[modelscope\]'"):
         push_to_modelscope(bundle, "org/model")
+
+
+def test_what_was_uploaded_can_be_run_again(bundle, hub, tiny_base, tiny_data, tmp_path):
+    """The copy names no place, so base and rows are said anew; its template is its own."""
+    from finetune.reproduce import checked, read_manifest
+
+    push_to_hub(bundle, "org/model", endpoint=hub.url)
+    for name, content in hub.files.items():
+        (tmp_path / "got" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "got" / name).write_bytes(content)
+    got = tmp_path / "got"
+    verified(got)
+    with pytest.raises(RecipeError, match=r"no such file: .*larger\.jsonl; say where it is now: --set data\.train="):
+        checked(got, read_manifest(got), tmp_path / "again", [])
+    places = [f"data.train={tiny_data / 'larger.jsonl'}", f"model.name_or_path={tiny_base}"]
+    recipe, notes = checked(got, read_manifest(got), tmp_path / "again", places)
+    assert (notes, recipe.data.template) == ([], got / "data_template.yaml")
