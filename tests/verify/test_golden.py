@@ -14,7 +14,7 @@ from finetune.data.template import Metric
 from finetune.errors import RecipeError
 from finetune.verify.check import Limits
 from finetune.verify.checks import judge
-from finetune.verify.evidence import Evidence, Heard
+from finetune.verify.evidence import Evidence, Heard, Load
 from finetune.verify.golden import (
     FACTS,
     SAMPLES,
@@ -127,6 +127,15 @@ def test_right_answers_of_other_weights_are_seen_in_log_probabilities(made):
         heard.append(Heard(golden, Reply(golden.answer, "stop", logprobs=far), ids=golden.prompt_ids))
     statuses = {check.name: check.status for check in judge(Evidence(facts, heard), Limits())}
     assert [name for name, status in statuses.items() if status == "fail"] == ["model"]
+
+
+def test_requests_that_fail_under_load_are_counted(made):
+    facts = read_facts(made.tuned / FACTS)
+    heard = [Heard(g, Reply(g.answer, "stop", tokens=4, seconds=1.0), ids=g.prompt_ids) for g in made.goldens]
+    load = Load(8, [heard[0].reply, None, *(item.reply for item in heard[2:])], 2.0)
+    checks = judge(Evidence(facts, heard, load=load), Limits())
+    assert [check.name for check in checks if check.status == "fail"] == ["load"]
+    assert checks[-1].message.startswith("1 of 8 requests failed; 8 at a time: 14.0 tokens/s together")
 
 
 def test_speed_by_hand():
