@@ -142,12 +142,13 @@ def once(way: str, base: Path, adapter: Path, output: Path, threads: int) -> dic
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
     command = [sys.executable, __file__, "--way", way, str(base), str(adapter), str(output), "--threads", str(threads)]
-    start = time.perf_counter()
+    used, start = os.times(), time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
-    wall = time.perf_counter() - start
+    wall, after = time.perf_counter() - start, os.times()
+    cpu = after.children_user + after.children_system - used.children_user - used.children_system
     if done.returncode:
         raise SystemExit(f"{way} failed:\n{done.stderr[-3000:]}")
-    return {"wall": wall, "rss": float(done.stdout.split()[-1])}
+    return {"wall": wall, "cpu": cpu, "rss": float(done.stdout.split()[-1])}
 
 
 def same_bytes(left: Path, right: Path) -> str:
@@ -178,10 +179,10 @@ def measure(folder: Path, shape: dict[str, Any], repeats: int, threads: int) -> 
     medians = {way: {key: statistics.median(run[key] for run in runs[way]) for key in runs[way][0]} for way in WAYS}
     size = sum(file.stat().st_size for file in base.glob("*.safetensors"))
     lines = [f"{size / 1e9:.1f} GB of bfloat16, {threads} threads, medians of {repeats}", "",
-             "| way | wall, s | all walls, s | peak memory, MB |", "|---|---|---|---|"]  # fmt: skip
+             "| way | wall, s | all walls, s | seconds of all cores | peak memory, MB |", "|---|---|---|---|---|"]  # fmt: skip
     for way, values in medians.items():
         walls = ", ".join(f"{run['wall']:.1f}" for run in runs[way])
-        lines.append(f"| {way} | {values['wall']:.1f} | {walls} | {values['rss'] / 1e6:.0f} |")
+        lines.append(f"| {way} | {values['wall']:.1f} | {walls} | {values['cpu']:.1f} | {values['rss'] / 1e6:.0f} |")
     ours, theirs = medians["streamed"], medians["peft"]
     lines += [
         "",

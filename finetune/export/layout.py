@@ -141,6 +141,7 @@ def _patch_config(
         known = place is config or "text_config" not in config
         _set_dtype(place, dtype)
         _spell_rope(place)
+        _spell_experts(place)
         if tied is not None and ("tie_word_embeddings" in place or place is config):
             place["tie_word_embeddings"] = tied
         if vocabulary is not None and ("vocab_size" in place or (known and "text_config" not in config)):
@@ -176,6 +177,12 @@ def _spell_rope(config: Json) -> None:
     config["rope_scaling"] = scaling if rope.get("rope_type", "default") != "default" else None
     if "partial_rotary_factor" in rope:
         config["partial_rotary_factor"] = rope["partial_rotary_factor"]
+
+
+def _spell_experts(config: Json) -> None:
+    """transformers 4 reads `num_experts` for Qwen3's mixtures, and takes 128 without it."""
+    if str(config.get("model_type", "")).startswith("qwen3") and "num_local_experts" in config:
+        config.setdefault("num_experts", config["num_local_experts"])
 
 
 def _patch_generation(file: Path, config: Json, stops: Sequence[int]) -> None:
@@ -232,6 +239,7 @@ def write_both_spellings(folder: Path, tokenizer: Any) -> None:
     if (folder / "config.json").is_file():
         config = _read(folder / "config.json")
         _spell_rope(config)
+        _spell_experts(config)
         _set_dtype(config, None)
         _write(folder / "config.json", config)
     settings = _read(folder / "tokenizer_config.json")

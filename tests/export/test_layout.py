@@ -131,6 +131,22 @@ def test_rope(rope, added, saved, tmp_path):
         assert place["vocab_size"] == 300
 
 
+def test_experts_of_qwen3_have_both_names(saved, tmp_path):
+    """transformers 4.57.6 took 128 experts for a model of 4; 5 reads either name."""
+    from tests.export.made import make, merged_folder, reload
+
+    made = make(
+        tmp_path,
+        "qwen3-moe",
+        {"num_experts": 4, "moe_intermediate_size": 32, "hidden_size": 64},
+        target_modules=["q_proj"],
+    )
+    assert "num_experts" not in json.loads((made.base / "config.json").read_text())
+    merged_folder(made, tmp_path / "merged")
+    config = json.loads((tmp_path / "merged/config.json").read_text())
+    assert config["num_experts"] == config["num_local_experts"] == reload(tmp_path / "merged").config.num_experts == 4
+
+
 def test_another_tokenizer_is_the_training_one(base, saved, tmp_path):
     """New tokens, or another chat template: the base's tokenizer files stay away, also those the training one lacks."""
     new = byte_tokenizer()
