@@ -79,6 +79,26 @@ def prove_gguf(
     """
     if importlib.util.find_spec("xllamacpp") is None:
         return {"not run": "no engine for GGUF files here; pip install 'finetune[llamacpp]'"}
+    served = measure_gguf(file, merged, examples, adapter)
+    limits = LIMITS.get(type, LIMITS["q4_k_m"])
+    failed = [
+        f"{name} {getattr(served, name):.3g}, limit {limit:g}"
+        for name, limit in limits.items()
+        if not (getattr(served, name) >= limit if name in AT_LEAST else getattr(served, name) <= limit)
+    ]
+    if failed:
+        what = f"{adapter.name} on {file.name}" if adapter else file.name
+        raise GateError(f"export stopped: {what} run by llama.cpp is not the merged model: {'; '.join(failed)}")
+    engine = f"xllamacpp {version('xllamacpp')}"
+    return {"engine": engine, "type": type, "top": TOP} | asdict(served) | {"limits": limits}
+
+
+def measure_gguf(file: Path, merged: Path, examples: Sequence[Example], adapter: Path | None = None) -> Served:
+    """The numbers of `prove_gguf`, held to no limit.
+
+    Raises:
+        GateError: the engine dies, or splits text into other ids than the tokenizer.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(merged)
@@ -91,18 +111,7 @@ def prove_gguf(
             f"the first {differ[0][:80]!r}"
         )
     model = AutoModelForCausalLM.from_pretrained(merged, attn_implementation="eager", dtype=torch.float32).eval()
-    served = compare_served(model, examples, said)
-    limits = LIMITS.get(type, LIMITS["q4_k_m"])
-    failed = [
-        f"{name} {getattr(served, name):.3g}, limit {limit:g}"
-        for name, limit in limits.items()
-        if not (getattr(served, name) >= limit if name in AT_LEAST else getattr(served, name) <= limit)
-    ]
-    if failed:
-        what = f"{adapter.name} on {file.name}" if adapter else file.name
-        raise GateError(f"export stopped: {what} run by llama.cpp is not the merged model: {'; '.join(failed)}")
-    engine = f"xllamacpp {version('xllamacpp')}"
-    return {"engine": engine, "type": type, "top": TOP} | asdict(served) | {"limits": limits}
+    return compare_served(model, examples, said)
 
 
 def run_gguf(
