@@ -193,6 +193,7 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace an earlier bundle")
     command.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the bundle to the Hugging Face hub")
     command.add_argument("--push-to-modelscope", metavar="ORG/NAME", help="upload the bundle to ModelScope")
+    command.add_argument("--revision", help="branch of the hub to upload to (default: its main one)")
     command.add_argument("--public", action="store_true", help="uploads that all may read (default: private)")
     _overrides(command)
 
@@ -203,6 +204,7 @@ def _merge_arguments(command: argparse.ArgumentParser) -> None:
         "--method", default="linear", help="linear, ties, dare_linear, dare_ties, ... (default linear)"
     )
     command.add_argument("--density", type=float, help="share of values kept, for ties and dare (0 to 1)")
+    command.add_argument("--seed", type=int, default=0, help="of dare's choice of values (default 0)")
     command.add_argument("--output", type=Path, required=True, help="the new adapter's folder")
 
 

@@ -50,7 +50,7 @@ def combine_command(options: argparse.Namespace) -> list[str]:
         RecipeError: everything that is wrong with adapters, weights, method and output.
         GateError: the written file is not what was combined.
     """
-    return combine(options.adapters, options.method, options.density, options.output).lines
+    return combine(options.adapters, options.method, options.density, options.output, options.seed).lines
 
 
 def combine(given: Sequence[str], method: str, density: float | None, output: Path, seed: int = SEED) -> Combined:

@@ -170,7 +170,7 @@ def _push(bundle: Path, options: argparse.Namespace) -> list[str]:
     if options.push_to_hub:
         from finetune.export.push import push_to_hub
 
-        lines += _uploaded(push_to_hub(bundle, options.push_to_hub, private=not options.public))
+        lines += _uploaded(push_to_hub(bundle, options.push_to_hub, options.revision, not options.public))
     if options.push_to_modelscope:
         from finetune.export.push import push_to_modelscope
 
