@@ -52,10 +52,10 @@ def serving_notes(recipe: Recipe) -> list[str]:
         RecipeError: what an engine would serve wrong or refuse, a converter that is not there; each with its fix.
     """
     from finetune.export.converted import check_serving
-    from finetune.model.load import base_config
+    from finetune.export.servable import config_of_base
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
-    return check_serving(recipe.lora.model_dump(), base_config(recipe.model), recipe.export.targets, dtype)
+    return check_serving(recipe.lora.model_dump(), config_of_base(recipe.model), recipe.export.targets, dtype)
 
 
 def known_scores(data: Prepared) -> list[str]:

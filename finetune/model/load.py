@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,22 +106,6 @@ def locate(section: ModelSection) -> str:
     if not section.name_or_path.startswith("pkg:"):  # an installed package may be links into the installer's cache
         check_folder("model.name_or_path", name)
     return name
-
-
-def base_config(section: ModelSection) -> dict[str, Any] | None:
-    """The base's config.json where it lies on this machine as a folder or in the hub's cache, else None (GGUF too)."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if section.gguf_file:
-        return None
-    name = locate(section)
-    file: Any = Path(name) / "config.json"
-    if not Path(name).is_dir():
-        file = try_to_load_from_cache(name, "config.json", revision=section.revision)
-    try:
-        return json.loads(Path(file).read_text(encoding="utf-8")) if isinstance(file, str | Path) else None
-    except (OSError, ValueError):
-        return None  # loading the model will say it
 
 
 def load_tokenizer(section: ModelSection) -> Any:
