@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import GateError, RecipeError
-from finetune.export.layout import modes_follow_umask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +105,8 @@ def canonical(adapter: Path, output: Path, initial: Path | None = None) -> Canon
         RecipeError: not a LoRA adapter, the initial matrices are missing or of other shapes, `output` is there.
         GateError: a tensor is not finite.
     """
+    from finetune.export.layout import modes_follow_umask
+
     config, tensors = read_adapter(adapter)
     if output.exists():
         raise RecipeError(f"{output}: is there already")
