@@ -55,14 +55,21 @@ OPENVINO_RUN = '''"""One question to the base with its adapter: python serve/FOL
 
 import sys
 
+import numpy
+import openvino
 import openvino_genai
+from transformers import AutoTokenizer
 
+# transformers' tokenizer, as in training: OpenVINO's translation of it may give other ids
+tokenizer = AutoTokenizer.from_pretrained("adapter")
 # Only the tensors are read; alpha is the whole scale, which is 1 as the adapter is canonical.
 adapters = openvino_genai.AdapterConfig()
 adapters.add(openvino_genai.Adapter("adapter/adapter_model.safetensors"), 1.0)
 pipeline = openvino_genai.LLMPipeline("serve/FOLDER/model-KIND", "CPU", adapters=adapters)
-chat = openvino_genai.ChatHistory([{"role": "user", "content": sys.argv[1] if len(sys.argv) > 1 else "Hello"}])
-print(pipeline.generate(chat, max_new_tokens=256, do_sample=False))
+chat = [{"role": "user", "content": sys.argv[1] if len(sys.argv) > 1 else "Hello"}]
+ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+answer = pipeline.generate(openvino.Tensor(numpy.array([ids])), max_new_tokens=256, do_sample=False)
+print(tokenizer.decode(answer.tokens[0], skip_special_tokens=True))
 '''
 
 ONNX_RUN = '''"""One question: python serve/FOLDER/run.py "question" (in the bundle's folder)."""

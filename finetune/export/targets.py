@@ -130,9 +130,9 @@ TARGETS: Mapping[str, Target] = {
                  for form in ("merged", "adapter")},
         notes={form: (
             ("Put the keys of serve/{folder}/config.json into mindie_llm/conf/config.json of the container (mode 640), "
-             "with the bundle mounted at /bundle; image and docker run: MindIE's quick start.",
+             "with the bundle mounted at /bundle and an adapter's base at /base; image and docker run: MindIE's quick start.",
              "将 serve/{folder}/config.json 中的键写入容器内 mindie_llm/conf/config.json（权限 640），"
-             "发布包挂载到 /bundle；镜像与 docker run 见 MindIE 快速入门。"),
+             "发布包挂载到 /bundle，适配器的基座挂载到 /base；镜像与 docker run 见 MindIE 快速入门。"),
             ("Files must be real (no links), owned by the user that runs MindIE and not writable by others; folders need "
              "the x bit, so never chmod -R 640.",
              "文件须为真实文件（非链接），属主为运行 MindIE 的用户，其他用户不可写；目录需要 x 权限，切勿 chmod -R 640。"),
@@ -203,9 +203,10 @@ TARGETS: Mapping[str, Target] = {
                         "optimum-cli export openvino -m {base} {revision} --task text-generation-with-past "
                         "--weight-format {type} serve/{folder}/model-{type}", "python serve/{folder}/run.py"),
         },
-        notes={form: (("Its tokenizer is a translation: check with finetune verify, or send token ids.",
-                       "其分词器为转换所得：请用 finetune verify 核对，或直接发送 token id。"),)
-               for form in ("merged", "adapter")},
+        notes={"merged": (("Its tokenizer is a translation: check with finetune verify, or send token ids.",
+                           "其分词器为转换所得：请用 finetune verify 核对，或直接发送 token id。"),),
+               "adapter": (("run.py sends token ids of transformers' tokenizer; run.py itself was not run.",
+                            "run.py 发送 transformers 分词器的 token id；run.py 本身未运行。"),)},
     ),
     "onnxruntime": Target(
         title="ONNX Runtime GenAI", version="0.18", evidence=_RAN, program="", arguments={"merged": (), "adapter": ()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from finetune.export.rules import ADAPTER_RULES, ENGINES, MODEL_RULES
 from finetune.export.servable import check_folder, check_targets, findings, model_findings, stop_or_warn
 from finetune.export.targets import TARGETS
 from finetune.recipe import LoraSection, TargetSection
+from tests.conftest import ROOT
 from tests.export.test_canon import make
 
 pytestmark = [
@@ -297,3 +299,18 @@ def test_a_folder_as_transformers_5_writes_it(tiny_base):
     said = {(f.engine, f.rule) for f in found}
     assert {("transformers (merged)", "M2"), ("tgi (merged)", "M2"), ("transformers (merged)", "M3")} <= said
     assert not any(engine.startswith("vllm") for engine, rule in said if rule in ("M2", "M3"))
+
+
+@pytest.mark.parametrize("name", ["serving.md", "serving.zh-CN.md"])
+def test_the_document_has_every_engine_and_rule(name):
+    """A row each, and nothing that is not there; the refusing engines of two rows by their names."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    cells = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    rules = {rule for key in cells for rule in key.split(", ") if re.fullmatch(r"[AEM]\d+", rule)}
+    assert rules == {rule.id for rule in (*ADAPTER_RULES, *MODEL_RULES)} | {"E4", "E5"}
+    assert {key.strip("`") for key in cells if key.startswith("`")} == set(ENGINES)
+    for engine, row in TARGETS.items():
+        version = (
+            row.version.split(" (")[0].removeprefix("the converters of ").removeprefix("model server ").split(",")[0]
+        )
+        assert version in cells[f"`{engine}`"], engine
