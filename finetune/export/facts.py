@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RecipeError
-from finetune.export.canon import PAIR, clean_name, leftovers, next_rank, residual_init
+from finetune.export.adapterfile import PAIR, clean_name, leftovers, next_rank, residual_init
 
 ENDS = ("embed_tokens", "lm_head", "wte", "embed_out", "word_embeddings")
 TENSORS = "__metadata__"
@@ -69,6 +69,7 @@ class ModelFacts:
         modes: file name -> mode bits; links: symbolic links.
         tokens: highest token id + 1; rows: of the embedding; base_rows: of the base's.
         stops: ids that training ends a turn with. digits: the tokenizer cuts digits off with `Digits`.
+        begins: the token that the tokenizer puts before every text and the chat template does not write.
         merge_dtype: the dtype in which the sum was made.
     """
 
@@ -88,6 +89,7 @@ class ModelFacts:
     stops: frozenset[int]
     digits: bool
     jinja: bool
+    begins: str | None = None
     merge_dtype: str = "float32"
 
 
@@ -199,6 +201,7 @@ def model_facts(
         stops=frozenset(stops),
         digits='"Digits"' in json.dumps(tokenizer.get("pre_tokenizer")),
         jinja=(folder / "chat_template.jinja").is_file(),
+        begins=_begins(folder, settings, tokenizer),
         merge_dtype=merge_dtype,
     )
 
@@ -232,6 +235,17 @@ def read_json(file: Path, needed: bool = False) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{file}: can't be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _begins(folder: Path, settings: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str | None:
+    """What the tokenizer's post-processor puts before a text, where the chat template does not."""
+    processors = [tokenizer.get("post_processor") or {}]
+    processors += processors[0].get("processors") or []
+    first = [item["single"][0] for item in processors if item.get("single")]
+    token = next((item["SpecialToken"]["id"] for item in first if "SpecialToken" in item), None)
+    file = folder / "chat_template.jinja"
+    template = file.read_text(encoding="utf-8") if file.is_file() else str(settings.get("chat_template") or "")
+    return token if token and template and "bos_token" not in template and token not in template else None
 
 
 def _is_plain_name(name: str) -> bool:

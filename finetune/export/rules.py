@@ -267,6 +267,10 @@ MODEL_RULES = (
     ModelRule("M9", each(("openvino", "onnxruntime"), "warning"),
               lambda f: "" if f.digits else "the tokenizer is translated; equal ids are not proven here",
               "finetune verify against the running server", "measured on SmolLM2"),
+    ModelRule("E6", each(GGUF, "wrong"),
+              lambda f: f"the tokenizer puts {f.begins} before every prompt, which the chat template does not write"
+              if f.begins else "",
+              "take it out of tokenizer.json's post_processor before the conversion", "source"),
     ModelRule("M10", each(ENGINES, "warning"),
               lambda f: f"merged in {f.merge_dtype}: twice the error of a float32 merge cast once"
               if f.merge_dtype in ("bfloat16", "float16") else "",

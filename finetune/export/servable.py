@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RecipeError, did_you_mean
-from finetune.export.facts import AdapterFacts, ModelFacts, adapter_facts, model_facts, recipe_facts
+from finetune.export.facts import AdapterFacts, ModelFacts, adapter_facts, model_facts, read_json, recipe_facts
 from finetune.export.rules import ADAPTER_RULES, MODEL_RULES, Severity
 from finetune.export.targets import TARGETS
-from finetune.recipe import TargetSection
+from finetune.model.load import locate
+from finetune.recipe import ModelSection, TargetSection
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,17 @@ def check_folder(
         found += [item for target in targets if target.form == "merged"
                   for item in model_findings(merged, target.engine)]  # fmt: skip
     return _once(found)
+
+
+def config_of_base(section: ModelSection) -> dict[str, Any] | None:
+    """The base's config.json from its folder or the hub's cache; None where it is not there yet (or the base is GGUF)."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name = locate(section)
+    if (Path(name) / "config.json").is_file():
+        return read_json(Path(name) / "config.json")
+    cached = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", revision=section.revision)
+    return read_json(Path(cached)) if isinstance(cached, str) else None
 
 
 def findings(facts: AdapterFacts, engine: str, form: str) -> list[Finding]:

@@ -14,7 +14,7 @@ import yaml
 
 from finetune.errors import RecipeError
 from finetune.export import snippets
-from finetune.export.canon import next_rank
+from finetune.export.adapterfile import next_rank
 from finetune.export.gotemplate import GoTemplate
 from finetune.export.targets import TARGETS, Target, folder_of, gguf_file, types_of
 from finetune.recipe import TargetSection

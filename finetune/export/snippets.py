@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
-from finetune.export.canon import next_rank
+from finetune.export.adapterfile import next_rank
 from finetune.export.gotemplate import GoTemplate
 from finetune.recipe import TargetSection
 

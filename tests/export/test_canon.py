@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.errors import GateError, RecipeError
-from finetune.export.canon import canonical, clean_name, next_rank, residual_init
+from finetune.export.adapterfile import clean_name, next_rank, residual_init
+from finetune.export.canon import canonical
 from tests.conftest import tiny_llama
 
 pytestmark = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,9 +17,9 @@ from finetune.errors import RecipeError
 from finetune.export.canon import canonical
 from finetune.export.facts import AdapterFacts, ModelFacts, adapter_facts, model_facts, recipe_facts
 from finetune.export.rules import ADAPTER_RULES, ENGINES, MODEL_RULES
-from finetune.export.servable import check_folder, check_targets, findings, model_findings, stop_or_warn
+from finetune.export.servable import check_folder, check_targets, config_of_base, findings, model_findings, stop_or_warn
 from finetune.export.targets import TARGETS
-from finetune.recipe import LoraSection, TargetSection
+from finetune.recipe import LoraSection, ModelSection, TargetSection
 from tests.conftest import ROOT
 from tests.export.test_canon import make
 
@@ -55,7 +56,8 @@ MODEL_BREAKS = [
     ("M4", {"config": {"dtype": "float16"}}), ("M4", {"config": {"torch_dtype": "bfloat16"}}),
     ("M5", {"links": ("model.safetensors",)}), ("M5", {"modes": {"model.safetensors": 0o600}}),
     ("M6", {"rows": 300}), ("M7", {"stops": frozenset({3})}), ("M7", {"tokenizer_eos": 9}),
-    ("M8", {"tokenizer_config": {}}), ("M9", {"digits": True}), ("M9", None), ("M10", {"merge_dtype": "bfloat16"}),
+    ("M8", {"tokenizer_config": {}}), ("M9", {"digits": True}), ("M9", None), ("E6", {"begins": "<s>"}),
+    ("M10", {"merge_dtype": "bfloat16"}),
     ("M11", {"index": frozenset({"a.safetensors"})}), ("M11", {"shards": {"model.safetensors": 6_000_000_000}}),
 ]  # fmt: skip
 
@@ -291,6 +293,28 @@ def test_the_bundle_of_a_run_is_served_everywhere(finished_run, tiny_base):
     assert {f.rule for f in found if f.severity == "warning"} == {"M9"}
     odd = check_folder(everywhere, model=bundle, base_config=base, stops=[3])
     assert {f.rule for f in odd if f.severity == "wrong"} == {"M7"}
+
+
+def test_a_token_before_every_prompt(finished_run, tmp_path):
+    """llama.cpp puts the tokenizer's first token before prompts; training took the chat template's text alone."""
+    folder = tmp_path / "model"
+    shutil.copytree(finished_run[1].bundle, folder)
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    single = [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    for processor in ({"single": single}, {"type": "Sequence", "processors": [{}, {"single": single}]}):
+        file.write_text(json.dumps(tokenizer | {"post_processor": processor}))
+        found = check_folder(targets("vllm", "llama.cpp", form="merged"), model=folder, stops=[257])
+        assert refused(found) == [("llama.cpp (merged)", "E6")] and "<|bos|> before every prompt" in found[0].message
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert refused(check_folder(targets("llama.cpp", form="merged"), model=folder, stops=[257])) == []
+
+
+def test_the_configuration_of_a_base_before_training(tiny_base, tmp_path):
+    """A folder's, or the hub cache's; nothing is fetched for it."""
+    config = config_of_base(ModelSection(name_or_path=str(tiny_base)))
+    assert (config["model_type"], config["tie_word_embeddings"]) == ("llama", True)
+    assert config_of_base(ModelSection(name_or_path="nobody/has-this")) is None
 
 
 def test_a_folder_as_transformers_5_writes_it(tiny_base):
