@@ -55,6 +55,9 @@ def available(converter: Path | None, types: Sequence[str] = ()) -> str | None:
 def convert(model_folder: Path, file: Path, type: str, converter: Path | None) -> dict[str, Any]:
     """Writes a model folder as one GGUF file; it appears whole and checked, or not at all.
 
+    The converter loads some tokenizers with the folder's own code; an export holds such code only where the recipe
+    trusts it (layout.py).
+
     Args:
         type: a key of DIRECT or QUANTISED; the latter by way of the folder's own dtype.
 
@@ -148,10 +151,13 @@ def read_back(file: Path, model_folder: Path, type: str) -> dict[str, Any]:
     layers = (config.get("text_config") or config).get("num_hidden_layers")
     architecture = _value(reader, "general.architecture")
     blocks = {name.split(".")[1] for name in (t.name for t in reader.tensors) if name.startswith("blk.")}
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # several by name; the file's own is the default one
+        template = template.get("default")
     pairs = {
         "file type": (_value(reader, "general.file_type"), (DIRECT | QUANTISED)[type]),
         "eos_token_id": (_value(reader, "tokenizer.ggml.eos_token_id"), tokenizer.eos_token_id),
-        "chat template": (_value(reader, "tokenizer.chat_template"), tokenizer.chat_template),
+        "chat template": (_value(reader, "tokenizer.chat_template"), template),
     }
     wrong = [f"{what} {found!r}, not {wanted!r}" for what, (found, wanted) in pairs.items() if found != wanted]
     if layers is not None and not {str(layer) for layer in range(layers)} <= blocks:
