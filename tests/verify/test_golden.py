@@ -129,6 +129,24 @@ def test_right_answers_of_other_weights_are_seen_in_log_probabilities(made):
     assert [name for name, status in statuses.items() if status == "fail"] == ["model"]
 
 
+def statuses(made, heard) -> dict[str, str]:
+    return {check.name: check.status for check in judge(Evidence(read_facts(made.tuned / FACTS), heard), Limits())}
+
+
+def test_what_an_earlier_failure_explains_is_not_judged(made):
+    """Sampled answers that are the base's; half of the answers right in spite of another prompt, none asked by ids."""
+    heard = [
+        Heard(g, Reply(str(g.base_answer), "stop"), again=Reply("another", "stop"), ids=g.prompt_ids)
+        for g in made.goldens
+    ]
+    found = statuses(made, heard)
+    assert (found["sampling"], found["effect"], found["model"]) == ("fail", "unknown", "unknown")
+    wrong = (0, *made.goldens[0].prompt_ids)
+    heard = [Heard(g, Reply((g.answer, "no")[i % 2], "stop"), ids=wrong) for i, g in enumerate(made.goldens)]
+    found = statuses(made, heard)
+    assert (found["template"], found["model"], found["answers"]) == ("fail", "unknown", "fail")
+
+
 def test_requests_that_fail_under_load_are_counted(made):
     facts = read_facts(made.tuned / FACTS)
     heard = [Heard(g, Reply(g.answer, "stop", tokens=4, seconds=1.0), ids=g.prompt_ids) for g in made.goldens]
