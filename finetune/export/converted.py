@@ -65,6 +65,37 @@ def check_serving(
     return notes
 
 
+def check_tokenizer(
+    tokenizer: Any, conversations: Sequence[list[dict[str, Any]]], targets: Sequence[TargetSection]
+) -> None:
+    """What targets make of the tokenizer and its chat template, asked as soon as there is one and before training.
+
+    Args:
+        conversations: prompts that Ollama's template has to write as the chat template does.
+
+    Raises:
+        RecipeError: an engine would split text otherwise, or can't have the chat template; each with its fix.
+    """
+    from finetune.export.facts import splits_digits
+    from finetune.export.gotemplate import ollama_template
+
+    problems = []
+    if any(target.engine == "ollama" for target in targets):
+        try:
+            ollama_template(tokenizer, conversations)
+        except RecipeError as error:
+            problems += error.problems
+    translating = [t.engine for t in targets if t.engine in ("openvino", "onnxruntime") and t.form == "merged"]
+    if translating and splits_digits(json.loads(tokenizer.backend_tokenizer.to_str())):
+        problems += [
+            f"export.targets: {engine}: the tokenizer cuts digits apart, which its translation drops: other ids than in "
+            "training; take another engine, or one that is sent token ids (M9, wrong)"
+            for engine in translating
+        ]
+    if problems:
+        raise RecipeError(problems)
+
+
 def add_serving(
     draft: Path, base: Path, rank: int, record: Record, targets: Sequence[TargetSection], say: Say
 ) -> list[dict[str, Any]]:

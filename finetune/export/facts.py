@@ -199,11 +199,16 @@ def model_facts(
         eos=frozenset([*_ids(config.get("eos_token_id")), *_ids(generation.get("eos_token_id"))]),
         tokenizer_eos=tokenizer_eos,
         stops=frozenset(stops),
-        digits='"Digits"' in json.dumps(tokenizer.get("pre_tokenizer")),
+        digits=splits_digits(tokenizer),
         jinja=(folder / "chat_template.jinja").is_file(),
         begins=_begins(folder, settings, tokenizer),
         merge_dtype=merge_dtype,
     )
+
+
+def splits_digits(tokenizer: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer.json cuts digits apart by a rule that OpenVINO's and ONNX Runtime's translations drop."""
+    return '"Digits"' in json.dumps(tokenizer.get("pre_tokenizer"))
 
 
 def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
