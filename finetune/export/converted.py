@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -135,10 +134,8 @@ def _one(draft: Path, base: Path, record: Record, target: TargetSection, say: Sa
         name = gguf_file(record.name, target.form, kind)
         file = draft / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        same = next((other for other in draft.glob(f"serve/*/{file.name}") if other != file), None)
-        if same is not None:  # two engines, one file
-            os.link(same, file)
-            proofs[name] = {"same as": same.relative_to(draft).as_posix()}
+        if file.exists():  # llama.cpp and Ollama share it
+            proofs[name] = {"shared": True}
             continue
         proofs[name] = _gguf(draft, base, record, target, kind, file)
         say(_line(name, proofs[name]))

@@ -39,12 +39,14 @@ class Job:
         source: read from the base, or from the adapter where that replaces it.
         dtype: safetensors' code of what is written.
         parts: the parameters it is part of, with their changes.
+        through_nf4: the base's values are quantised to nf4 and back first.
     """
 
     name: str
     source: Stored
     dtype: str
     parts: tuple[tuple[Part, Change], ...] = ()
+    through_nf4: bool = False
 
     @property
     def size(self) -> int:

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -20,6 +20,7 @@ from finetune.errors import GateError, RecipeError
 from finetune.export import shards as files
 from finetune.export.changes import read_adapter
 from finetune.export.jobs import Job
+from finetune.export.nf4 import check_bitsandbytes, to_nf4_and_back
 from finetune.export.plan import plan
 from finetune.export.shards import Shard
 from finetune.export.sums import Operands, Scratch, by_column, column_factor, merged_rows
@@ -39,6 +40,7 @@ class Merged:
         tensors, changed: how many there are, and how many of them the adapter changed.
         tied: what `tie_word_embeddings` must be in the merged config.json; None: as in the base.
         vocabulary: rows of the embedding where they are not those of the base.
+        target: `original` or `dequantised`, whose weights the adapter was merged into.
         bytes: of all tensors. seconds: wall time.
     """
 
@@ -48,6 +50,7 @@ class Merged:
     changed: int
     tied: bool | None
     vocabulary: int | None
+    target: str
     bytes: int
     seconds: float
 
@@ -92,6 +95,7 @@ def merge(
     dtype: torch.dtype | None,
     max_shard_size: str = "5GB",
     threads: int | None = None,
+    target: Literal["original", "dequantised"] = "original",
 ) -> Merged:
     """Writes the merged weights and their index into `output`, an existing folder; the other files are layout.py's.
 
@@ -102,6 +106,8 @@ def merge(
     Args:
         base: a folder with config.json and safetensors. adapter: a PEFT folder.
         dtype: of all floating tensors; None: each keeps its own.
+        target: `dequantised`: into the base's linear weights as nf4 leaves them, which an adapter trained on a 4-bit base
+            was trained on; needs bitsandbytes, and a whole tensor of memory for each.
         threads: that read, compute and write; default: as many as the machine has cores, at most 8.
 
     Raises:
@@ -114,12 +120,14 @@ def merge(
         raise RecipeError(f"{output}: the merged model can't be written over what it is made from")
     config = _config(base)
     limit = files.parse_size(max_shard_size)
+    if target == "dequantised":
+        check_bitsandbytes()
     tensors = model_tensors(base)
     changes = read_adapter(adapter)
-    todo = plan(base, config, tensors, changes, dtype)
+    todo = plan(base, config, tensors, changes, dtype, dequantised=target == "dequantised")
     shards = files.cut(todo.jobs, limit)
     inputs = [base / "config.json", *sorted({tensor.file for tensor in tensors.values()})]
-    state = files.State(output, files.fingerprint(inputs, _files(adapter), [FORMAT, str(dtype), limit]))
+    state = files.State(output, files.fingerprint(inputs, _files(adapter), [FORMAT, str(dtype), limit, target]))
     files.clear(output, keep=[*state.finished, files.STATE])
     operands, scratch = Operands(), Scratch()
     with _one_thread_each(), ThreadPoolExecutor(_workers(threads), "merge", initializer=_alone) as pool:
@@ -137,6 +145,7 @@ def merge(
         changed=todo.changed,
         tied=todo.tied,
         vocabulary=todo.vocabulary,
+        target=target,
         bytes=sum(job.size for job in todo.jobs),
         seconds=time.perf_counter() - start,
     )
@@ -156,6 +165,8 @@ def _write(
     running: deque[Future[int]] = deque()
     try:
         for number, job in enumerate(shard.jobs):
+            if job.through_nf4:
+                job = replace(job, source=to_nf4_and_back(job.source))
             factor = _factor(job, operands, scratch)
             for segment in job.segments():
                 if len(running) >= ahead:

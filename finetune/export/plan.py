@@ -11,6 +11,7 @@ import torch
 from finetune.errors import RecipeError
 from finetune.export.changes import ADVICE, Adapter, Change, LowRank, wrapped_parameters
 from finetune.export.jobs import Job
+from finetune.export.nf4 import quantised_weights
 from finetune.export.origins import Part, Parts, Skeleton, plain_parts, whole
 from finetune.export.tied import head_of_tied, is_tied
 from finetune.export.weights import CODES, FLOATS, Stored, same_values
@@ -36,17 +37,23 @@ class Jobs:
 
 
 def plan(
-    base: Path, config: dict[str, Any], tensors: dict[str, Stored], adapter: Adapter, dtype: torch.dtype | None
+    base: Path,
+    config: dict[str, Any],
+    tensors: dict[str, Stored],
+    adapter: Adapter,
+    dtype: torch.dtype | None,
+    dequantised: bool = False,
 ) -> Jobs:
     """What to write.
 
     Args:
         dtype: a torch dtype for all floating tensors, or None.
+        dequantised: the base's linear weights go through nf4 first.
 
     Raises:
         RecipeError: a line for each of the adapter's tensors that has no place in this base.
     """
-    parts = None if adapter.wrapped else plain_parts(adapter.changes, tensors)
+    parts = None if adapter.wrapped or dequantised else plain_parts(adapter.changes, tensors)
     if parts is not None and _on_vocabulary(adapter, config, tensors, parts):
         parts = None
     skeleton = None
@@ -71,6 +78,11 @@ def plan(
     _check(adapter, by_parameter, sources, config, base, vocabulary)
     rows = _vocabulary_rows(adapter, by_parameter, sources, vocabulary)
     jobs = _jobs(sources, adapter, parts, dtype)
+    if dequantised and skeleton is not None:
+        linear = quantised_weights(skeleton.model)
+        jobs = tuple(
+            replace(job, through_nf4=any(part.parameter in linear for part in parts.get(job.name, ()))) for job in jobs
+        )
     return Jobs(jobs, tied, rows, sum(bool(job.parts) for job in jobs))
 
 
