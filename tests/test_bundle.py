@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.errors import GateError
-from finetune.export.merge import load_with_adapter, merge
+from finetune.export.merge import load_with_adapter
+from finetune.export.merge import merge_in_memory as merge
 from finetune.export.parity import compare, prove
 from finetune.model.load import Source
 
