@@ -78,15 +78,15 @@ class Folder:
         stops = self._model.generation_config.eos_token_id
         tokenizer = self._encoder.tokenizer
         config = GenerationConfig(
-            max_new_tokens=max_tokens, do_sample=False, eos_token_id=stops, pad_token_id=tokenizer.pad_token_id
-        )
+            max_new_tokens=max_tokens, do_sample=False, eos_token_id=stops, pad_token_id=tokenizer.pad_token_id,
+            output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
         times: list[float] = []
         started = time.perf_counter()
         with torch.inference_mode():
             out = self._model.generate(
-                prompt, attention_mask=torch.ones_like(prompt), generation_config=config, return_dict_in_generate=True,
-                output_logits=True, streamer=_Clock(times),
-            )  # fmt: skip
+                prompt, attention_mask=torch.ones_like(prompt), generation_config=config, streamer=_Clock(times)
+            )
         row = out.sequences[0, prompt.shape[1] :].tolist()
         stopped = row[-1] in ({stops} if isinstance(stops, int) else set(stops or ()))
         tokens = row[:-1] if stopped else row

@@ -144,20 +144,6 @@ def make_golden(
     ]
 
 
-def answer_logprobs(model: Any, prompt_ids: Sequence[Sequence[int]], answers: Sequence[Answer]) -> list[list[float]]:
-    """Natural log-probabilities of each answer's tokens after its prompt, in one forward pass a sample."""
-    import torch
-
-    found = []
-    with torch.inference_mode():
-        for prompt, answer in zip(prompt_ids, answers, strict=True):
-            ids = torch.tensor([[*prompt, *answer.ids]], device=next(model.parameters()).device)  # (1, T)
-            logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]  # (answer, V)
-            logprobs = logits.float().log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])  # (answer, 1)
-            found.append(logprobs[:, 0].tolist())
-    return found
-
-
 def make_facts(
     name: str, base: dict[str, Any], encoder: ChatEncoder, stop_ids: Sequence[int], dtype: str, max_new_tokens: int
 ) -> Facts:

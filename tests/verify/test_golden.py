@@ -136,7 +136,7 @@ def statuses(made, heard) -> dict[str, str]:
 def test_what_an_earlier_failure_explains_is_not_judged(made):
     """Sampled answers that are the base's; half of the answers right in spite of another prompt, none asked by ids."""
     heard = [
-        Heard(g, Reply(str(g.base_answer), "stop"), again=Reply("another", "stop"), ids=g.prompt_ids)
+        Heard(g, of_base := Reply(str(g.base_answer), "stop"), again=Reply("x", "stop"), raw=of_base, ids=g.prompt_ids)
         for g in made.goldens
     ]
     found = statuses(made, heard)

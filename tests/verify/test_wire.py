@@ -9,17 +9,15 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from transformers import AutoModelForCausalLM
 
 from finetune.errors import RecipeError
 from finetune.verify.check import Limits
 from finetune.verify.checks import judge
 from finetune.verify.client import Server
 from finetune.verify.evidence import Evidence, Heard
-from finetune.verify.golden import FACTS, answer_logprobs, read_facts
+from finetune.verify.golden import FACTS, read_facts
 from finetune.verify.wire import Parts, Reply, ServerError, read, reply, wire
 from tests.conftest import ROOT
-from tests.verify.conftest import Said
 
 # docs.ollama.com/api/openai-compatibility and ollama's openai/openai.go: no ids anywhere, `reasoning` for thoughts,
 # `owned_by` library, text prompts only.
@@ -162,12 +160,3 @@ def test_answers_that_the_server_takes_apart(made):
     checks = {check.name: check for check in judge(Evidence(facts, blind), Limits())}
     assert [checks[name].status for name in ("answers", "model", "stop")] == ["unknown"] * 3
     assert not any(check.status == "fail" for check in checks.values())
-
-
-def test_log_probabilities_in_one_pass_are_those_token_by_token(made):
-    model = AutoModelForCausalLM.from_pretrained(made.tuned)
-    answers = [Said(golden.answer, golden.finished, golden.answer_ids) for golden in made.goldens]
-    found = answer_logprobs(model, [golden.prompt_ids for golden in made.goldens], answers)
-    assert [len(item) for item in found] == [len(golden.answer_ids) for golden in made.goldens]
-    for item, golden in zip(found, made.goldens, strict=True):
-        assert item == pytest.approx(golden.logprobs, abs=1e-4)
