@@ -21,6 +21,7 @@ from finetune.errors import RecipeError
 from finetune.export.canon import canonical
 from finetune.export.card import write_card
 from finetune.export.converted import add_serving
+from finetune.export.facts import read_json
 from finetune.export.layout import modes_follow_umask, write_layout
 from finetune.export.merge import merge
 from finetune.export.parity import prove
@@ -111,8 +112,7 @@ def _fill(
     canon = canonical(adapter, draft / "adapter", initial if initial.is_file() else None)
     _name_base(draft / "adapter", named)
 
-    dtype = getattr(torch, record.dtype if section.dtype == "auto" else section.dtype)
-    merged = merge(base, draft / "adapter", draft, dtype, section.max_shard_size)
+    merged = merge(base, draft / "adapter", draft, _dtype(base, record, section), section.max_shard_size)
     trusted = record.source.trust_remote_code
     own = (adapter / "tokenizer_config.json").is_file()
     layout = write_layout(
@@ -150,6 +150,14 @@ def _fill(
     manifest = {key: value for key, value in manifest.items() if key != "recipe"} | {"files": _hashes(draft)}
     (draft / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
+
+
+def _dtype(base: Path, record: Record, section: ExportSection) -> torch.dtype | None:
+    """Of the merged weights; None where it is the base's own: then tensors that it keeps in another stay so."""
+    wanted = record.dtype if section.dtype == "auto" else section.dtype
+    config = read_json(base / "config.json")
+    stored = config.get("dtype") or config.get("torch_dtype")
+    return None if wanted == stored else getattr(torch, wanted)
 
 
 def _clear_but_shards(draft: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from finetune.errors import GateError, RecipeError
+from finetune.errors import RecipeError
 from finetune.export import shards as files
 from finetune.export.changes import read_adapter
 from finetune.export.jobs import Job
@@ -25,7 +24,6 @@ from finetune.export.plan import plan
 from finetune.export.shards import Shard
 from finetune.export.sums import Operands, Scratch, by_column, column_factor, merged_rows
 from finetune.export.weights import model_tensors
-from finetune.model.load import Source
 
 FORMAT = 1  # of what is written: another number makes an interrupted merge of an older version start anew
 
@@ -53,39 +51,6 @@ class Merged:
     target: str
     bytes: int
     seconds: float
-
-
-def load_with_adapter(source: Source, adapter_folder: Path, base_dtype: torch.dtype) -> Any:
-    """The evaluated model again, from disk: base weights as they were in training, computed in float32.
-
-    The base is loaded in `base_dtype` first and widened after, so that a base trained in bfloat16 is the same here.
-    """
-    from peft import PeftModel
-
-    base = source.load(dtype=base_dtype, attn_implementation="eager").float()
-    with warnings.catch_warnings():  # peft's about tied layers, which `merge` unties
-        warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
-        return PeftModel.from_pretrained(base, str(adapter_folder)).eval()
-
-
-def merge_in_memory(source: Source, adapter_folder: Path, base_dtype: torch.dtype, dtype: torch.dtype) -> Any:
-    """A plain model with the adapter in its weights, in `dtype`.
-
-    Raises:
-        GateError: a weight of the adapter or of the result is not finite.
-    """
-    model = load_with_adapter(source, adapter_folder, base_dtype)
-    for name, tensor in model.named_parameters():
-        if "lora_" in name and not torch.isfinite(tensor).all():
-            raise GateError(f"export stopped: the adapter's {name} is not finite")
-    try:
-        merged = model.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise GateError(f"export stopped: {error}") from None
-    merged = merged.to(dtype)
-    merged.config.dtype = dtype
-    merged.config.use_cache = True
-    return merged
 
 
 def merge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ import torch
 
 from finetune.data.chat import IGNORED, Example
 from finetune.errors import GateError
-from finetune.export.merge import load_with_adapter
 from finetune.model.load import Source
 
 
@@ -93,7 +93,7 @@ def prove(
 
     with tempfile.TemporaryDirectory() as place:
         files = [Path(place) / f"{index}.safetensors" for index in range(len(examples))]
-        with_adapter = load_with_adapter(source, adapter, torch.float32)
+        with_adapter = load_with_adapter(source, adapter)
         for example, file in zip(examples, files, strict=True):
             save_file({LOGITS: logits(with_adapter, example)}, file)
         del with_adapter
@@ -119,6 +119,16 @@ def prove(
     if evaluated:
         record["evaluated"] = _held_to_evaluated(from_disk, evaluated, evaluated_dtype)
     return record
+
+
+def load_with_adapter(source: Source, adapter: Path) -> Any:
+    """The adapter on its base, both from disk and computed in float32."""
+    from peft import PeftModel
+
+    base = source.load(dtype=torch.float32, attn_implementation="eager")
+    with warnings.catch_warnings():  # peft's about tied layers, which the merge unties
+        warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
+        return PeftModel.from_pretrained(base, str(adapter)).eval()
 
 
 def _held_to_evaluated(
