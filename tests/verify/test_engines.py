@@ -21,7 +21,7 @@ from finetune.data.template import Metric
 from finetune.errors import GateError
 from finetune.verify.command import verify_command
 from finetune.verify.golden import FACTS, SAMPLES, make_facts, make_golden, read_golden, write_facts, write_golden
-from tests.test_real_model import SMOLLM2
+from tests.serving.battery import SMOLLM2
 from tests.verify.conftest import Said, write_manifest
 
 pytestmark = pytest.mark.slow
