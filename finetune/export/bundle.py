@@ -27,6 +27,7 @@ from finetune.export.merge import merge
 from finetune.export.parity import prove
 from finetune.export.record import Record
 from finetune.export.sbom import write_sbom
+from finetune.export.shards import STATE
 from finetune.model.load import Source, file_sha256
 from finetune.model.save import INITIAL
 from finetune.recipe import ExportSection
@@ -165,7 +166,7 @@ def _clear_but_shards(draft: Path) -> None:
     for left in draft.iterdir():
         if left.is_dir():
             shutil.rmtree(left)
-        elif not left.name.startswith((".merge", "model")):
+        elif not left.name.startswith("model") and left.name != STATE:
             left.unlink()
 
 

@@ -111,13 +111,18 @@ def add_serving(
         RecipeError: a target would serve this export wrong or not at all; a converter is missing or refuses.
         GateError: a converted file is not the model; see export/quantised.py.
     """
+    from finetune.export.facts import ids_of, read_json
+    from finetune.export.layout import chat_template
     from finetune.export.servable import check_folder, stop_or_warn
     from finetune.export.serving import write_targets
 
     if not targets:
         return []
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    found = check_folder(targets, draft / "adapter", draft, config, record.stops)
+    config, generation = read_json(base / "config.json", needed=True), read_json(base / "generation_config.json")
+    base_stops = ids_of(generation.get("eos_token_id", config.get("eos_token_id")))
+    found = check_folder(
+        targets, draft / "adapter", draft, config, record.stops, base_stops, base_template=chat_template(base)
+    )
     for line in stop_or_warn(found):
         say(line)
     done = [_one(draft, base, record, target, say) for target in targets]

@@ -196,7 +196,7 @@ def model_facts(
         tokens=max(ids) + 1 if ids else None,
         rows=embeddings[0][0] if embeddings else config.get("vocab_size"),
         base_rows=(base or {}).get("vocab_size"),
-        eos=frozenset([*_ids(config.get("eos_token_id")), *_ids(generation.get("eos_token_id"))]),
+        eos=frozenset([*ids_of(config.get("eos_token_id")), *ids_of(generation.get("eos_token_id"))]),
         tokenizer_eos=tokenizer_eos,
         stops=frozenset(stops),
         digits=splits_digits(tokenizer),
@@ -283,5 +283,5 @@ def _all_covered(modules: Iterable[str], base: Mapping[str, Any]) -> bool:
     return all(count >= layers for count in kinds.values())
 
 
-def _ids(value: Any) -> list[int]:
+def ids_of(value: Any) -> list[int]:
     return [value] if isinstance(value, int) else list(value or ())

@@ -70,6 +70,8 @@ def read_record(folder: Path) -> Record:
             source = Source(str((folder / BASE).resolve()))
         return Record(source=source, stops=stops, examples=examples, **told)
     except FileNotFoundError:
-        raise RecipeError(f"{folder}: no {FILE}: the run has not come to its scores yet; finish it first") from None
+        raise RecipeError(
+            f"{folder}: no {FILE}: the run is not at its end, or did not pass its gate; finish it first"
+        ) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RecipeError(f"{file}: not the record of a run: {error}") from None

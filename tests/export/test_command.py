@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import finetune.export.merge as merging
 from finetune.cli import main
 from finetune.run import run
 
@@ -48,6 +49,30 @@ def test_what_is_there_is_not_overwritten_in_silence(finished, tmp_path, capsys)
     merged = load_file(finished / "bundle/model.safetensors")
     assert {tensor.dtype for tensor in merged.values()} == {torch.bfloat16}
     assert json.loads((finished / "bundle/MANIFEST.json").read_text())["merge_proof"]["dtype"] == "bfloat16"
+
+
+def test_a_killed_export_goes_on_with_its_shards(finished, tmp_path, monkeypatch, capsys):
+    """The shards that were finished are not made again, what else lies in the draft goes, and the bytes are the same."""
+    arguments = ["export", str(finished), "--set", "export.max_shard_size=100KB", "--output"]
+    assert main([*arguments, str(tmp_path / "whole")]) == 0
+    plain, made = merging._write, []
+
+    def killed(shard, *rest):
+        made.append(shard.file)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return plain(shard, *rest)
+
+    monkeypatch.setattr(merging, "_write", killed)
+    assert main([*arguments, str(tmp_path / "cut")]) == 130
+    assert not (tmp_path / "cut").exists()
+    (tmp_path / ".cut.partial/left.gguf").write_text("of an earlier export")
+    assert main([*arguments, str(tmp_path / "cut")]) == 0
+    assert len(made) == len(set(made)) + 1 > 4
+    files = {file.name for file in (tmp_path / "cut").iterdir()}
+    assert files == {file.name for file in (tmp_path / "whole").iterdir()} >= {"model.safetensors.index.json"}
+    for file in (tmp_path / "whole").glob("model*"):
+        assert file.read_bytes() == (tmp_path / "cut" / file.name).read_bytes()
 
 
 def test_every_wrong_setting_is_named(finished, tmp_path, capsys):
