@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,16 +102,20 @@ def _check_targets(base: Path, adapter: Path, section: ExportSection) -> None:
 
 def _record_of_adapter(folder: Path, base: str | None, prompts: Path | None) -> Record:
     """Everything that can be known of an adapter without its run."""
+    from finetune.export.facts import read_json
     from finetune.export.record import Record
+    from finetune.model.folder import check_folder
     from finetune.model.load import Source, commit_of, identity_of
 
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    check_folder("adapter", str(folder))
+    config = read_json(folder / "adapter_config.json", needed=True)
     named = base or config.get("base_model_name_or_path")
     if not named:
         raise RecipeError(f"{folder}/adapter_config.json names no base (base_model_name_or_path); give it with --base")
     source = Source(named, None if base else config.get("revision"))
     where = source.folder()
-    model = json.loads((where / "config.json").read_text(encoding="utf-8"))
+    check_folder("base", str(where))
+    model = read_json(where / "config.json", needed=True)
     dtype = model.get("dtype") or model.get("torch_dtype") or "float32"
     texts = _prompts(prompts)
     return Record(
@@ -151,8 +154,11 @@ def _examples(adapter: Path, base: Path, conversations: list[list[dict[str, Any]
 
     from finetune.data.chat import IGNORED, Example
 
-    own = (adapter / "tokenizer_config.json").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(adapter if own else base)
+    place = adapter if (adapter / "tokenizer_config.json").is_file() else base
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{place}: no tokenizer: {str(error).splitlines()[0]}") from None
     examples = []
     for number, messages in enumerate(conversations, 1):
         if tokenizer.chat_template:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import finetune.export.merge as merging
 from finetune.cli import main
 from finetune.run import run
+from tests.conftest import write_tiny_recipe
 
 
 @pytest.fixture
@@ -85,7 +86,18 @@ def test_every_wrong_setting_is_named(finished, tmp_path, capsys):
     assert "export.dtyp: unknown key; did you mean 'dtype'?" in said
     assert "export.targets.0.engine" in said and "'vllmm'" in said
     assert not (tmp_path / "no").exists()
-    for place, reason in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "neither a finished run")):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/adapter_config.json").write_text('{"base_model_name_or_path": ')
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away/adapter_config.json").write_text('{"base_model_name_or_path": "/no/such/base"}')
+    places = {
+        "nowhere": "no such folder",
+        "": "neither a finished run",
+        "half": "adapter_config.json",
+        "away": "/no/such/base",
+    }
+    for name, reason in places.items():
+        place = tmp_path / name
         assert main(["export", str(place), "--output", str(tmp_path / "no")]) == 2
         assert reason in capsys.readouterr().err
 
@@ -153,3 +165,33 @@ def test_every_kind_of_adapter_ends_as_the_model_that_was_evaluated(tiny_recipe,
     proof = result.manifest["merge_proof"]
     assert proof["max_logit_difference"] < 1e-3 and proof["greedy_agreement"] == 1.0
     assert proof["evaluated"]["max_logprob_difference"] < 1e-4
+
+
+def test_check_knows_before_training_what_cannot_be_served(tiny_base, tiny_data, tmp_path, capsys):
+    """Every target's refusal at once, each with its fix, and no model is loaded; a recipe that is served is right."""
+    recipe = str(write_tiny_recipe(tmp_path, tiny_base, tiny_data))
+    targets = "export.targets=[{engine: vllm, form: adapter}, mindie, {engine: llama.cpp, types: [q8_1]}]"
+    wrong = ["--set", "lora.use_dora=true", "--set", "export.dtype=float32", "--set", targets]
+    assert main(["check", recipe, *wrong]) == 2
+    said = capsys.readouterr().err
+    assert "vllm (adapter): " in said and "(A9, refused)" in said and "form: merged" in said
+    assert "mindie (merged): torch_dtype 'float32' must be float16 or bfloat16" in said
+    assert "llama.cpp (merged): types: 'q8_1' is not one; did you mean 'q8_0'?" in said
+    assert main(["check", recipe, "--set", "lora.use_dora=true", "--set", "export.targets=[vllm]"]) == 0
+    assert capsys.readouterr().out.endswith("31 samples to train on, 9 held out\n")
+
+
+def test_targets_get_their_files(finished, tmp_path):
+    """serve/ of engines that read the folder: the command names model, dtype and rank; MANIFEST.json lists the files."""
+    settings = "export.targets=[vllm, {engine: vllm, form: adapter}, sglang]"
+    assert main(["export", str(finished), "--output", str(tmp_path / "served"), "--set", settings]) == 0
+    manifest = json.loads((tmp_path / "served/MANIFEST.json").read_text())
+    assert [(one["engine"], one["form"]) for one in manifest["serving"]] == [
+        ("vllm", "merged"), ("vllm", "adapter"), ("sglang", "merged"),
+    ]  # fmt: skip
+    folders = ("vllm", "vllm-adapter", "sglang")
+    assert {
+        f"serve/{folder}/{file}" for folder in folders for file in ("README.md", "README.zh-CN.md", "compose.yaml")
+    } <= set(manifest["files"])
+    said = (tmp_path / "served/serve/vllm-adapter/README.md").read_text()
+    assert "--max-lora-rank 8 " in said and "--lora-modules tiny=" in said and str(tmp_path) not in said
