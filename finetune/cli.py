@@ -190,6 +190,10 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--base", help="hub id or folder (default: the one that the run or the adapter names)")
     command.add_argument("--output", type=Path, help="the bundle's folder (default: <run>/bundle)")
     command.add_argument("--prompts", type=Path, help="JSON Lines of messages to prove the merge of a bare adapter on")
+    command.add_argument("--trained-on", choices=["nf4"], help="the adapter's base was loaded in 4 bits (QLoRA)")
+    command.add_argument(
+        "--merge-into", choices=["dequantised", "original"], help="with --trained-on nf4 (default: dequantised)"
+    )
     command.add_argument("--overwrite", action="store_true", help="replace an earlier bundle")
     command.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the bundle to the Hugging Face hub")
     command.add_argument("--push-to-modelscope", metavar="ORG/NAME", help="upload the bundle to ModelScope")

@@ -113,7 +113,8 @@ def _fill(
     canon = canonical(adapter, draft / "adapter", initial if initial.is_file() else None)
     _name_base(draft / "adapter", named)
 
-    merged = merge(base, draft / "adapter", draft, _dtype(base, record, section), section.max_shard_size)
+    dtype = _dtype(base, record, section)
+    merged = merge(base, draft / "adapter", draft, dtype, section.max_shard_size, target=record.merge_into)
     trusted = record.source.trust_remote_code
     own = (adapter / "tokenizer_config.json").is_file()
     layout = write_layout(
@@ -121,7 +122,12 @@ def _fill(
         vocabulary=merged.vocabulary, stops=record.stops, trust_remote_code=trusted,
     )  # fmt: skip
     source = Source(str(base), trust_remote_code=trusted)
-    proof = prove(source, draft / "adapter", draft, record.examples, record.evaluated, record.dtype)
+    other = record.nf4 and record.merge_into == "original"  # not the base that the adapter was evaluated on
+    proof = prove(
+        source, draft / "adapter", draft, record.examples, record.evaluated, record.dtype, record.nf4, binding=not other
+    )
+    if other:
+        say("merged into the original base, NOT the 4-bit one that the adapter was trained on; score it again")
     say(_proof_line(proof))
     for text, name in ((record.template, "data_template.yaml"), (_yaml(record.recipe), "recipe.yaml")):
         if text is not None:
@@ -187,7 +193,8 @@ def _name_base(adapter: Path, base: Source) -> None:
 
 def _proof_line(proof: dict[str, Any]) -> str:
     return (
-        f"merged = adapter: largest logit difference {proof['max_logit_difference']:.2e}, mean KL "
+        f"merged {'=' if proof['limits'] else 'against'} adapter: "
+        f"largest logit difference {proof['max_logit_difference']:.2e}, mean KL "
         f"{proof['mean_kl']:.1e}, greedy agreement {proof['greedy_agreement']:.2%} ({proof['dtype']}, "
         f"{proof['positions']} positions)"
     )

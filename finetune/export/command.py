@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.checkpoint.lock import RunLock
 from finetune.errors import RecipeError, writing
@@ -51,8 +52,6 @@ def export_command(options: argparse.Namespace) -> list[str]:
 
 
 def _export_run(folder: Path, options: argparse.Namespace) -> Path:
-    from dataclasses import replace
-
     from finetune import device
     from finetune.export.bundle import check_free, write_bundle
     from finetune.export.record import read_record
@@ -60,6 +59,8 @@ def _export_run(folder: Path, options: argparse.Namespace) -> Path:
 
     if options.prompts:
         raise RecipeError("--prompts: a run is proved on its own held-out rows; only a bare adapter needs prompts")
+    if options.trained_on or options.merge_into:
+        raise RecipeError("--trained-on, --merge-into: for adapters made elsewhere; a run knows what it was trained on")
     record = read_record(folder)
     section = export_section((record.recipe or {}).get("export", {}), options.set)
     final = options.output or folder / "bundle"
@@ -76,13 +77,22 @@ def _export_run(folder: Path, options: argparse.Namespace) -> Path:
 def _export_adapter(folder: Path, options: argparse.Namespace) -> Path:
     from finetune import device
     from finetune.export.bundle import check_free, write_bundle
+    from finetune.export.nf4 import check_bitsandbytes
 
     if options.output is None:
         raise RecipeError("--output: where the bundle of a bare adapter goes")
     section = export_section({}, options.set)
     check_free(options.output, options.overwrite)
     device.quiet_libraries()
+    if options.merge_into == "dequantised" and not options.trained_on:
+        raise RecipeError("--merge-into dequantised: goes with --trained-on nf4")
+    if options.trained_on:
+        check_bitsandbytes()
+    into: Literal["original", "dequantised"] = options.merge_into or (
+        "dequantised" if options.trained_on else "original"
+    )
     record = _record_of_adapter(folder, options.base, options.prompts)
+    record = replace(record, nf4=options.trained_on is not None, merge_into=into)
     _check_targets(record.source.folder(), folder, section)
     with writing(options.output):
         write_bundle(record, None, folder, options.output, section, print, options.overwrite)

@@ -60,6 +60,10 @@ LIMITS = {
     "bfloat16": {"max_logit_difference": 4.0, "mean_kl": 5e-3, "greedy_agreement": 0.97},
 }
 
+# The same where the adapter was trained on a 4-bit base and is merged into that base de-quantised: engines that compute
+# from 4 bits round activations otherwise; measured at 5 of 789 greedy tokens on a 135M model.
+QUANTISED_LIMITS = {"mean_kl": 2e-2, "greedy_agreement": 0.98}
+
 LOGITS = "logits"  # the tensor's name in the temporary files
 # Mean absolute difference of the answer tokens' log-probabilities, in nats, between the model that was evaluated (on
 # its device, in the training dtype) and the adapter from disk in float32: rounding, by the training dtype.
@@ -73,6 +77,8 @@ def prove(
     examples: Sequence[Example],
     evaluated: Sequence[Sequence[float]] | None = None,
     evaluated_dtype: str = "float32",
+    nf4: bool = False,
+    binding: bool = True,
 ) -> dict[str, Any]:
     """Compares the two models as they lie on disk, token by token along the reference conversations.
 
@@ -81,9 +87,11 @@ def prove(
     Args:
         evaluated: `token_logprobs` of each example by the model that was evaluated; None when there is none.
         evaluated_dtype: the dtype it was computed in.
+        nf4: the adapter belongs to the base in 4 bits (bitsandbytes' nf4 with double quantisation).
+        binding: false only measures; nothing stops.
 
     Returns:
-        The proof, the limits it was held to, and the difference from the evaluated model.
+        The proof, the limits it was held to (None where not binding), and the difference from the evaluated model.
 
     Raises:
         GateError: a difference is over its limit.
@@ -93,7 +101,7 @@ def prove(
 
     with tempfile.TemporaryDirectory() as place:
         files = [Path(place) / f"{index}.safetensors" for index in range(len(examples))]
-        with_adapter = load_with_adapter(source, adapter)
+        with_adapter = load_with_adapter(source, adapter, nf4)
         for example, file in zip(examples, files, strict=True):
             save_file({LOGITS: logits(with_adapter, example)}, file)
         del with_adapter
@@ -107,7 +115,7 @@ def prove(
         )
         proof = compare(pairs, examples, dtype)
         from_disk = [answer_logprobs(load_file(file)[LOGITS], e) for file, e in zip(files, examples, strict=True)]
-    limits = LIMITS[dtype]
+    limits = (QUANTISED_LIMITS if nf4 else LIMITS[dtype]) if binding else {}
     failed = [
         f"{name} {getattr(proof, name):.3g}, limit {limit:g}"
         for name, limit in limits.items()
@@ -115,17 +123,25 @@ def prove(
     ]
     if failed:
         raise GateError(f"export stopped: the merged model is not the adapter ({dtype}): {'; '.join(failed)}")
-    record: dict[str, Any] = asdict(proof) | {"limits": limits}
+    record: dict[str, Any] = asdict(proof) | {"limits": limits or None}
     if evaluated:
         record["evaluated"] = _held_to_evaluated(from_disk, evaluated, evaluated_dtype)
     return record
 
 
-def load_with_adapter(source: Source, adapter: Path) -> Any:
-    """The adapter on its base, both from disk and computed in float32."""
+def load_with_adapter(source: Source, adapter: Path, nf4: bool = False) -> Any:
+    """The adapter on its base, both from disk and computed in float32; with `nf4` the base in 4 bits, as QLoRA trains."""
     from peft import PeftModel
 
-    base = source.load(dtype=torch.float32, attn_implementation="eager")
+    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
+    if nf4:
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )  # fmt: skip
+    base = source.load(**options)
     with warnings.catch_warnings():  # peft's about tied layers, which the merge unties
         warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
         return PeftModel.from_pretrained(base, str(adapter)).eval()

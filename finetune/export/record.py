@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.checkpoint.disk import replace_file
 from finetune.data.chat import Example
@@ -29,6 +29,7 @@ class Record:
         source: where the base is loaded from.
         dtype: what the base was trained in, as `bfloat16`.
         stops: ids that end a turn, the base's own included.
+        nf4: the adapter was trained on the base in 4 bits; merge_into: `original` or `dequantised`, see export/nf4.py.
         ship_base: the base is a folder that only this run has (made of a GGUF file): it goes into the bundle.
         examples: conversations to prove the merge on.
         evaluated: log-probabilities of their trained tokens in the model that got the scores; see export/parity.py.
@@ -43,6 +44,8 @@ class Record:
     examples: tuple[Example, ...]
     evaluated: Sequence[Sequence[float]] | None = None
     ship_base: bool = False
+    nf4: bool = False
+    merge_into: Literal["original", "dequantised"] = "original"
     template: str | None = None
     recipe: dict[str, Any] | None = None
     data: dict[str, Any] | None = None

@@ -100,7 +100,7 @@ def test_no_bundle_is_left_when_the_export_fails(tiny_recipe, monkeypatch):
     from finetune.export import bundle as module
     from finetune.run import run
 
-    def fails(*_):
+    def fails(*_, **__):
         raise GateError("export stopped: no")
 
     monkeypatch.setattr(module, "prove", fails)

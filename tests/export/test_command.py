@@ -195,3 +195,37 @@ def test_targets_get_their_files(finished, tmp_path):
     } <= set(manifest["files"])
     said = (tmp_path / "served/serve/vllm-adapter/README.md").read_text()
     assert "--max-lora-rank 8 " in said and "--lora-modules tiny=" in said and str(tmp_path) not in said
+
+
+def test_an_adapter_of_a_4_bit_base(tiny_base, tmp_path, capsys):
+    """T37: merged into the de-quantised base by default, at most 2 % greedy differences; the original is said aloud."""
+    pytest.importorskip("bitsandbytes")
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_base), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+    )
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    export = ["export", str(tmp_path / "adapter"), "--base", str(tiny_base), "--output"]
+    assert main([*export, str(tmp_path / "no"), "--merge-into", "dequantised"]) == 2
+    assert "goes with --trained-on nf4" in capsys.readouterr().err
+    proofs = {}
+    for into in ("dequantised", "original"):
+        chosen = ["--merge-into", into] if into == "original" else []
+        assert main([*export, str(tmp_path / into), "--trained-on", "nf4", *chosen]) == 0
+        manifest = json.loads((tmp_path / into / "MANIFEST.json").read_text())
+        assert manifest["merge"]["target"] == into
+        proofs[into] = manifest["merge_proof"]
+    said = capsys.readouterr().out
+    assert "merged into the original base, NOT the 4-bit one" in said and "merged against adapter: " in said
+    assert (
+        proofs["dequantised"]["greedy_agreement"] >= 0.98
+        and proofs["dequantised"]["limits"]["greedy_agreement"] == 0.98
+    )
+    assert proofs["original"]["limits"] is None
+    assert proofs["original"]["mean_kl"] > 10 * proofs["dequantised"]["mean_kl"]
