@@ -237,7 +237,8 @@ class ExportSection(Section):
     """The bundle. `dtype: auto` is the dtype the base was trained in; `targets` are the engines it gets files for.
 
     `parity_rows`: held-out conversations that merged = adapter is proved on. `golden_rows`: held-out prompts that go
-    along with their answers, for `finetune verify`: they are rows of your data.
+    along with their answers, for `finetune verify`: they are rows of your data. `adapters`: name to folder of further
+    adapters of the same base, to be served beside this one.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -245,6 +246,7 @@ class ExportSection(Section):
     parity_rows: int = Field(8, ge=1)
     golden_rows: int = Field(32, ge=1)
     targets: Annotated[tuple[TargetSection, ...], Field(strict=False)] = ()
+    adapters: dict[str, Annotated[Path, Field(strict=False)]] = Field(default_factory=dict)
 
 
 class CardSection(Section):

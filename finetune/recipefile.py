@@ -23,7 +23,8 @@ Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
 
 # Keys that hold paths: resolved against the folder of the file that gives them.
 PATH_KEYS = (("model", "name_or_path"), ("model", "tokenizer_name_or_path"), ("data", "template"), ("data", "train"),
-             ("data", "eval"), ("data", "screen", "benchmarks"), ("export", "targets"))  # fmt: skip
+             ("data", "eval"), ("data", "screen", "benchmarks"), ("export", "targets"),
+             ("export", "adapters"))  # fmt: skip
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -157,6 +158,9 @@ def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
         ):  # a hub id looks like a relative path: only what exists, or starts with a dot, is one
             if isinstance(value, str) and (value.startswith(".") or (folder / value).is_dir()):
                 values[key] = str((folder / value).resolve())
+        elif key == "adapters":
+            if isinstance(value, dict):
+                values[key] = {n: (folder / f).resolve() if isinstance(f, str) else f for n, f in value.items()}
         elif key == "template":
             values[key] = (folder / value).resolve() if isinstance(value, str) else value
         else:

@@ -115,6 +115,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
 def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) -> Ready:
     """Base, adapter, stage and encoded examples; nothing is written but the cache of the encoding."""
     from finetune.data.pack import pack, packing_line
+    from finetune.export.beside import check_beside
     from finetune.export.converted import check_tokenizer
     from finetune.model.adapter import add_adapter, initial_weights
     from finetune.model.isolation import check_isolation
@@ -126,6 +127,7 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
         log.say(f"data: {line}")
     log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
     base = load_base(recipe.model, placement, recipe.output_dir / BASE)
+    check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
     check_tokenizer(base.tokenizer, [list(sample.prompt) for sample in data.evaluate], recipe.export.targets)
     stage, encoder = make_stage(recipe, base.tokenizer)
     with accelerator.main_process_first():

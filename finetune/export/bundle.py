@@ -18,6 +18,7 @@ import yaml
 
 from finetune import device
 from finetune.errors import RecipeError
+from finetune.export.beside import add_beside
 from finetune.export.canon import canonical
 from finetune.export.card import write_card
 from finetune.export.converted import add_serving
@@ -111,7 +112,9 @@ def _fill(
         named = Source(str(final.resolve() / "base"))
     initial = adapter / INITIAL
     canon = canonical(adapter, draft / "adapter", initial if initial.is_file() else None)
-    _name_base(draft / "adapter", named)
+    beside = add_beside(draft, section.adapters)
+    for folder in ("adapter", *(f"adapters/{name}" for name in beside)):
+        _name_base(draft / folder, named)
 
     dtype = _dtype(base, record, section)
     merged = merge(base, draft / "adapter", draft, dtype, section.max_shard_size, target=record.merge_into)
@@ -135,7 +138,8 @@ def _fill(
     for name in (SAMPLES, FACTS):
         if run is not None:
             shutil.copyfile(run / name, draft / name)
-    serving = add_serving(draft, base, canon.rank, record, section.targets, say)
+    rank = max(one.rank for one in (canon, *beside.values()))
+    serving = add_serving(draft, base, rank, tuple(beside), record, section.targets, say)
     manifest = {
         "name": record.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -53,6 +53,7 @@ def export_command(options: argparse.Namespace) -> list[str]:
 
 def _export_run(folder: Path, options: argparse.Namespace) -> Path:
     from finetune import device
+    from finetune.export.beside import check_beside
     from finetune.export.bundle import check_free, write_bundle
     from finetune.export.record import read_record
     from finetune.model.load import Source
@@ -67,6 +68,7 @@ def _export_run(folder: Path, options: argparse.Namespace) -> Path:
     check_free(final, options.overwrite)
     if options.base:
         record = replace(record, source=Source(options.base), ship_base=False)
+    check_beside(section.adapters, record.name, record.identity, record.source.name)
     _check_targets(record.source.folder(), folder / "adapter", section)
     device.quiet_libraries()
     with RunLock(folder), writing(final):
@@ -76,6 +78,7 @@ def _export_run(folder: Path, options: argparse.Namespace) -> Path:
 
 def _export_adapter(folder: Path, options: argparse.Namespace) -> Path:
     from finetune import device
+    from finetune.export.beside import check_beside
     from finetune.export.bundle import check_free, write_bundle
     from finetune.export.nf4 import check_bitsandbytes
 
@@ -93,6 +96,7 @@ def _export_adapter(folder: Path, options: argparse.Namespace) -> Path:
     )
     record = _record_of_adapter(folder, options.base, options.prompts)
     record = replace(record, nf4=options.trained_on is not None, merge_into=into)
+    check_beside(section.adapters, record.name, record.identity, record.source.name)
     _check_targets(record.source.folder(), folder, section)
     with writing(options.output):
         write_bundle(record, None, folder, options.output, section, print, options.overwrite)

@@ -96,13 +96,20 @@ def check_tokenizer(
 
 
 def add_serving(
-    draft: Path, base: Path, rank: int, record: Record, targets: Sequence[TargetSection], say: Say
+    draft: Path,
+    base: Path,
+    rank: int,
+    beside: Sequence[str],
+    record: Record,
+    targets: Sequence[TargetSection],
+    say: Say,
 ) -> list[dict[str, Any]]:
     """Everything under serve/, checked against what the engines take.
 
     Args:
         draft: the bundle so far: merged model, adapter, golden samples.
-        base: folder of the base; rank: of the canonical adapter.
+        base: folder of the base; rank: of the canonical adapter, the largest where there are several.
+        beside: names of further adapters, in adapters/.
 
     Returns:
         For the manifest: engine, form, files, and the proof of each converted file.
@@ -126,7 +133,7 @@ def add_serving(
     for line in stop_or_warn(found):
         say(line)
     done = [_one(draft, base, record, target, say) for target in targets]
-    written = write_targets(draft, record.name, targets, _serving(draft, rank, record, targets))
+    written = write_targets(draft, record.name, targets, _serving(draft, rank, beside, record, targets))
     files = [file.relative_to(draft).as_posix() for file in written]
     say(f"serve: {', '.join(dict.fromkeys(Path(file).parent.name for file in files))}: see serve/*/README.md")
     return done
@@ -173,7 +180,9 @@ def _line(name: str, told: dict[str, Any]) -> str:
     )
 
 
-def _serving(draft: Path, rank: int, record: Record, targets: Sequence[TargetSection]) -> Serving:
+def _serving(
+    draft: Path, rank: int, beside: Sequence[str], record: Record, targets: Sequence[TargetSection]
+) -> Serving:
     """What the commands need to know."""
     from transformers import AutoTokenizer
 
@@ -194,7 +203,7 @@ def _serving(draft: Path, rank: int, record: Record, targets: Sequence[TargetSec
         rank=rank,
         base=record.source.name,
         revision=record.source.revision,
-        adapters=((record.name, "adapter"),),
+        adapters=((record.name, "adapter"), *((name, f"adapters/{name}") for name in beside)),
         chat_template=(draft / "adapter/chat_template.jinja").is_file(),
         template=template,
     )

@@ -229,3 +229,25 @@ def test_an_adapter_of_a_4_bit_base(tiny_base, tmp_path, capsys):
     )
     assert proofs["original"]["limits"] is None
     assert proofs["original"]["mean_kl"] > 10 * proofs["dequantised"]["mean_kl"]
+
+
+def test_several_adapters_on_one_base(finished, tiny_base, tmp_path, capsys):
+    """They go along, canonical, and the command serves them all; another base's is refused by its manifest's hash."""
+    other = shutil.copytree(finished / "bundle", tmp_path / "other")
+    settings = ["--set", "export.targets=[{engine: vllm, form: adapter}]"]
+    named = f"export.adapters={{second: {other / 'adapter'}}}"
+    assert main(["export", str(finished), "--output", str(tmp_path / "two"), *settings, "--set", named]) == 0
+    weights = "adapter_model.safetensors"
+    assert (tmp_path / "two/adapters/second" / weights).read_bytes() == (other / "adapter" / weights).read_bytes()
+    said = (tmp_path / "two/serve/vllm-adapter/README.md").read_text()
+    assert "tiny=" in said and "/adapters/second" in said and "--max-loras 2" in said
+    manifest = json.loads((other / "MANIFEST.json").read_text())
+    manifest["base"]["sha256"] = {"model.safetensors": "0" * 64}
+    (other / "MANIFEST.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    wrong = f"export.adapters={{second: {other / 'adapter'}, tiny: {tmp_path}}}"
+    assert main(["export", str(finished), "--output", str(tmp_path / "no"), "--set", wrong]) == 2
+    said = capsys.readouterr().err
+    assert "export.adapters.second: " in said and "belongs to another base" in said
+    assert "export.adapters.tiny: a name of its own is needed" in said and "not a PEFT adapter" in said
+    assert not (tmp_path / "no").exists()
