@@ -34,6 +34,11 @@ class TrainingError(Exception):
     """Training could not go on: a loss that is not finite, memory that does not suffice. Exit code 5."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says; its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def did_you_mean(word: str, allowed: Iterable[str], otherwise: str = "allowed") -> str:
     """`; did you mean 'x'?` with the nearest spelling, else `; allowed: ` and the words when they are few, else nothing."""
     names = sorted(allowed)

@@ -16,7 +16,7 @@ from finetune.checkpoint.progress import Progress
 from finetune.checkpoint.training import TrainingCheckpoints
 from finetune.data.chat import Example
 from finetune.device import Placement
-from finetune.errors import TrainingError
+from finetune.errors import TrainingError, first_line
 from finetune.log import Log
 from finetune.recipe import TrainSection
 from finetune.schedule import Plan, batch_indices, learning_rate, step_seed
@@ -188,7 +188,7 @@ def _explain_memory(error: RuntimeError, step: int, layout: Plan, chosen: Sequen
     advice += ["train.gradient_checkpointing=true", f"a smaller data.max_length (this batch has {longest} tokens)"]
     raise TrainingError(
         f"step {step + 1}: not enough memory for a micro-batch of {layout.micro_batch}; try {', or '.join(advice)}, or "
-        f"train.auto_find_batch_size=true ({str(error).splitlines()[0]})"
+        f"train.auto_find_batch_size=true ({first_line(error)})"
     ) from None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, first_line
 
 
 def save_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -40,4 +40,4 @@ def load_tensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file, device="cpu")
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{file}: {first_line(error)}") from None

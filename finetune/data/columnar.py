@@ -11,7 +11,7 @@ from typing import Any
 from finetune.data.findings import DataFile, Findings
 from finetune.data.plain import plain
 from finetune.data.rows import Row
-from finetune.errors import DataError
+from finetune.errors import DataError, first_line
 
 BATCH = 1024  # rows turned into Python values at once
 
@@ -28,7 +28,7 @@ def read_parquet(file: DataFile, findings: Findings) -> Iterator[Row]:
         with pq.ParquetFile(file.path, pre_buffer=False) as table:
             yield from _rows(file, table.iter_batches(batch_size=BATCH), findings)
     except (pa.ArrowException, OSError) as error:
-        findings.problem(f"{file.label}: not a readable Parquet file: {_line(error)}")
+        findings.problem(f"{file.label}: not a readable Parquet file: {first_line(error)}")
 
 
 def read_arrow(file: DataFile, findings: Findings) -> Iterator[Row]:
@@ -49,7 +49,7 @@ def read_arrow(file: DataFile, findings: Findings) -> Iterator[Row]:
                 batches = iter(pa.ipc.open_stream(source))
             yield from _rows(file, _sliced(batches), findings)
     except (pa.ArrowException, OSError) as error:
-        findings.problem(f"{file.label}: not a readable Arrow file: {_line(error)}")
+        findings.problem(f"{file.label}: not a readable Arrow file: {first_line(error)}")
 
 
 def saved_dataset(folder: Path, split: str | None) -> list[Path] | None:
@@ -92,7 +92,7 @@ def _rows(file: DataFile, batches: Iterator[Any], findings: Findings) -> Iterato
         try:
             listed = batch.to_pylist()
         except ValueError as error:  # text that is not UTF-8, a time beyond Python's range
-            findings.problem(f"{file.label}: rows {number + 1} to {number + batch.num_rows}: {_line(error)}")
+            findings.problem(f"{file.label}: rows {number + 1} to {number + batch.num_rows}: {first_line(error)}")
             listed = []
         for values in listed:
             number += 1
@@ -113,7 +113,3 @@ def _sliced(batches: Iterator[Any]) -> Iterator[Any]:
     for batch in batches:
         for start in range(0, batch.num_rows, BATCH):
             yield batch.slice(start, BATCH)
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

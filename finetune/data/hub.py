@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from finetune.data.columnar import choose_split, saved_dataset
 from finetune.data.findings import DataFile, Findings
-from finetune.errors import DataError
+from finetune.errors import DataError, first_line
 
 READABLE = ("json", "csv", "parquet", "arrow", "text")  # builders of `datasets` whose files our readers know
 _REMOTE = re.compile(r"hf://datasets/(?P<name>[^@]+)@(?P<commit>[^/]+)/(?P<path>.+)")
@@ -58,7 +58,7 @@ def _file(hub: str, url: str) -> DataFile:
     try:
         local = hf_hub_download(name, path, repo_type="dataset", revision=commit)
     except (OSError, ValueError) as error:
-        raise DataError(f"{hub}: {path}: {str(error).strip().splitlines()[0]}") from None
+        raise DataError(f"{hub}: {path}: {first_line(error)}") from None
     return DataFile(Path(local), f"{name}@{commit}/{path}", PurePosixPath(path).name)
 
 

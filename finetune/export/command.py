@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.checkpoint.lock import RunLock
-from finetune.errors import RecipeError, writing
+from finetune.errors import RecipeError, first_line, writing
 from finetune.recipefile import export_section
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _examples(adapter: Path, base: Path, conversations: list[list[dict[str, Any]
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{place}: no tokenizer: {str(error).splitlines()[0]}") from None
+        raise RecipeError(f"{place}: no tokenizer: {first_line(error)}") from None
     examples = []
     for number, messages in enumerate(conversations, 1):
         if tokenizer.chat_template:

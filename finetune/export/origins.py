@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import RecipeError
+from finetune.errors import RecipeError, first_line
 from finetune.export.weights import Stored
 
 Parts = dict[str, list["Part"]]  # by name in the checkpoint
@@ -79,7 +79,7 @@ class Skeleton:
             with torch.device("meta"):
                 self.model: Any = AutoModelForCausalLM.from_config(config)
         except (OSError, ValueError, ImportError) as error:
-            raise RecipeError(f"{base}: transformers builds no model from it: {str(error).splitlines()[0]}") from None
+            raise RecipeError(f"{base}: transformers builds no model from it: {first_line(error)}") from None
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
         self.unsupported: dict[str, str] = {}
 

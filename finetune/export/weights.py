@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from finetune.errors import RecipeError
+from finetune.errors import RecipeError, first_line
 from finetune.model.folder import check_folder
 
 INDEX = "model.safetensors.index.json"
@@ -93,7 +93,7 @@ def header(file: Path) -> tuple[dict[str, Any], int]:
         with safe_open(file, "pt"):  # its own checks: lengths, overlaps, types
             pass
     except (OSError, SafetensorError) as error:
-        raise RecipeError(f"{file}: {str(error).splitlines()[0]}") from None
+        raise RecipeError(f"{file}: {first_line(error)}") from None
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         return json.loads(stream.read(length)), 8 + length

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from finetune.errors import RecipeError
+from finetune.errors import RecipeError, first_line
 from finetune.model.head import TrainedPositions
 
 LENGTHS = (7, 5, 9)  # tokens of the probe's documents
@@ -53,7 +53,7 @@ def check_isolation(
             probe = Probe(wrapped, torch.device(device), TOLERANCE[dtype])
             problem = probe.problem()
     except (TypeError, ValueError, NotImplementedError) as error:
-        problem = f"refuses packed rows ({str(error).splitlines()[0]})"
+        problem = f"refuses packed rows ({first_line(error)})"
     finally:
         if wrapped is not model:
             wrapped.release()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.rows import Message
-from finetune.errors import DataError, RecipeError
+from finetune.errors import DataError, RecipeError, first_line
 from finetune.verify.check import FAIL, PASS, Check
 from finetune.verify.wire import Reply, ServerError
 
@@ -138,7 +138,7 @@ def _encoder(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise RecipeError(f"{folder}: no tokenizer: {str(error).splitlines()[0]}") from None
+        raise RecipeError(f"{folder}: no tokenizer: {first_line(error)}") from None
     return ChatEncoder(tokenizer)
 
 
