@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from finetune import __version__
-from finetune.device import local_rank
+from finetune.device import launched, local_rank
 from finetune.errors import GateError, RecipeError, TrainingError
 from finetune.stop import Preempted
 
@@ -132,6 +135,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "No space left on device" not in str(error):  # OSError, safetensors' own error and torch's all say so
             raise
         return _stop(EXIT_DISK_FULL, f"the disk is full; nothing half-written is left ({error})")
+
+
+def program(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The process: `main`, and its exit code.
+
+    One of several processes ends without the teardown of the interpreter and of C++ libraries. Caches of torch (the
+    meshes of FSDP2) keep process groups alive, and their threads abort a process in its teardown now and then, after all
+    its work is done. What is registered with atexit has run, what was printed is written.
+    """
+    code = main(arguments)
+    if launched():
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _stop(code: int, *lines: str) -> int:
@@ -261,4 +280,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

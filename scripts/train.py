@@ -2,7 +2,7 @@
 
 import sys
 
-from finetune.cli import main
+from finetune.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    program(["train", *sys.argv[1:]])
