@@ -62,11 +62,26 @@ Variants = Annotated[tuple[Variant, ...], Field(strict=False, min_length=1)]
 
 
 class Metric(Part):
-    """How an answer is scored: a name out of METRICS and its settings."""
+    """How an answer is scored: a name out of METRICS and its settings.
+
+    `refusals` (texts that say that there is no answer) and `cites` are for `citations`, `ordered` is for `tool_calls`.
+    """
 
     name: str
     separator: str = ": "
     tolerance: float = Field(0.0, ge=0)
+    refusals: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    cites: Literal["numbers", "articles"] = "numbers"
+    ordered: bool = False
+
+    @model_validator(mode="after")
+    def settings_of_this_metric(self) -> Metric:
+        for key, owner in (("refusals", "citations"), ("cites", "citations"), ("ordered", "tool_calls")):
+            if self.name != owner and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"`{key}` is for metric {owner}, this is {self.name}")
+        if not all(any(map(str.isalnum, text)) for text in self.refusals):
+            raise ValueError("`refusals` holds a text without a word")
+        return self
 
 
 class Task(Part):

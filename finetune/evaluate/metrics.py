@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from finetune.data.template import Metric
 from finetune.errors import DataError, did_you_mean
+from finetune.evaluate.citations import citations
 
 Scores = dict[str, float]
 
@@ -63,6 +64,7 @@ METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
     "fields": fields,
     "number": number,
     "exact_match": exact_match,
+    "citations": citations,
 }
 
 
