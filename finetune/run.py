@@ -122,6 +122,7 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
     from finetune.data.encode import items_of
     from finetune.data.formats import ROWS_OF_STAGE
     from finetune.data.pack import pack, packing_line
+    from finetune.evaluate.callforms import check_readable
     from finetune.export.beside import check_beside
     from finetune.export.converted import check_tokenizer
     from finetune.fullstate import full_tensors
@@ -139,6 +140,8 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
     check_tokenizer(base.tokenizer, [list(sample.prompt) for sample in data.evaluate], recipe.export.targets)
     stage, encoder = make_stage(recipe, base.tokenizer)
+    if recipe.settings.answers:
+        check_readable(encoder.template, data.evaluate, data.metrics)
     with accelerator.main_process_first():
         store = encode(recipe, data, encoder, log)
     whole = recipe.train.eval_steps or recipe.settings.held_out_scores

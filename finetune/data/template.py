@@ -6,16 +6,19 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from finetune.data.columns import DropRowError, check_cells
+from finetune.data.conversation import read_calls, read_tools
 from finetune.data.jinja import ENVIRONMENT, evaluate, render
 from finetune.data.limits import LimitError
+from finetune.data.native import Native, compile_native
 from finetune.data.rows import Message, Row, Sample
 from finetune.data.templatefile import Example, MessageTemplate, Metric, Task, TemplateFile, read_template_file
+from finetune.data.strictjson import strict_json
+from finetune.data.toolschema import call_problems, schema_problem
 from finetune.errors import DataError, did_you_mean
 from finetune.yamlfile import Lines
 
@@ -168,7 +171,10 @@ class DataTemplate:
             chosen = self._chosen(task, variant, values, row)
             if chosen is not None:
                 task_name = name if len(self.tasks) > 1 else ""
-                samples.append(Sample(record, self._messages(chosen, values, row), row.where, task=task_name))
+                tools = self._tools(task, values, row)
+                messages = self._messages(chosen, values, row)
+                self._check_calls(messages, tools, row)
+                samples.append(Sample(record, messages, row.where, tools, task_name))
         if not samples:
             raise DropRowError("no task applies" if only is None else f"task {only} does not apply")
         return samples
@@ -206,23 +212,83 @@ class DataTemplate:
 
     def _messages(self, variant: _CompiledVariant, values: dict[str, Any], row: Row) -> tuple[Message, ...]:
         messages: list[Message] = []
-        for part, template in variant.messages:
-            try:
-                text = render(template, values, self.limits)
-            except Exception as error:  # whatever the expressions of the template raise
-                problem = f"{row.where}: the {part.role} message of {self.path} can't be rendered: {error}"
-                raise DataError(problem) from error
-            if not text:
-                raise DataError(f"{row.where}: the {part.role} message of {self.path} renders to nothing")
-            messages.append({"role": part.role, "content": text} | ({} if part.train else {"train": False}))
+        calls: list[dict[str, Any]] = []  # all of the conversation
+        results = 0
+        for part, template, tool_calls in variant.messages:
+            what = f"the {part.role} message of {self.path}"
+            text = self._value(template, values, row, what)
+            if not text and tool_calls is None and part.role != "tool":
+                raise DataError(f"{row.where}: {what} renders to nothing")
+            message: Message = {"role": part.role, "content": text}
+            if tool_calls is not None:
+                given = self._value(tool_calls, values, row, f"a tool call of {self.path}")
+                message["tool_calls"] = _calls(given, len(calls), f"{row.where}: tool_calls of {self.path}")
+                calls += message["tool_calls"]
+            elif part.role == "tool" and results < len(calls):
+                message |= {"tool_call_id": calls[results]["id"], "name": calls[results]["function"]["name"]}
+            results += part.role == "tool"
+            messages.append(message if part.train else message | {"train": False})
+        open_calls = len(messages[-1].get("tool_calls", ()))
+        if results != len(calls) - open_calls:
+            problem = f"{len(calls) - open_calls} calls have {results} results"
+            raise DataError(f"{row.where}: the messages of {self.path}: {problem}; a `tool` message for each is needed")
         return tuple(messages)
+
+    def _value(self, part: Native, values: dict[str, Any], row: Row, what: str) -> Any:
+        try:
+            return part(values, self.limits)
+        except Exception as error:  # whatever the expressions of the template raise
+            raise DataError(f"{row.where}: {what} can't be rendered: {error}") from error
+
+    def _tools(self, task: _CompiledTask, values: dict[str, Any], row: Row) -> tuple[dict[str, Any], ...]:
+        """The task's tools in OpenAI's shape; those that a record brings are checked here, the others have been."""
+        if task.tools is None or isinstance(task.tools, tuple):
+            return task.tools or ()
+        problems: list[str] = []
+        tools = read_tools(self._value(task.tools, values, row, f"tools of {self.path}"), "tools", problems)
+        for index, tool in enumerate(tools):
+            wrong = schema_problem(tool)
+            problems += [f"tools[{index}]: parameters: {wrong}"] if wrong else []
+        if problems:
+            raise DataError([f"{row.where}: {problem}" for problem in problems])
+        return tools
+
+    def _check_calls(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], row: Row) -> None:
+        """Raises DataError: calls of tools that are not there, arguments that their schemas do not allow."""
+        functions = [call["function"] for message in messages for call in message.get("tool_calls", ())]
+        problems = [
+            f"{row.where}: a tool call of {self.path}: {problem}"
+            for function in functions
+            for problem in call_problems(function["name"], function["arguments"], tools)
+        ]
+        if problems:
+            raise DataError(problems)
+
+
+def _calls(given: Any, first: int, where: str) -> list[dict[str, Any]]:
+    """Calls of a message in OpenAI's shape, numbered from `first` on, as `finetune verify` numbers them.
+
+    Raises:
+        DataError: not a list of name and arguments; an empty one.
+    """
+    problems: list[str] = []
+    calls = read_calls(given, "", problems)
+    if not problems and not calls:
+        problems.append(": there is none; a variant without calls is needed for such records")
+    if problems:
+        raise DataError([f"{where}{problem}" for problem in problems])
+    for call in calls:
+        function = call["function"]
+        if isinstance(function["arguments"], str):
+            function["arguments"] = strict_json(function["arguments"])
+    return [call | {"id": f"call{first + k:05d}"} for k, call in enumerate(calls)]
 
 
 @dataclass(frozen=True)
 class _CompiledVariant:
     name: str
     when: Callable[..., Any] | None
-    messages: list[tuple[MessageTemplate, jinja2.Template]]
+    messages: list[tuple[MessageTemplate, Native, Native | None]]  # with the text's and the calls' Jinja
 
 
 class _CompiledTask:
@@ -231,13 +297,26 @@ class _CompiledTask:
     def __init__(self, task: Task) -> None:
         self.name = task.name
         self.when = _expression(task.when)
+        self.tools = compile_native(task.tools) if isinstance(task.tools, str) else _written(task.tools)
         forms = [(v.name, v.when, v.messages) for v in task.variants or ()] or [("", None, task.messages or ())]
         self.variants = {
-            name: _CompiledVariant(
-                name, _expression(when), [(part, ENVIRONMENT.from_string(part.content)) for part in messages]
-            )
+            name: _CompiledVariant(name, _expression(when), [(part, *_compiled(part)) for part in messages])
             for name, when, messages in forms
         }
+
+
+def _compiled(part: MessageTemplate) -> tuple[Native, Native | None]:
+    """The text, which is always rendered as text, and the calls of a message."""
+    template = ENVIRONMENT.from_string(part.content or "")
+    if part.tool_calls is None or isinstance(part.tool_calls, str):
+        calls = part.tool_calls
+        return partial(render, template), None if calls is None else compile_native(calls)
+    written = [{"name": call.name, "arguments": call.arguments} for call in part.tool_calls]
+    return partial(render, template), compile_native(written)
+
+
+def _written(tools: Sequence[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
+    return None if tools is None else read_tools(list(tools), "tools", [])
 
 
 def _expression(text: str | None) -> Callable[..., Any] | None:

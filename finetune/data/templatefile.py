@@ -9,11 +9,14 @@ from typing import Annotated, Any, Literal
 
 import jinja2
 from jinja2 import meta, nodes
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from finetune.data.columns import Column, Part
+from finetune.data.conversation import read_tools
 from finetune.data.jinja import ENVIRONMENT, parse
 from finetune.data.limits import DEFAULT, Limits
+from finetune.data.native import expression_of, texts_in
+from finetune.data.toolschema import schema_problem
 from finetune.errors import DataError, did_you_mean, plainly
 from finetune.yamlfile import Lines, read_yaml
 
@@ -22,20 +25,51 @@ MAX_FILE = 1_000_000  # bytes of a template file
 Source = Annotated[str, Field(max_length=50_000)]  # Jinja
 
 
+class CallTemplate(Part):
+    """One call of a tool. Texts in it are Jinja; one that is `{{ expression }}` alone keeps the expression's type."""
+
+    name: Source
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+def _form(value: Any) -> str:
+    return "one-text" if isinstance(value, str) else "one-list"
+
+
+# A list written down, or one `{{ expression }}` that gives it.
+Calls = Annotated[
+    Annotated[tuple[CallTemplate, ...], Field(strict=False, min_length=1), Tag("one-list")]
+    | Annotated[Source, Tag("one-text")],
+    Discriminator(_form),
+]
+Tools = Annotated[
+    Annotated[tuple[dict[str, Any], ...], Field(strict=False, min_length=1), Tag("one-list")]
+    | Annotated[Source, Tag("one-text")],
+    Discriminator(_form),
+]
+
+
 class MessageTemplate(Part):
     """One message; `content` is Jinja over the columns. White space around the rendered text is cut off.
 
-    `train: false` marks an assistant message that is context only (a worked example in the prompt).
+    `tool_calls` are those of an assistant message, whose content may then be left out; a message of role `tool` is the
+    result of a call, in the order of the calls. `train: false` marks an assistant message that is context only (a
+    worked example in the prompt).
     """
 
-    role: Literal["system", "user", "assistant"]
-    content: Source
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Source | None = None
+    tool_calls: Calls | None = None
     train: bool = True
 
     @model_validator(mode="after")
-    def only_answers_are_trained(self) -> MessageTemplate:
+    def keys_fit_the_role(self) -> MessageTemplate:
         if self.role != "assistant" and not self.train:
             raise ValueError("`train: false` is for assistant messages")
+        if self.role != "assistant" and self.tool_calls is not None:
+            raise ValueError(f"only the assistant calls tools, this is {self.role}")
+        if self.content is None and self.tool_calls is None:
+            raise ValueError("`content` is missing")
         return self
 
 
@@ -87,7 +121,8 @@ class Metric(Part):
 class Task(Part):
     """One thing asked of a record: messages, or variants of them. `when`: for which records it is asked.
 
-    `metric`: how its answers are scored, instead of the file's metric.
+    `metric`: how its answers are scored, instead of the file's metric; `tools`: what may be called, instead of the
+    file's.
     """
 
     name: str
@@ -95,6 +130,7 @@ class Task(Part):
     messages: Messages | None = None
     variants: Variants | None = None
     metric: Metric | None = None
+    tools: Tools | None = None
 
     _ends_with_the_answer = field_validator("messages")(_answer_last)
 
@@ -129,6 +165,7 @@ class TemplateFile(Part):
     variants: Variants | None = None
     tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)] | None = None
     metric: Metric
+    tools: Tools | None = None
     limits: Limits = DEFAULT
     examples: Annotated[tuple[Example, ...], Field(strict=False, min_length=1)]
 
@@ -140,11 +177,28 @@ class TemplateFile(Part):
             raise ValueError("give exactly one of `messages`, `variants` and `tasks`")
         _refuse_twice("variant", [variant.name for variant in self.variants or ()])
         _refuse_twice("task", [task.name for task in self.tasks or ()])
+        for task in self.all_tasks():
+            check_use_of_tools(task, self.metric if task.metric is None else task.metric)
         return self
 
     def all_tasks(self) -> tuple[Task, ...]:
         """Every form as tasks: a template without tasks has one, named like the template."""
-        return self.tasks or (Task(name=self.name, messages=self.messages, variants=self.variants),)
+        if self.tasks is None:
+            return (Task(name=self.name, messages=self.messages, variants=self.variants, tools=self.tools),)
+        return tuple(task if task.tools else task.model_copy(update={"tools": self.tools}) for task in self.tasks)
+
+
+def check_use_of_tools(task: Task, metric: Metric) -> None:
+    """Raises ValueError for calls without tools, results without calls, answers that the metric can't score."""
+    for messages in [task.messages or (), *(variant.messages for variant in task.variants or ())]:
+        calling = [message.tool_calls is not None for message in messages]
+        if any(calling) and task.tools is None:
+            raise ValueError(f"task {task.name}: a message calls tools, but there are no `tools`")
+        for index, message in enumerate(messages):
+            if message.role == "tool" and not (index and (calling[index - 1] or messages[index - 1].role == "tool")):
+                raise ValueError(f"task {task.name}: message {index + 1} is a tool's, but no call stands before it")
+        if messages and calling[-1] and metric.name not in ("tool_calls", "exact_match"):
+            raise ValueError(f"task {task.name}: its answer calls tools; metric {metric.name} can't score that")
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:
@@ -170,6 +224,7 @@ def read_template_file(path: Path) -> tuple[TemplateFile, Lines]:
     except ValidationError as error:
         raise DataError([_problem(path, item, lines) for item in error.errors()]) from None
     problems = [problem for at, text, is_when in _sources(content) for problem in _jinja(content, at, text, is_when)]
+    problems += _fixed_tools(content)
     if problems:
         raise DataError([f"{path}:{_line(lines, at)}: {_key(at)}: {what}" for at, what in problems])
     return content, lines
@@ -181,14 +236,39 @@ def _sources(content: TemplateFile) -> Iterator[tuple[tuple[str, ...], str, bool
         at: tuple[str, ...] = ("tasks", str(index)) if content.tasks else ()
         if task.when is not None:
             yield (*at, "when"), task.when, True
-        for i, message in enumerate(task.messages or ()):
-            yield (*at, "messages", str(i), "content"), message.content, False
+        if isinstance(task.tools, str) and (content.tasks is None or content.tasks[index].tools):
+            yield from _native_sources((*at, "tools"), task.tools)
+        yield from _message_sources((*at, "messages"), task.messages or ())
         for k, variant in enumerate(task.variants or ()):
             place = (*at, "variants", str(k))
             if variant.when is not None:
                 yield (*place, "when"), variant.when, True
-            for i, message in enumerate(variant.messages):
-                yield (*place, "messages", str(i), "content"), message.content, False
+            yield from _message_sources((*place, "messages"), variant.messages)
+    if content.tasks and isinstance(content.tools, str):
+        yield from _native_sources(("tools",), content.tools)
+
+
+def _message_sources(
+    at: tuple[str, ...], messages: tuple[MessageTemplate, ...]
+) -> Iterator[tuple[tuple[str, ...], str, bool]]:
+    for i, message in enumerate(messages):
+        place = (*at, str(i))
+        if message.content is not None:
+            yield (*place, "content"), message.content, False
+        if isinstance(message.tool_calls, str):
+            yield from _native_sources((*place, "tool_calls"), message.tool_calls)
+        for k, call in enumerate(message.tool_calls or () if not isinstance(message.tool_calls, str) else ()):
+            yield from _native_sources((*place, "tool_calls", str(k), "name"), call.name)
+            yield from _native_sources((*place, "tool_calls", str(k), "arguments"), call.arguments)
+
+
+def _native_sources(at: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], str, bool]]:
+    for keys, text in texts_in(value, at):
+        try:
+            expression = expression_of(text)
+        except jinja2.TemplateSyntaxError:
+            expression = None  # as a template it is said what is wrong
+        yield keys, text if expression is None else expression, expression is not None
 
 
 def _jinja(
@@ -211,6 +291,20 @@ def _jinja(
             yield at, f"{key}: not a column{did_you_mean(key, content.columns)}"
 
 
+def _fixed_tools(content: TemplateFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is wrong with tools that are written down: a function without a name, parameters that are no schema."""
+    given = [(("tools",), content.tools)]
+    given += [(("tasks", str(index), "tools"), task.tools) for index, task in enumerate(content.tasks or ())]
+    for at, tools in given:
+        for index, tool in enumerate(tools or () if not isinstance(tools, str) else ()):
+            problems: list[str] = []
+            ready = read_tools([tool], "tools", problems)
+            wrong = (
+                problems or [f"parameters: {schema_problem(ready[0])}"] if problems or schema_problem(ready[0]) else []
+            )
+            yield from (((*at, str(index)), problem.removeprefix("tools[0]: ")) for problem in wrong)
+
+
 def _key(at: tuple[str, ...]) -> str:
     """A message's content is named by the section it is in; anything else by its whole path."""
     return ".".join(at[:-2] if at[-1] == "content" else at)
@@ -222,7 +316,9 @@ def _line(lines: Lines, at: tuple[str, ...]) -> int:
 
 def _problem(path: Path, item: Any, lines: Lines) -> str:
     """One pydantic error as `file:line: key: what`."""
-    location = tuple(str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-")))
+    location = tuple(
+        str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-", "one-"))
+    )
     message = plainly(item)
     if item["type"] == "extra_forbidden":
         model: type[Part] = TemplateFile

@@ -9,6 +9,7 @@ from decimal import Decimal
 from finetune.data.template import Metric
 from finetune.errors import DataError, did_you_mean
 from finetune.evaluate.citations import citations
+from finetune.evaluate.toolcalls import tool_calls
 
 Scores = dict[str, float]
 
@@ -65,6 +66,7 @@ METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
     "number": number,
     "exact_match": exact_match,
     "citations": citations,
+    "tool_calls": tool_calls,
 }
 
 
