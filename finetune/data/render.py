@@ -92,10 +92,11 @@ class ChatTemplate:
     @cached_property
     def shows_tools(self) -> bool:
         """Whether the tools on offer reach the model. A template that refuses the probe says so when it is used."""
-        tool = {"name": "shown_to_models", "description": "d", "parameters": {"type": "object", "properties": {}}}
+        name = "shown_to_models"
+        tool = {"name": name, "description": "d", "parameters": {"type": "object", "properties": {}}}
         user = self._with_parts({"role": "user", "content": "a"})
         try:
-            return tool["name"] in self.render([user], [{"type": "function", "function": tool}], prompt=True)
+            return name in self.render([user], [{"type": "function", "function": tool}], prompt=True)
         except TemplateRefusalError:
             return True
 

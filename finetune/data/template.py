@@ -16,8 +16,8 @@ from finetune.data.jinja import ENVIRONMENT, evaluate, render
 from finetune.data.limits import LimitError
 from finetune.data.native import Native, compile_native
 from finetune.data.rows import Message, Row, Sample
-from finetune.data.templatefile import Example, MessageTemplate, Metric, Task, TemplateFile, read_template_file
 from finetune.data.strictjson import strict_json
+from finetune.data.templatefile import Example, MessageTemplate, Metric, Task, TemplateFile, read_template_file
 from finetune.data.toolschema import call_problems, schema_problem
 from finetune.errors import DataError, did_you_mean
 from finetune.yamlfile import Lines

@@ -293,7 +293,7 @@ def _jinja(
 
 def _fixed_tools(content: TemplateFile) -> Iterator[tuple[tuple[str, ...], str]]:
     """What is wrong with tools that are written down: a function without a name, parameters that are no schema."""
-    given = [(("tools",), content.tools)]
+    given: list[tuple[tuple[str, ...], Any]] = [(("tools",), content.tools)]
     given += [(("tasks", str(index), "tools"), task.tools) for index, task in enumerate(content.tasks or ())]
     for at, tools in given:
         for index, tool in enumerate(tools or () if not isinstance(tools, str) else ()):

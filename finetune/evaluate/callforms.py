@@ -109,8 +109,11 @@ def _mistral(text: str, tools: Tools) -> list[Call]:
     parts = [part.strip() for part in text.removesuffix("</s>").split("[TOOL_CALLS]")[1:]]
     if len(parts) == 1 and parts[0].startswith("["):
         return [_call(item) for item in json.loads(parts[0])]
-    named = [re.fullmatch(r"([\w.-]+)(?:\[CALL_ID\]\w+)?\[ARGS\](.*)", part, re.DOTALL) for part in parts]
-    return [{"name": match[1], "arguments": json.loads(match[2])} for match in named if match or _no(text)]
+    calls = []
+    for part in parts:
+        ((name, body),) = re.findall(r"^([\w.-]+)(?:\[CALL_ID\]\w+)?\[ARGS\](.*)$", part, re.DOTALL)
+        calls.append({"name": name, "arguments": json.loads(body)})
+    return calls
 
 
 def _deepseek(text: str, tools: Tools) -> list[Call]:
@@ -151,10 +154,6 @@ def _gemma(text: str, tools: Tools) -> list[Call]:
         pieces[::2] = [re.sub(r"([{,]\s*)([\w.-]+):", r'\1"\2":', piece) for piece in pieces[::2]]
         calls.append({"name": name, "arguments": json.loads("".join(pieces))})
     return calls
-
-
-def _no(text: str) -> bool:
-    raise NotACallError(text)
 
 
 def _typed(text: str, name: str, key: str, tools: Tools) -> Any:

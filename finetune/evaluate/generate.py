@@ -19,9 +19,9 @@ from finetune.recipe import EvaluateSection
 
 @dataclass(frozen=True)
 class Answer:
-    """Text of one answer (tool calls in canonical form); `finished` is false when it was cut at `max_new_tokens` before a stop token.
+    """Text of one answer; `finished` is false when it was cut at `max_new_tokens` before a stop token.
 
-    `ids` are the generated ones, the stop token included.
+    Tool calls in the text are in canonical form (`callforms.answer_text`). `ids` are the generated ones, the stop token included.
     """
 
     text: str
