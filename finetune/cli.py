@@ -73,7 +73,8 @@ def audit(options: argparse.Namespace) -> int:
 
     failed = False
     for stage in recipe.stages or (recipe,):
-        output = options.output / stage.name if options.output and recipe.stages else options.output
+        folder = options.output or Path(f"{recipe.output_dir}.audit")
+        output = folder / stage.name if recipe.stages else options.output
         wrong, files = audit_recipe(stage, output, options.recipe.parent)
         print(*files, sep="\n")
         failed = failed or wrong
