@@ -102,7 +102,8 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
             log = Log(recipe.output_dir, placement.accelerator)
             placed = f"{placement.device.name}, {placement.dtype}, {placement.accelerator.num_processes} process(es)"
             log.say(f"{recipe.name}: {placed}, {placement.engine}")
-            check_checkpoints(placement, recipe.train.save_steps, resume)
+            for stage in recipe.stages or (recipe,):
+                check_checkpoints(placement, stage.train.save_steps, resume)
             manifest = folder.finished(resolved(recipe))
             if manifest is not None:
                 log.say(f"this run is finished; bundle: {folder.bundle}")

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from finetune.cli import main
 from finetune.errors import RecipeError
 from finetune.recipe import Recipe, resolved
 from finetune.recipefile import load_recipe
 from finetune.run import run
-from tests.conftest import write_tiny_recipe
+from tests.conftest import ROOT, write_tiny_recipe
+from tests.equivalence.processes import FSDP2, torchrun
 from tests.equivalence.test_resume import exact, run_until, state
 
 TWO = [
@@ -170,3 +172,18 @@ def test_what_is_set_on_the_command_line_counts_in_every_stage(chain):
     assert [stage.train.max_steps for stage in recipe.stages] == [2, 2]
     assert [stage.train.learning_rate for stage in recipe.stages] == [0.01, 0.25]
     assert json.loads(json.dumps(resolved(recipe)))["evaluate"]["rows"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "how"), [("ddp", "adapter"), ("fsdp2", "merged")])
+def test_a_chain_on_two_processes(tiny_base, tiny_data, tmp_path, alone, engine, how):
+    """Two gloo processes = one, through both stages: every loss to 1e-5, the adapter to 1e-4."""
+    file = chain_file(tmp_path, tiny_base, tiny_data, [TWO[0], TWO[1] | {"continue_from": how}])
+    torchrun([ROOT / "scripts/train.py", file], FSDP2 if engine == "fsdp2" else None)
+    for folder, single in (("run/stages/1-first", alone["first"]), ("run", alone[how])):
+        assert [line[:2] for line in exact(tmp_path / folder)] == [
+            (step, pytest.approx(loss, abs=1e-5)) for step, loss, *_ in exact(single)
+        ]
+        one, two = (load_file(place / "adapter/adapter_model.safetensors") for place in (single, tmp_path / folder))
+        assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
+    assert json.loads((tmp_path / "run/bundle/MANIFEST.json").read_text())["training"]["processes"] == 2
