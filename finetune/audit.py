@@ -12,7 +12,8 @@ from finetune.data.audit_paths import Relative
 from finetune.data.audit_types import AuditSource, Faults, Subject
 from finetune.data.cache import tokenizer_digest
 from finetune.data.chat import ChatEncoder, Example
-from finetune.data.length import fit
+from finetune.data.encode import fitted
+from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared, prepare
 from finetune.data.screen import Screened
 from finetune.device import quiet_libraries
@@ -93,7 +94,7 @@ def _encoded(
     trained = len(recipe.data.train)
     also_held_out = {facts.name: trained + i for i, facts in enumerate(data.sources[trained:])}  # a file may be both
     for part, samples in enumerate((data.train, data.evaluate)):
-        for row in fit(encoder, samples, recipe.data.max_length, recipe.data.too_long):
+        for row in fitted(encoder, recipe.data, ROWS_OF_STAGE[recipe.stage], samples):
             index = data.source_of(row.where)
             index = also_held_out.get(data.sources[index].name, index) if part else index
             split[index][part].extend(row.examples)

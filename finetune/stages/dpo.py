@@ -18,9 +18,9 @@ class Dpo(PairStage):
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         settings = self.settings
-        before = self.reference(model, batch)
+        before = self.reference_logps(model, batch)[batch["real"]]  # (P', 2)
         now = self.answers(model, batch)
-        chosen, rejected = now.chosen - before[0], now.rejected - before[1]  # (P',) log-ratios
+        chosen, rejected = now.chosen - before[:, 0], now.rejected - before[:, 1]  # (P',) log-ratios
         losses = self._losses(now, chosen, rejected)
         sums = reward_sums(now, settings.beta * chosen, settings.beta * rejected)
         sums |= {"logps/chosen": now.chosen.detach().sum(), "logps/rejected": now.rejected.detach().sum()}
@@ -32,14 +32,14 @@ class Dpo(PairStage):
             sums["nll_loss"] = nll.detach().sum()
         return LossSum(losses.sum(), sums)
 
-    def reference(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """(2, P') log-probabilities of chosen and rejected under the reference: out of the batch, or computed."""
+    def reference_logps(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """(P, 2) log-probabilities of chosen and rejected under the reference: out of the batch, or computed."""
         if "reference" in batch:
             logps = batch["reference"]
         else:
             with reference(model) as policy:
                 logps = row_logps(policy, batch, 2 * len(batch["real"]))
-        return logps.view(2, -1)[:, batch["real"]]
+        return logps.view(2, -1).T
 
     def _losses(self, now: Answers, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         """(P',) from the log-ratios of the answers."""

@@ -96,7 +96,9 @@ def row_logps(model: torch.nn.Module, batch: Batch, rows: int) -> torch.Tensor:
     return sequence_logps(model(*model_inputs(batch)), batch["targets"], batch["rows"], rows)
 
 
-def reward_sums(answers: Answers, chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor) -> dict[str, torch.Tensor]:
+def reward_sums(
+    answers: Answers, chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """What every stage on pairs logs, under TRL's names, and `chosen_preferred`; sums over the pairs.
 
     Args:
