@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.data.audit import collect
+from finetune.data.audit_answers import answers_note
 from finetune.data.audit_page import write
 from finetune.data.audit_paths import Relative
 from finetune.data.audit_types import AuditSource, Faults, Subject
@@ -39,6 +40,7 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
     data = prepare(recipe.data, recipe.seed, recipe.stage)
     encoder = ChatEncoder(load_tokenizer(recipe.model), recipe.data.train_on, recipe.data.special_tokens_in_data)
     dropped, problems = list(data.dropped), _without_findings(data)
+    rows = ROWS_OF_STAGE[recipe.stage]
     paths = Relative(folder, named_files(recipe.data))
     notes, by_source = _by_source(data.notes, [facts.name for facts in data.sources])
     sources = _encoded(recipe, data, encoder, dropped, problems, by_source)
@@ -58,7 +60,7 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
         stop_ids=frozenset() if recipe.data.train_on == "all" else frozenset(encoder.control_ids),
         splits={"train": len(data.train), "eval": len(data.evaluate)},
         hashes=hashes,
-        notes=notes,
+        notes=notes + answers_note([example for source in sources for example in source.examples], rows),
     )
     report = paths.audit(collect(subject, sources, faults))
     return report.failed, write(report, output or Path(f"{recipe.output_dir}.audit"))
