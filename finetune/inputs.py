@@ -7,7 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from finetune.chain import check_leaks
+from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate
@@ -45,7 +48,24 @@ def load_data(recipe: Recipe) -> Prepared:
     check_gate(
         recipe.gate, [*recipe.settings.held_out_scores, *(known_scores(data) if recipe.settings.answers else ())]
     )
-    return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
+    data = replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
+    with_good_answers(data, recipe.stage)
+    return data
+
+
+def with_good_answers(data: Prepared, stage: str) -> Prepared:
+    """Of labelled rows, those held out whose answer was found good: a model's answers are held against them.
+
+    Raises:
+        DataError: the held-out rows are all good or all bad.
+    """
+    if ROWS_OF_STAGE[stage] != "labelled":
+        return data
+    good = np.array([sample.marks[0] == 1 for sample in data.evaluate])
+    if good.all() or not good.any():
+        kind = "good (true)" if good.all() else "bad (false)"
+        raise DataError(f"held-out rows: all {len(good)} are labelled {kind}; both kinds are needed to compare them")
+    return replace(data, evaluate=data.evaluate.pick(good))
 
 
 def load_stages(recipe: Recipe) -> list[Prepared]:

@@ -15,7 +15,15 @@ from finetune.errors import RecipeError
 from finetune.evaluate.gate import pass_gate
 from finetune.evaluate.metrics import Scores
 from finetune.evaluate.results import score_lines, scored
-from finetune.inputs import data_record, encode, encoded_lines, findings_lines, load_stages, make_stage
+from finetune.inputs import (
+    data_record,
+    encode,
+    encoded_lines,
+    findings_lines,
+    load_stages,
+    make_stage,
+    with_good_answers,
+)
 from finetune.recipe import Recipe, resolved
 from finetune.runfolder import AUTO, RunFolder
 from finetune.stop import Stop, stop_with_parent
@@ -195,18 +203,19 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, ca
     log.say(f"lora: {coverage.line()}")
     if recipe.model.adapter_name_or_path:
         log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path))}")
-    start = full_tensors(model) if recipe.model.adapter_name_or_path else None
     if recipe.data.joined_by:
         if recipe.data.allow_cross_doc:
             log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
         else:
             check_isolation(model, placement.torch_dtype, accelerator.device, recipe.data.joined_by)
-    examples = items_of(store, ROWS_OF_STAGE[recipe.stage])
+    examples = items_of(store, ROWS_OF_STAGE[recipe.stage], recipe.data.max_length)
     if recipe.data.packing:
         packs = pack(store, recipe.data.max_length)
         log.say(packing_line(packs, recipe.data.max_length))
         examples = list(packs)
     initial = initial_weights(model, recipe.lora)
+    # With the adapter off, the model is the base: not where training starts, when the adapter or the base was changed.
+    start = full_tensors(model) if recipe.model.adapter_name_or_path or initial is not None else None
     return Ready(base, model, stage, encoder, examples, store.counts, held_out, stops, coverage.line(), initial, start)
 
 
@@ -225,6 +234,7 @@ def train_adapter(
     from finetune.model.gguf_base import write_gguf_base
     from finetune.model.save import save_adapter
     from finetune.model.speed import prepare_for_training
+    from finetune.reference_logps import ReferenceCache
     from finetune.schedule import plan
     from finetune.train import Training, train
 
@@ -259,9 +269,11 @@ def train_adapter(
         facts=facts,
         main=accelerator.is_main_process,
     )
+    cache = ReferenceCache(recipe.output_dir.parent / ".reference", facts)
     training = Training(
-        ready.stage, ready.examples, ready.held_out, section, layout, placement, recipe.seed, checkpoints, stop, log
-    )
+        ready.stage, ready.examples, ready.held_out, section, layout, placement, recipe.seed, checkpoints, stop, log,
+        cache if recipe.settings.precomputes_reference else None,
+    )  # fmt: skip
     with stop.deferred(), checkpoints:
         progress = train(model_to_train, training)
     if engine.shards(placement):
@@ -287,6 +299,7 @@ def evaluate(recipe: Recipe, data: Prepared, ready: Ready, placement: Placement,
     from finetune.evaluate.generate import answer
     from finetune.evaluate.measure import measure
 
+    data = with_good_answers(data, recipe.stage)
     main = placement.accelerator.is_main_process
     scores: dict[str, Scores] = {"base": {}, "tuned": {}}
     answers: dict[str, Sequence[Answer]] = {}
