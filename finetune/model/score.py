@@ -1,0 +1,107 @@
+"""A score head on the base: one number an aspect, read off the last token of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from finetune.errors import RecipeError
+
+SCORE = "score"  # what transformers calls this head in every decoder that has one
+ONE = "reward"  # the name of the only score where the recipe names no aspects
+
+
+class SequenceScores(nn.Module):
+    """The peft model of a base with a score head; its forward gives rewards of padded rows.
+
+    transformers' own forward takes the last token that is not the padding *id*, which is another one where a
+    conversation ends with that id (a pad that is the eos). Here the attention mask decides.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Rewards (B, aspects) in float32.
+
+        Args:
+            input_ids: (B, T). attention_mask: (B, T), 1 at real tokens, at least one in every row.
+        """
+        base = self.model.get_base_model()
+        body = getattr(base, base.base_model_prefix)
+        hidden = body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state  # (B, T, D)
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        pooled = hidden[rows, last_positions(attention_mask)]  # (B, D)
+        with torch.autocast(pooled.device.type, enabled=False):  # rewards differ by less than bfloat16's steps
+            return getattr(base, SCORE)(pooled.float())
+
+
+def last_positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """(B,): where each row's last real token is, whichever side it is padded on."""
+    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return (attention_mask * (places + 1)).argmax(-1)
+
+
+def with_score_head(model: Any, aspects: Sequence[str]) -> Any:
+    """The model's body under a score head of zeros, as transformers' class for sequence classification; frozen.
+
+    Zeros are the same on every process and machine, and score every pair a tie: the base's accuracy is 0.5. The body is
+    not copied, and the output layer goes.
+
+    Args:
+        model: a causal LM.
+        aspects: names of the scores, none for a single one.
+
+    Raises:
+        RecipeError: transformers has no such class for this architecture.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config, body = model.config, getattr(model, model.base_model_prefix)
+    names = list(aspects) or [ONE]
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    config.problem_type = "regression"  # vLLM then gives the scores as they are, no sigmoid or softmax of them
+    try:
+        with torch.device("meta"):
+            scored = AutoModelForSequenceClassification.from_config(config)
+    except ValueError:
+        scored = None
+    head = getattr(scored, SCORE, None)
+    if not isinstance(head, nn.Linear) or head.bias is not None:
+        raise RecipeError(
+            f"stage reward: transformers has no model for sequence classification with a plain `{SCORE}` head for "
+            f"{type(model).__name__}; choose a base of another architecture"
+        )
+    setattr(scored, scored.base_model_prefix, body)
+    zeros = nn.Linear(head.in_features, len(names), bias=False)
+    nn.init.zeros_(zeros.weight)
+    setattr(scored, SCORE, zeros)
+    config.architectures = [type(scored).__name__]
+    scored.requires_grad_(False)
+    return scored.eval()
+
+
+def choose_padding(model: Any, tokenizer: Any, ends: Collection[int]) -> None:
+    """Sets, in tokenizer and config, a padding token that no conversation ends with.
+
+    Engines that look for the last token by the padding's id (transformers' own forward) then find the one that was
+    trained. The tokenizer's own padding stays where it can.
+
+    Args:
+        ends: ids of the last tokens of conversations.
+
+    Raises:
+        RecipeError: no special token is left for it.
+    """
+    own = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id]
+    others = [*own, *tokenizer.all_special_ids, *sorted(tokenizer.added_tokens_decoder)]
+    choice = next((token for token in others if token is not None and token not in ends), None)
+    if choice is None:
+        raise RecipeError("stage reward: conversations end with every special token that could be the padding")
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(choice)
+    model.config.get_text_config().pad_token_id = model.config.pad_token_id = choice
