@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.aspects import check_decided
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate
 from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import Recipe
+from finetune.recipe_stages import RewardSection
 
 if TYPE_CHECKING:
     from finetune.data.chat import ChatEncoder
@@ -30,18 +32,24 @@ def load_data(recipe: Recipe) -> Prepared:
     """
     problems: list[str] = []
     notes: list[str] = []
+    reward = recipe.settings if isinstance(recipe.settings, RewardSection) else None
     try:
         notes = serving_notes(recipe)
     except RecipeError as error:
         problems += error.problems
     try:
-        data = prepare(recipe.data, recipe.seed)
+        data = prepare(recipe.data, recipe.seed, recipe.stage, reward)
         problems += data.refusals
     except RecipeError as error:
         raise type(error)(problems + error.problems) from None
     if problems:
         raise (DataError if data.refusals else RecipeError)(problems)
-    check_gate(recipe.gate, known_scores(data))
+    check_gate(
+        recipe.gate, [*recipe.settings.held_out_scores, *(known_scores(data) if recipe.settings.answers else ())]
+    )
+    if reward is not None:
+        check_decided(data.train, reward, "training pairs")
+        check_decided(data.evaluate[: recipe.evaluate.rows], reward, "held-out pairs")
     return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
 
 
@@ -79,22 +87,26 @@ def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
 
     encoder = ChatEncoder(tokenizer, recipe.data.train_on, recipe.data.special_tokens_in_data)
     pad_to = 32 if recipe.train.torch_compile else 1  # fewer shapes to compile
-    return STAGES[recipe.stage](encoder, recipe.data, pad_to, recipe.data.padding_free), encoder
+    return STAGES[recipe.stage](encoder, recipe.data, recipe.settings, pad_to), encoder
 
 
 def encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, log: Log) -> ExampleStore:
     """The training samples as examples, out of the cache beside the output folder where it has them."""
-    from finetune.data.cache import EncodeConversations, cache_key, encode_cached, encode_uncached, evict
+    from finetune.data.cache import cache_key, encode_cached, encode_uncached, evict
     from finetune.data.contamination import benchmark_files
+    from finetune.data.encode import EncodeSamples
     from finetune.model.load import load_tokenizer
 
-    make = EncodeConversations(partial(load_tokenizer, recipe.model), recipe.data)
+    make = EncodeSamples(partial(load_tokenizer, recipe.model), recipe.data, recipe.stage)
     blocks = data.train.blocks()
     if not recipe.data.cache:
         return encode_uncached(blocks, make, recipe.data.workers)
     files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
     text = data.template.path.read_text(encoding="utf-8") if data.template else None
-    key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=[recipe.stage, str(recipe.seed)])
+    rest = [recipe.stage, str(recipe.seed)]
+    if isinstance(recipe.settings, RewardSection):
+        rest.append(recipe.settings.model_dump_json())  # decides the marks
+    key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=rest)
     folder = recipe.output_dir.parent / ".encoded"
     store, hit = encode_cached(blocks, make, key, folder, recipe.data.workers)
     log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")

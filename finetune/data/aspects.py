@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.conversation import brief, read_json
@@ -37,33 +38,36 @@ def pair_marks(sample: Sample, section: RewardSection) -> tuple[float, ...]:
     return (*said, *margins)
 
 
-def check_marks(samples: Iterable[Sample], section: RewardSection, what: str) -> None:
-    """Reads the marks of all pairs; every aspect must be decided by some of them, or its score means nothing.
+def with_marks(samples: Iterable[Sample], section: RewardSection) -> tuple[list[Sample], list[str]]:
+    """The samples with their marks, and what is wrong with the others, as `pair_marks` raises it."""
+    marked: list[Sample] = []
+    problems: list[str] = []
+    for sample in samples:
+        try:
+            marked.append(replace(sample, marks=pair_marks(sample, section)))
+        except DataError as error:
+            problems += error.problems
+    return marked, problems
+
+
+def check_decided(samples: Iterable[Sample], section: RewardSection, what: str) -> None:
+    """Every aspect must be decided by some of the pairs, or its score means nothing.
 
     Args:
+        samples: with their marks.
         what: these samples, in words, such as `training pairs`.
 
     Raises:
-        DataError: every malformed row; an aspect that no pair decides.
+        DataError: a line for each aspect that none of them decides.
     """
-    problems: list[str] = []
-    decided = dict.fromkeys(section.aspects, False)
+    decided: set[str] = set()
     for sample in samples:
-        try:
-            marks = pair_marks(sample, section)
-        except DataError as error:
-            problems += error.problems
-            continue
-        for name, mark in zip(decided, marks, strict=False):
-            decided[name] |= mark in (0.0, 1.0)
-    if not problems:
-        problems = [
-            f"reward.aspects.{name}: none of the {what} says which answer is better in it"
-            for name, known in decided.items()
-            if not known
-        ]
-    if problems:
-        raise DataError(problems)
+        decided |= {name for name, mark in zip(section.aspects, sample.marks, strict=False) if mark in (0.0, 1.0)}
+    missing = [name for name in section.aspects if name not in decided]
+    if missing:
+        raise DataError(
+            [f"reward.aspects.{name}: none of the {what} says which answer is better in it" for name in missing]
+        )
 
 
 def _said(value: Any, column: str, names: Sequence[str], problems: list[str]) -> tuple[float, ...]:

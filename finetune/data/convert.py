@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from finetune.data.aspects import with_marks
 from finetune.data.findings import DataFile, Findings
-from finetune.data.formats import check_conversations, detect, to_samples
+from finetune.data.formats import check_rows, detect, to_samples
 from finetune.data.mix import name_of
 from finetune.data.processes import chunked, map_chunks
 from finetune.data.rows import Row, Sample
@@ -19,6 +20,7 @@ from finetune.data.spool import Block, Spool, block
 from finetune.data.template import DataTemplate, Rendered
 from finetune.errors import DataError
 from finetune.recipe import DataSection, SourceSection
+from finetune.recipe_stages import RewardSection
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,16 @@ class Converted:
 
 @dataclass(frozen=True)
 class Convert:
-    """Makes the work of one process."""
+    """Makes the work of one process.
+
+    Attributes:
+        stage: what the samples are for.
+        reward: how rows say which answer is better in what, for stage reward.
+    """
 
     template: DataTemplate | None
+    stage: str
+    reward: RewardSection | None = None
 
     def __call__(self) -> Callable[[Chunk], Converted]:
         return self.convert
@@ -96,19 +105,22 @@ class Convert:
             samples, report.samples = report.samples, []
             name = f"template {self.template.name}"
         else:
-            name, samples, report = _conversations(chunk)
+            name, samples, report = _samples(chunk, self.stage)
+        if self.reward is not None:
+            samples, problems = with_marks(samples, self.reward)
+            report.problems += problems
         return Converted(chunk.source, len(chunk.rows), block(samples), name, report)
 
 
-def _conversations(chunk: Chunk) -> tuple[str, list[Sample], Rendered]:
+def _samples(chunk: Chunk, stage: str) -> tuple[str, list[Sample], Rendered]:
     name = chunk.format
     try:
         name = detect([chunk.first, *chunk.rows]) if name == "auto" else name
-        check_conversations(name, chunk.first.file)
+        check_rows(name, stage, chunk.first.file)
     except DataError as error:
         return name, [], Rendered(problems=error.problems, stopped=True)
     try:
-        return name, to_samples(chunk.rows, name), Rendered()
+        return name, to_samples(chunk.rows, name, stage), Rendered()
     except DataError as error:
         return name, [], Rendered(problems=error.problems)
 
@@ -158,7 +170,14 @@ class _Taken:
         )  # fmt: skip
 
 
-def take(section: DataSection, template: DataTemplate | None, spool: Spool, notes: list[str]) -> list[_Taken]:
+def take(
+    section: DataSection,
+    template: DataTemplate | None,
+    spool: Spool,
+    notes: list[str],
+    stage: str = "sft",
+    reward: RewardSection | None = None,
+) -> list[_Taken]:
     """Reads every source here and renders it in `data.workers` processes; the samples go into the spool, in order.
 
     Raises:
@@ -174,7 +193,7 @@ def take(section: DataSection, template: DataTemplate | None, spool: Spool, note
             source.stopped = True
             problem = f"{name_of(source.section)}: format: template, but the recipe names no data.template"
             source.whole.problems.append(problem)
-    with closing(map_chunks(_chunks(sources), Convert(template), section.workers)) as results:
+    with closing(map_chunks(_chunks(sources), Convert(template, stage, reward), section.workers)) as results:
         for part in results:
             sources[part.source].add(part, spool, part.source)
     reading = Findings()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch.nn import functional as F
 
-from finetune.data.aspects import UNSAID, pair_marks
+from finetune.data.aspects import UNSAID
 from finetune.data.chat import ChatEncoder
+from finetune.data.encode import encode_items
 from finetune.data.items import Pair
 from finetune.data.rows import Sample
 from finetune.recipe import DataSection
@@ -25,7 +26,6 @@ class Reward:
     """
 
     unit = "pairs"
-    head = "score"
 
     def __init__(
         self, encoder: ChatEncoder, data: DataSection, settings: RewardSection, pad_to_multiple_of: int = 1
@@ -36,6 +36,9 @@ class Reward:
         self.pad_to_multiple_of = pad_to_multiple_of
         self.names = tuple(settings.aspects)
         self.weights = tuple(settings.aspects.values()) or (1.0,)
+
+    def encode(self, samples: Sequence[Sample]) -> list[Pair]:
+        return encode_items(self.encoder, self.data, "preference", samples)
 
     def collate(self, items: Sequence[Pair]) -> Batch:
         """All chosen answers, then all rejected ones, as rows filled up on the right.
@@ -48,7 +51,7 @@ class Reward:
         rows = [*(item.chosen for item in items), *(item.rejected for item in items)]
         batch = collate_rows(rows, self.encoder.tokenizer.pad_token_id, self.pad_to_multiple_of)
         marks = torch.tensor([item.marks for item in items])  # (B, 2 K)
-        pairs = torch.tensor([item.trained for item in items])
+        pairs = torch.tensor([item.chosen.trained > 0 for item in items])
         said, margin = marks.chunk(2, dim=1)
         return {
             "input_ids": batch["input_ids"],
@@ -70,9 +73,9 @@ class Reward:
         value = (losses * losses.new_tensor(self.weights)).sum()
         return LossSum(value, self._sums(chosen.detach(), rejected.detach(), batch["said"]))
 
-    def scores(self, means: dict[str, float]) -> dict[str, float]:
+    def scores(self, means: Mapping[str, float]) -> dict[str, float]:
         """Accuracy: how often the better answer has the higher reward, equal ones counting half; of all, and by aspect."""
-        return {name: means[name] for name in ("accuracy", *(f"accuracy/{aspect}" for aspect in self.names))}
+        return {name: means[name] for name in self.settings.held_out_scores}
 
     def _sums(self, chosen: torch.Tensor, rejected: torch.Tensor, said: torch.Tensor) -> dict[str, torch.Tensor]:
         """Over the pairs that are decided: accuracy and margin; over those that say anything: the mean reward."""
