@@ -32,13 +32,12 @@ def load_data(recipe: Recipe) -> Prepared:
     """
     problems: list[str] = []
     notes: list[str] = []
-    reward = recipe.settings if isinstance(recipe.settings, RewardSection) else None
     try:
         notes = serving_notes(recipe)
     except RecipeError as error:
         problems += error.problems
     try:
-        data = prepare(recipe.data, recipe.seed, recipe.stage, reward)
+        data = prepare(recipe.data, recipe.seed, recipe.stage, recipe.settings)
         problems += data.refusals
     except RecipeError as error:
         raise type(error)(problems + error.problems) from None
@@ -47,9 +46,9 @@ def load_data(recipe: Recipe) -> Prepared:
     check_gate(
         recipe.gate, [*recipe.settings.held_out_scores, *(known_scores(data) if recipe.settings.answers else ())]
     )
-    if reward is not None:
-        check_decided(data.train, reward, "training pairs")
-        check_decided(data.evaluate[: recipe.evaluate.rows], reward, "held-out pairs")
+    if isinstance(recipe.settings, RewardSection):
+        check_decided(data.train, recipe.settings, "training pairs")
+        check_decided(data.evaluate[: recipe.evaluate.rows], recipe.settings, "held-out pairs")
     return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
 
 

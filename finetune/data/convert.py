@@ -20,7 +20,7 @@ from finetune.data.spool import Block, Spool, block
 from finetune.data.template import DataTemplate, Rendered
 from finetune.errors import DataError
 from finetune.recipe import DataSection, SourceSection
-from finetune.recipe_stages import RewardSection
+from finetune.recipe_stages import RewardSection, StageSection
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ class Convert:
 
     Attributes:
         stage: what the samples are for.
-        reward: how rows say which answer is better in what, for stage reward.
+        settings: of that stage: what else of a row its loss wants to know.
     """
 
     template: DataTemplate | None
     stage: str
-    reward: RewardSection | None = None
+    settings: StageSection | None = None
 
     def __call__(self) -> Callable[[Chunk], Converted]:
         return self.convert
@@ -106,8 +106,8 @@ class Convert:
             name = f"template {self.template.name}"
         else:
             name, samples, report = _samples(chunk, self.stage)
-        if self.reward is not None:
-            samples, problems = with_marks(samples, self.reward)
+        if isinstance(self.settings, RewardSection):
+            samples, problems = with_marks(samples, self.settings)
             report.problems += problems
         return Converted(chunk.source, len(chunk.rows), block(samples), name, report)
 
@@ -176,7 +176,7 @@ def take(
     spool: Spool,
     notes: list[str],
     stage: str = "sft",
-    reward: RewardSection | None = None,
+    settings: StageSection | None = None,
 ) -> list[_Taken]:
     """Reads every source here and renders it in `data.workers` processes; the samples go into the spool, in order.
 
@@ -193,7 +193,7 @@ def take(
             source.stopped = True
             problem = f"{name_of(source.section)}: format: template, but the recipe names no data.template"
             source.whole.problems.append(problem)
-    with closing(map_chunks(_chunks(sources), Convert(template, stage, reward), section.workers)) as results:
+    with closing(map_chunks(_chunks(sources), Convert(template, stage, settings), section.workers)) as results:
         for part in results:
             sources[part.source].add(part, spool, part.source)
     reading = Findings()

@@ -9,9 +9,7 @@ import torch
 from torch import nn
 
 from finetune.errors import RecipeError
-
-SCORE = "score"  # what transformers calls this head in every decoder that has one
-ONE = "reward"  # the name of the only score where the recipe names no aspects
+from finetune.model.adapter import SCORE
 
 
 class SequenceScores(nn.Module):
@@ -24,6 +22,11 @@ class SequenceScores(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.start: dict[str, torch.Tensor] | None = None  # as in TrainedPositions; see reference.py
+
+    def release(self) -> Any:
+        """The model as it was before: nothing of it was changed."""
+        return self.model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Rewards (B, aspects) in float32.
@@ -46,7 +49,7 @@ def last_positions(attention_mask: torch.Tensor) -> torch.Tensor:
     return (attention_mask * (places + 1)).argmax(-1)
 
 
-def with_score_head(model: Any, aspects: Sequence[str]) -> Any:
+def with_score_head(model: Any, names: Sequence[str]) -> Any:
     """The model's body under a score head of zeros, as transformers' class for sequence classification; frozen.
 
     Zeros are the same on every process and machine, and score every pair a tie: the base's accuracy is 0.5. The body is
@@ -54,7 +57,7 @@ def with_score_head(model: Any, aspects: Sequence[str]) -> Any:
 
     Args:
         model: a causal LM.
-        aspects: names of the scores, none for a single one.
+        names: of the scores.
 
     Raises:
         RecipeError: transformers has no such class for this architecture.
@@ -62,7 +65,6 @@ def with_score_head(model: Any, aspects: Sequence[str]) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     config, body = model.config, getattr(model, model.base_model_prefix)
-    names = list(aspects) or [ONE]
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
     config.problem_type = "regression"  # vLLM then gives the scores as they are, no sigmoid or softmax of them
