@@ -306,11 +306,14 @@ def export(
     log: Log,
 ) -> Result:
     """What `finetune export` needs is written down, then the bundle is made of it: merge, proof, serving files."""
-    from finetune.evaluate.generate import answer_logprobs
+    from finetune.evaluate.generate import answer_logprobs, answer_rewards
     from finetune.export.bundle import write_bundle
     from finetune.export.record import Record, write_record
+    from finetune.model.score import score_config
 
-    examples = tuple(item.examples[0] for item in ready.held_out[: recipe.export.parity_rows])
+    held_out, of_item = ready.held_out[: recipe.export.parity_rows], None if ready.rewards else 1
+    examples = tuple(example for item in held_out for example in item.examples[:of_item])
+    evaluated = (answer_rewards if ready.rewards else answer_logprobs)(ready.model, examples, placement)
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
     record = Record(
         name=recipe.name,
@@ -319,13 +322,14 @@ def export(
         dtype=placement.dtype,
         stops=ready.stop_ids,
         examples=examples,
-        evaluated=answer_logprobs(ready.model, examples, placement),
+        evaluated=evaluated,
         ship_base=recipe.model.gguf_file is not None,
         template=data.template.path.read_text(encoding="utf-8") if data.template else None,
         recipe=resolved(recipe),
         data=data_record(data, ready.counts),
         training=progress.record() | done,
         scores=scores,
+        score_config=score_config(ready.model) if ready.rewards else None,
     )
     write_record(recipe.output_dir, record)
     ready.model = ready.base = None  # type: ignore[assignment]  # the memory; the rest is read from disk

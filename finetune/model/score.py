@@ -88,6 +88,18 @@ def with_score_head(model: Any, names: Sequence[str]) -> Any:
     return scored.eval()
 
 
+def score_config(model: Any) -> dict[str, Any]:
+    """What config.json of a merged folder must say beside what the base's says: class, names of the rewards, padding."""
+    config = model.config
+    return {
+        "architectures": list(config.architectures),
+        "id2label": {str(index): name for index, name in config.id2label.items()},
+        "label2id": dict(config.label2id),
+        "problem_type": config.problem_type,
+        "pad_token_id": config.pad_token_id,
+    }
+
+
 def choose_padding(model: Any, tokenizer: Any, ends: Collection[int]) -> None:
     """Sets, in tokenizer and config, a padding token that no conversation ends with.
 
