@@ -30,7 +30,7 @@ def load_data(recipe: Recipe) -> Prepared:
         DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
             that would serve the export wrong or not at all.
     """
-    problems: list[str] = []
+    problems = _without_effect(recipe)
     notes: list[str] = []
     try:
         notes = serving_notes(recipe)
@@ -52,6 +52,18 @@ def load_data(recipe: Recipe) -> Prepared:
     return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
 
 
+def _without_effect(recipe: Recipe) -> list[str]:
+    """Settings that a reward model has no use for."""
+    if not recipe.settings.rewards:
+        return []
+    problems = [f"{key}: pairs are not joined into one row; set it to false" for key in recipe.data.joined_by]
+    if recipe.data.train_on == "all":
+        problems.append("data.train_on: all: a reward is read off the last token, so there is nothing else to train")
+    if recipe.export.adapters:
+        problems.append("export.adapters: no engine serves several reward models on one base; export each by itself")
+    return problems
+
+
 def serving_notes(recipe: Recipe) -> list[str]:
     """What an operator has to know of the recipe's targets.
 
@@ -62,7 +74,8 @@ def serving_notes(recipe: Recipe) -> list[str]:
     from finetune.export.servable import config_of_base
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
-    return check_serving(recipe.lora.model_dump(), config_of_base(recipe.model), recipe.export.targets, dtype)
+    lora = recipe.lora.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.rewards else {})
+    return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype)
 
 
 def known_scores(data: Prepared) -> list[str]:

@@ -166,7 +166,9 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
         log.say(packing_line(packs, recipe.data.max_length))
         examples = list(packs)
     initial = initial_weights(model, recipe.lora)
-    return Ready(base, model, stage, encoder, examples, store.counts, held_out, ends, coverage.line(), initial, start, rewards)
+    return Ready(
+        base, model, stage, encoder, examples, store.counts, held_out, ends, coverage.line(), initial, start, rewards
+    )
 
 
 def train_adapter(

@@ -79,7 +79,9 @@ def _said(value: Any, column: str, names: Sequence[str], problems: list[str]) ->
         value = read_json(value, column, problems)
     if not isinstance(value, dict):
         if not problems:
-            problems.append(f"{column}: an object of aspect: chosen, rejected, tie or null is needed, got {brief(value)}")
+            problems.append(
+                f"{column}: an object of aspect: chosen, rejected, tie or null is needed, got {brief(value)}"
+            )
         return tuple(UNSAID for _ in names)
     problems += [f"{column}: {name!r} is not in reward.aspects{did_you_mean(str(name), names)}"
                  for name in value if name not in names]  # fmt: skip

@@ -163,9 +163,7 @@ def _prove(record: Record, source: Source, draft: Path, say: Callable[[str], Non
     """Merged = adapter, by logits or, of a reward model, by rewards."""
     adapter = draft / "adapter"
     if record.rewards:
-        proof = prove_rewards(
-            source, adapter, draft, record.rewards, record.examples, record.evaluated, record.dtype
-        )
+        proof = prove_rewards(source, adapter, draft, record.rewards, record.examples, record.evaluated, record.dtype)
         say(f"merged = adapter: largest reward difference {proof['max_reward_difference']:.2e} of rewards up to "
             f"{proof['largest_reward']:.3g} ({proof['dtype']}, {proof['rows']} conversations)")  # fmt: skip
         return proof

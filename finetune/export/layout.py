@@ -138,7 +138,7 @@ def _patch_config(
     trust_remote_code: bool,
     further: Mapping[str, Any],
 ) -> Json:
-    config = _read(file) | further
+    config = {**_read(file), **further}
     if not trust_remote_code:
         config.pop("auto_map", None)
     for place in (config, config.get("text_config")):

@@ -100,7 +100,9 @@ def merge(
         todo = replace(todo, jobs=(*body, Job(f"{SCORE}.weight", head, head.dtype)))
     shards = files.cut(todo.jobs, limit)
     inputs = [base / "config.json", *sorted({tensor.file for tensor in tensors.values()})]
-    state = files.State(output, files.fingerprint(inputs, _files(adapter), [FORMAT, str(dtype), limit, target, score_head]))
+    state = files.State(
+        output, files.fingerprint(inputs, _files(adapter), [FORMAT, str(dtype), limit, target, score_head])
+    )
     files.clear(output, keep=[*state.finished, files.STATE])
     operands, scratch = Operands(), Scratch()
     with _one_thread_each(), ThreadPoolExecutor(_workers(threads), "merge", initializer=_alone) as pool:

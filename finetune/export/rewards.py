@@ -88,7 +88,9 @@ def peft_rewards(model: Any, examples: Sequence[Example]) -> list[list[float]]:
 
 
 @torch.inference_mode()
-def _merged_rewards(folder: Path, examples: Sequence[Example], trust_remote_code: bool) -> tuple[str, list[list[float]]]:
+def _merged_rewards(
+    folder: Path, examples: Sequence[Example], trust_remote_code: bool
+) -> tuple[str, list[list[float]]]:
     """The dtype of the folder's weights, and its rewards (rows, aspects) in float32."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -110,9 +112,7 @@ def _batches(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
         yield examples[start : start + BATCH]
 
 
-def _held_to_evaluated(
-    from_disk: torch.Tensor, evaluated: torch.Tensor, dtype: str, scale: float
-) -> dict[str, Any]:
+def _held_to_evaluated(from_disk: torch.Tensor, evaluated: torch.Tensor, dtype: str, scale: float) -> dict[str, Any]:
     """The adapter on disk against the model in memory that got the scores."""
     gaps = (from_disk - evaluated).abs()
     mean, limit = float(gaps.mean()), EVALUATED_LIMITS[dtype] * scale

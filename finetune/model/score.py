@@ -36,7 +36,9 @@ class SequenceScores(nn.Module):
         """
         base = self.model.get_base_model()
         body = getattr(base, base.base_model_prefix)
-        hidden = body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state  # (B, T, D)
+        hidden = body(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state  # (B, T, D)
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         pooled = hidden[rows, last_positions(attention_mask)]  # (B, D)
         with torch.autocast(pooled.device.type, enabled=False):  # rewards differ by less than bfloat16's steps
