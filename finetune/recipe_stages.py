@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+AspectName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 
 
 class Section(BaseModel):
@@ -19,6 +21,7 @@ class StageSection(Section):
     Attributes:
         answers: whether held-out prompts are answered and scored by the metric of the data.
         held_out_scores: names of the scores that the stage takes off the held-out loss (see stages/base.py), main first.
+        rewards: names of the numbers that a score head gives, where the stage trains one instead of a language model.
     """
 
     answers: ClassVar[bool] = True
@@ -30,6 +33,10 @@ class StageSection(Section):
 
     @property
     def held_out_scores(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
         return ()
 
 
@@ -97,7 +104,27 @@ class KtoSection(StageSection):
 
 
 class RewardSection(StageSection):
-    """A reward model on preferences."""
+    """A reward model on preferences: a score head instead of the language model's, one number an aspect.
+
+    `aspects`: name -> weight of its loss; empty is a single reward. Rows say in the column `aspects_column` which
+    answer is better in which aspect, and in `margin_column` by how much. `center_rewards_coefficient` holds the two
+    rewards of a pair around 0.
+    """
+
+    answers: ClassVar[bool] = False
+
+    aspects: dict[AspectName, Annotated[float, Field(gt=0, strict=False)]] = Field(default_factory=dict)
+    aspects_column: str = "aspects"
+    margin_column: str = "margin"
+    center_rewards_coefficient: float | None = Field(None, gt=0)
+
+    @property
+    def held_out_scores(self) -> tuple[str, ...]:
+        return ("accuracy", *(f"accuracy/{name}" for name in self.aspects))
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        return tuple(self.aspects) or ("reward",)
 
 
 class GrpoSection(StageSection):

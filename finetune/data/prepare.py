@@ -19,6 +19,7 @@ from finetune.data.spool import SampleFile, Spool, place
 from finetune.data.template import DataTemplate, Metric, load_template
 from finetune.errors import RecipeError, did_you_mean
 from finetune.recipe import DataSection, SplitSection
+from finetune.recipe_stages import StageSection
 
 PLAIN_METRIC = Metric(name="exact_match", tolerance=0.0)  # of ready conversations, which have no template to name one
 
@@ -100,8 +101,11 @@ GIVES = {
 }  # fmt: skip
 
 
-def prepare(section: DataSection, seed: int, stage: str = "sft") -> Prepared:
+def prepare(section: DataSection, seed: int, stage: str = "sft", settings: StageSection | None = None) -> Prepared:
     """Rows of all sources to the samples that a stage trains on; nothing here needs a model or a tokenizer.
+
+    Args:
+        settings: of that stage.
 
     Raises:
         DataError, RecipeError: everything that is wrong with sources, template, rows and split. What screening
@@ -120,7 +124,7 @@ def prepare(section: DataSection, seed: int, stage: str = "sft") -> Prepared:
         _check_split(section.split, template)
     notes: list[str] = []
     spool = Spool()
-    taken = take(section, template, spool, notes, stage)
+    taken = take(section, template, spool, notes, stage, settings)
     samples = spool.samples()
     trained = samples.facts("source") < len(section.train)
     train, evaluate = samples.pick(trained), samples.pick(~trained)

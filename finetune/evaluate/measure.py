@@ -32,12 +32,10 @@ def measure(
     Args:
         start: as `prepare_for_training` takes it.
     """
-    from finetune.model.head import TrainedPositions
+    from finetune.model.speed import wrap
 
     accelerator = placement.accelerator
-    wrapped = TrainedPositions(model.eval())
-    wrapped.start = start
-    wrapped.eval()
+    wrapped = wrap(model.eval(), start).eval()
     sums: dict[str, torch.Tensor] = {}
     with placement.autocast(), torch.compiler.set_stance("force_eager"):
         batches = micro_batches_of(stage, items, accelerator.num_processes, ROWS, accelerator.process_index)

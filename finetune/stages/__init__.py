@@ -5,7 +5,8 @@ from typing import Any
 from finetune.stages.dpo import Dpo
 from finetune.stages.kto import Kto
 from finetune.stages.orpo import Orpo
+from finetune.stages.reward import Reward
 from finetune.stages.sft import Sft
 from finetune.stages.simpo import Simpo
 
-STAGES: dict[str, Any] = {"sft": Sft, "dpo": Dpo, "orpo": Orpo, "simpo": Simpo, "kto": Kto}
+STAGES: dict[str, Any] = {"sft": Sft, "dpo": Dpo, "orpo": Orpo, "simpo": Simpo, "kto": Kto, "reward": Reward}
