@@ -310,6 +310,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def fits_its_stage(self) -> Recipe:
+        needed = [key for key, field in STAGE_SECTIONS[self.stage].model_fields.items() if field.is_required()]
+        if needed and getattr(self, self.stage) is None:
+            raise ValueError(f"{self.stage}: is missing: {', '.join(f'{self.stage}.{key}' for key in needed)}")
+        problems = self.settings.misfits(self.data, self.train)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
     def trackers_are_known(self) -> Recipe:
         for tracker in self.report_to:
             if tracker not in TRACKERS:

@@ -61,6 +61,8 @@ def trainer_of(model: Any, settings: dict[str, Any], folder: str) -> Any:
         model, [reward(name) for name in WEIGHTS], config, Dataset.from_list([{"prompt": "a"}] * 6),
         processing_class=tokenizer,
     )  # fmt: skip
+    if "ref" in model.peft_config:  # TRL takes the adapter for one to go on from; the reference here is the base
+        model.delete_adapter("ref")
     trainer.eos_token_ids = [STOP]
     trainer.current_gradient_accumulation_steps = 1
     prompts = [prompt for prompt in PROMPTS for _ in range(3)]
