@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
-from finetune.evaluate.gate import check_gate
+from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import Recipe
+from finetune.recipe_stages import GrpoSection
 
 if TYPE_CHECKING:
     from finetune.data.chat import ChatEncoder
@@ -44,6 +45,8 @@ def load_data(recipe: Recipe) -> Prepared:
     check_gate(
         recipe.gate, [*recipe.settings.held_out_scores, *(known_scores(data) if recipe.settings.answers else ())]
     )
+    if isinstance(recipe.settings, GrpoSection):
+        check_rewards(recipe.settings.rewards, row_scores(data))
     return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
 
 
@@ -62,16 +65,26 @@ def serving_notes(recipe: Recipe) -> list[str]:
 
 def known_scores(data: Prepared) -> list[str]:
     """Names that the metrics give, by the template's worked examples; those of one task as `task/name` too."""
+    return [
+        name for task, found in _scores_of_tasks(data) for name in (*found, *(f"{task}/{n}" for n in found if task))
+    ]
+
+
+def row_scores(data: Prepared) -> list[str]:
+    """Names that a single answer may have a score under."""
+    return [*dict.fromkeys(name for _task, found in _scores_of_tasks(data) for name in found), "finished"]
+
+
+def _scores_of_tasks(data: Prepared) -> list[tuple[str, list[str]]]:
+    """The task (empty where there is one only) and the names of its scores, of each of the template's examples."""
     if data.template is None:
-        return score_names(data.evaluate[0].answer, data.metrics[""])
-    several = len(data.metrics) > 1
-    names = []
+        return [("", score_names(data.evaluate[0].answer, data.metrics[""]))]
+    found = []
     for example in data.template.examples:
-        task = (example.task or "") if several else ""
+        task = (example.task or "") if len(data.metrics) > 1 else ""
         check_metric(data.metrics[task], str(data.template.path))
-        found = score_names(example.answer, data.metrics[task])
-        names += found + [f"{task}/{name}" for name in found if task]
-    return names
+        found.append((task, score_names(example.answer, data.metrics[task])))
+    return found
 
 
 def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:

@@ -23,10 +23,12 @@ class StageSection(Section):
         answers: whether held-out prompts are answered and scored by the metric of the data.
         held_out_scores: names of the scores that the stage takes off the held-out loss (see stages/base.py), main first.
         explores: whether a step's batch is made anew, by the model itself, of the samples drawn for it.
+        free: keys that say how a step is computed, not what: a run may resume with other ones.
     """
 
     answers: ClassVar[bool] = True
     explores: ClassVar[bool] = False
+    free: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def held_out_scores(self) -> tuple[str, ...]:
@@ -89,6 +91,7 @@ class GrpoSection(StageSection):
     """
 
     explores: ClassVar[bool] = True
+    free: ClassVar[frozenset[str]] = frozenset({"rollout_batch_size"})
 
     rewards: dict[str, float] = Field(min_length=1)
     num_generations: int = Field(8, ge=2)

@@ -66,6 +66,7 @@ class Ready:
     lora: str
     initial: dict[str, Any] | None
     start: dict[str, Any] | None
+    about: dict[str, Any]
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -129,6 +130,7 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
     from finetune.model.isolation import check_isolation
     from finetune.model.load import load_base, set_stop_ids
     from finetune.model.start import start_from
+    from finetune.stages.base import Prepares
 
     accelerator = placement.accelerator
     dropped = [f"{where}: dropped: {reason}" for where, reason in data.dropped[:5]]
@@ -147,6 +149,7 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
         log.say(line)
     stops = store.stops() & encoder.control_ids
     set_stop_ids(base.model, base.tokenizer, stops)
+    about = stage.prepare(base.model, data.metrics, placement) if isinstance(stage, Prepares) else {}
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.model.adapter_name_or_path:
@@ -157,13 +160,16 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
             log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
         else:
             check_isolation(model, placement.torch_dtype, accelerator.device, recipe.data.joined_by)
-    examples = items_of(store, ROWS_OF_STAGE[recipe.stage])
+    explores = recipe.settings.explores  # then an item is a prompt with all that its answers are judged by
+    examples = stage.encode(data.train) if explores else items_of(store, ROWS_OF_STAGE[recipe.stage])
     if recipe.data.packing:
         packs = pack(store, recipe.data.max_length)
         log.say(packing_line(packs, recipe.data.max_length))
         examples = list(packs)
     initial = initial_weights(model, recipe.lora)
-    return Ready(base, model, stage, encoder, examples, store.counts, held_out, stops, coverage.line(), initial, start)
+    return Ready(
+        base, model, stage, encoder, examples, store.counts, held_out, stops, coverage.line(), initial, start, about
+    )
 
 
 def train_adapter(
@@ -186,14 +192,18 @@ def train_adapter(
 
     section, accelerator = recipe.train, placement.accelerator
     facts = facts_of(
-        recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json"), ready.base.identity, placement.dtype,
-        recipe.lora, section, ready.examples, ready.held_out, ready.initial, ready.start,
-    )  # fmt: skip
+        recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json", exclude=set(recipe.settings.free)),
+        ready.base.identity, placement.dtype, recipe.lora, section, ready.examples, ready.held_out, ready.initial,
+        ready.start,
+    ) | {f"{recipe.stage}: {key}": value for key, value in ready.about.items()}  # fmt: skip
     checkpoint = folder.checkpoint(section.save_total_limit, facts, log)
     if checkpoint is not None:
         load_adapter(ready.model, checkpoint)
     model_to_train = prepare_for_training(ready.model, section, ready.start)
-    layout = plan(section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch)
+    layout = plan(
+        section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch,
+        recipe.settings.sequences_per_sample,
+    )  # fmt: skip
     if section.auto_find_batch_size:
         if engine.shards(placement):
             raise RecipeError(f"train.auto_find_batch_size: not with {placement.engine}; set train.micro_batch_size")
@@ -308,7 +318,11 @@ def export(
     from finetune.export.record import Record, write_record
 
     examples = tuple(item.examples[0] for item in ready.held_out[: recipe.export.parity_rows])
-    done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
+    done = {
+        "processes": placement.accelerator.num_processes,
+        "engine": placement.engine,
+        "lora": ready.lora,
+    } | ready.about
     record = Record(
         name=recipe.name,
         identity=ready.base.identity,

@@ -10,7 +10,9 @@ import torch
 from finetune.data.chat import ChatEncoder, Example
 from finetune.data.encode import encode_items
 from finetune.data.rows import Sample
+from finetune.data.template import Metric
 from finetune.device import Placement
+from finetune.errors import RecipeError
 from finetune.model.teacher import Teacher, load_teacher
 from finetune.recipe import DataSection
 from finetune.recipe_stages import DistillSection
@@ -37,22 +39,22 @@ class Distill:
         self.pad_to_multiple_of = pad_to_multiple_of
         self.teacher: Teacher | None = None
 
-    def prepare(self, config: Any, placement: Placement) -> dict[str, Any]:
-        """Loads the teacher; its identity, for the manifest and for resuming.
-
-        Args:
-            config: the student's.
+    def prepare(self, model: Any, metrics: Mapping[str, Metric], placement: Placement) -> dict[str, Any]:
+        """Loads the teacher; its identity.
 
         Raises:
             RecipeError: as `load_teacher`; or the teacher can't keep packed documents apart.
         """
         from finetune.model.isolation import check_isolation
 
-        size = config.get_text_config().vocab_size
+        size = model.config.get_text_config().vocab_size
         self.teacher = load_teacher(self.settings.teacher, self.encoder.tokenizer, size, placement)
         if self.data.joined_by and not self.data.allow_cross_doc:
             dtype = next(self.teacher.model.parameters()).dtype
-            check_isolation(self.teacher.model, dtype, placement.accelerator.device, self.data.joined_by)
+            try:
+                check_isolation(self.teacher.model, dtype, placement.accelerator.device, self.data.joined_by)
+            except RecipeError as error:
+                raise RecipeError([f"distill.teacher: {problem}" for problem in error.problems]) from None
         return {"teacher": self.teacher.identity}
 
     def encode(self, samples: Sequence[Sample]) -> list[Example]:
