@@ -83,7 +83,8 @@ class GrpoSection(StageSection):
         rollout_batch_size: answers that a process generates at once; the run is the same up to rounding.
         num_iterations: optimizer steps on the same answers; the learning rate's step is one.
         epsilon, epsilon_high: how far a token's probability may move in them, down and up.
-        beta: weight of the KL to the reference policy.
+        beta: weight of the KL to the reference policy. use_bias_correction_kl: times the ratio (so unless false), whose
+            gradient makes the KL's unbiased.
         loss_type: what is averaged: `dapo` tokens, `grpo` answers' means over their tokens, `dr_grpo` answers' sums
             over `max_completion_length`.
         scale_rewards: what centred rewards are divided by; see stages/group.py.
@@ -104,12 +105,15 @@ class GrpoSection(StageSection):
     epsilon: float | None = Field(None, gt=0, lt=1)
     epsilon_high: float | None = Field(None, gt=0)
     beta: float = Field(0.0, ge=0)
+    use_bias_correction_kl: bool | None = None
     loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     engine: Literal["transformers"] = "transformers"
 
     @model_validator(mode="after")
-    def clips_what_moves(self) -> GrpoSection:
+    def nothing_without_effect(self) -> GrpoSection:
+        if self.use_bias_correction_kl is not None and not self.beta:
+            raise ValueError("`use_bias_correction_kl` has no effect with `beta` 0: there is no KL in the loss")
         given = [name for name in ("epsilon", "epsilon_high") if getattr(self, name) is not None]
         if given and self.num_iterations == 1:
             raise ValueError(

@@ -17,9 +17,10 @@ class Advantages(NamedTuple):
 
 
 class PolicyLoss(NamedTuple):
-    """Of N tokens, each (N,): `loss` carries the gradient; `low` and `high` are true where the ratio was clipped."""
+    """Of N tokens, each (N,): `loss` and `ratio` carry gradients; `low` and `high` are true where it was clipped."""
 
     loss: torch.Tensor
+    ratio: torch.Tensor
     low: torch.Tensor
     high: torch.Tensor
 
@@ -56,13 +57,14 @@ def policy_loss(
     loss = -torch.min(ratio * advantages, clipped * advantages)
     low = (ratio < 1 - epsilon) & (advantages < 0)
     high = (ratio > 1 + epsilon_high) & (advantages > 0)
-    return PolicyLoss(loss, low, high)
+    return PolicyLoss(loss, ratio, low, high)
 
 
 def kl_to_reference(logps: torch.Tensor, reference_logps: torch.Tensor) -> torch.Tensor:
     """(N,): r - log r - 1 with r the reference's probability over the policy's: equation 4 of GRPO.
 
-    Unbiased and never negative: the estimator k3 of Schulman, "Approximating KL divergence" (2020).
+    Unbiased and never negative: the estimator k3 of Schulman, "Approximating KL divergence" (2020). Its gradient is not
+    that of the KL; times the ratio, whose gradient counts, it is (DeepSeek-V3.2, arXiv 2512.02556).
     """
     log_ratio = reference_logps - logps
     return log_ratio.exp() - log_ratio - 1

@@ -162,6 +162,7 @@ class Grpo:
             with reference(model) as policy:
                 before = token_logps(policy(*inputs), batch["targets"], own.temperature)
             kl = kl_to_reference(logps, before)
+            kl = kl if own.use_bias_correction_kl is False else kl * clipped.ratio
             per_token = per_token + own.beta * kl
             sums["kl"] = kl.detach().sum()
         if own.num_iterations > 1:

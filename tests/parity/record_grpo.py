@@ -30,6 +30,13 @@ SETTINGS: list[dict[str, Any]] = [
     {"loss_type": "dapo", "beta": 0.0, "scale_rewards": "group", "temperature": 1.0},
     {"loss_type": "bnpo", "beta": 0.0, "scale_rewards": "group", "temperature": 1.0},
     {"loss_type": "grpo", "beta": 0.04, "scale_rewards": "group", "temperature": 0.7},
+    {
+        "loss_type": "grpo",
+        "beta": 0.04,
+        "scale_rewards": "group",
+        "temperature": 1.0,
+        "use_bias_correction_kl": False,
+    },
     {"loss_type": "dr_grpo", "beta": 0.0, "scale_rewards": "none", "temperature": 1.0},
     {"loss_type": "dapo", "beta": 0.1, "scale_rewards": "batch", "temperature": 0.7},
 ]

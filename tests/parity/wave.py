@@ -38,3 +38,15 @@ def wave_model(phase: float, lora: bool = True) -> Any:
 def gradient_norm(model: Any) -> float:
     """Of all parameters that have a gradient, as one vector."""
     return float(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm())
+
+
+def collated(prompts: list[list[int]], answers: list[list[int]]) -> dict[str, torch.Tensor]:
+    """As our stages get it: the answers are trained."""
+    from finetune.data.chat import IGNORED, Example
+    from finetune.stages.batch import collate_rows
+
+    rows = [
+        Example((*prompt, *answer), (*(IGNORED,) * len(prompt), *answer), "row")
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    return collate_rows(rows, pad_id=0)
