@@ -319,21 +319,13 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def answers_stay_whole(self) -> Recipe:
-        """Stages that compare answers need each with its prompt, in a row of its own."""
-        compares = self.stage in ("dpo", "orpo", "simpo", "kto", "reward")
-        if compares and self.data.joined_by:
-            raise ValueError(
-                f"{self.data.joined_by[0]}: stage {self.stage} compares answers, a row each; set it to false"
-            )
-        if compares and self.data.train_on == "all":
-            raise ValueError(f"data.train_on: all: stage {self.stage} compares answers; use assistant")
-        allowed = ("error", "drop", "truncate_prompt") if self.stage == "kto" else ("error", "drop")
-        if compares and self.data.too_long not in allowed:
-            raise ValueError(
-                f"data.too_long: {self.data.too_long}: stage {self.stage} compares answers to one prompt; use "
-                f"{' or '.join(allowed)}"
-            )
+    def fits_its_stage(self) -> Recipe:
+        needed = [key for key, field in STAGE_SECTIONS[self.stage].model_fields.items() if field.is_required()]
+        if needed and getattr(self, self.stage) is None:
+            raise ValueError(f"{self.stage}: is missing: {', '.join(f'{self.stage}.{key}' for key in needed)}")
+        problems = self.settings.misfits(self.data, self.train)
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")
