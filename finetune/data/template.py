@@ -5,20 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from finetune.data.columns import DropRowError, check_cells
-from finetune.data.conversation import read_calls, read_tools
-from finetune.data.jinja import ENVIRONMENT, evaluate, render
+from finetune.data.jinja import evaluate
 from finetune.data.limits import LimitError
-from finetune.data.native import Native, compile_native
-from finetune.data.rows import Message, Row, Sample
-from finetune.data.strictjson import strict_json
-from finetune.data.templatefile import Example, MessageTemplate, Metric, Task, TemplateFile, read_template_file
-from finetune.data.toolschema import call_problems, schema_problem
+from finetune.data.messages import CompiledTask, CompiledVariant, RecordRenderer, compiled_expression
+from finetune.data.rows import Row, Sample
+from finetune.data.templatefile import Example, Metric, TemplateFile, read_template_file
 from finetune.errors import DataError, did_you_mean
 from finetune.yamlfile import Lines
 
@@ -54,6 +50,7 @@ class DataTemplate:
         columns: column name to what it may hold.
         metric: how answers are scored, where their task says nothing else.
         metrics: the same by the `task` of a sample, which is empty where there is one task only.
+        rows: what it gives, a value of ROWS_OF_STAGE.
     """
 
     def __init__(self, path: Path, content: TemplateFile, sha256: str = "") -> None:
@@ -65,7 +62,9 @@ class DataTemplate:
         self.metric = content.metric
         self.examples = content.examples
         self.limits = content.limits
-        self.tasks = {task.name: _CompiledTask(task) for task in content.all_tasks()}
+        self.rows = content.rows
+        self._label = compiled_expression(content.label)
+        self.tasks = {task.name: CompiledTask(task) for task in content.all_tasks()}
         by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
         only = next(iter(by_task.values())) if len(by_task) == 1 else None
         self.metrics = {"": only} if only else by_task | {"": content.metric}
@@ -171,17 +170,34 @@ class DataTemplate:
             chosen = self._chosen(task, variant, values, row)
             if chosen is not None:
                 task_name = name if len(self.tasks) > 1 else ""
-                tools = self._tools(task, values, row)
-                messages = self._messages(chosen, values, row)
-                self._check_calls(messages, tools, row)
-                samples.append(Sample(record, messages, row.where, tools, task_name))
+                samples.append(self._sample(task, chosen, values, row, task_name))
         if not samples:
             raise DropRowError("no task applies" if only is None else f"task {only} does not apply")
         return samples
 
+    def _sample(
+        self, task: CompiledTask, variant: CompiledVariant, values: dict[str, Any], row: Row, name: str
+    ) -> Sample:
+        record = RecordRenderer(values, row.where, self.path, self.limits)
+        tools = record.tools(task)
+        messages = record.messages(variant.messages)
+        record.check_calls(messages, tools)
+        sample = Sample(values["record"], messages, row.where, tools, name)
+        if self.rows == "conversation":
+            return sample
+        asked = tuple({**m, "train": False} if m["role"] == "assistant" else m for m in messages[:-1])
+        sample = replace(sample, messages=(*asked, messages[-1]))
+        if self._label is not None:
+            return replace(sample, marks=(float(self._true(self._label, values, row, "`label`")),))
+        assert variant.rejected is not None  # as in every form of the file
+        worse = record.text(variant.rejected, "rejected answer")
+        if worse == sample.answer:
+            raise DataError(f"{row.where}: the rejected answer of {self.path} renders to the same as the better one")
+        return replace(sample, rejected=(*asked, {"role": "assistant", "content": worse}))
+
     def _chosen(
-        self, task: _CompiledTask, forced: str | None, values: dict[str, Any], row: Row
-    ) -> _CompiledVariant | None:
+        self, task: CompiledTask, forced: str | None, values: dict[str, Any], row: Row
+    ) -> CompiledVariant | None:
         """The variant with the highest hash of (task, variant, record) among those that apply.
 
         So the choice depends on the record alone, not on its place among the rows, and a new variant takes its share
@@ -200,127 +216,16 @@ class DataTemplate:
         return max(applying, key=lambda v: keys[v.name], default=None)
 
     def _holds(self, when: Callable[..., Any] | None, values: dict[str, Any], row: Row, what: str) -> bool:
-        if when is None:
-            return True
+        return when is None or self._true(when, values, row, f"`when` of {what}")
+
+    def _true(self, expression: Callable[..., Any], values: dict[str, Any], row: Row, what: str) -> bool:
         try:
-            answer = evaluate(when, values, self.limits)
+            answer = evaluate(expression, values, self.limits)
             if not isinstance(answer, bool):
                 raise TypeError(f"it gives {answer!r}; true or false is needed (`x is not none`, `x > 0`)")
         except Exception as error:  # whatever the expression raises
-            raise DataError(f"{row.where}: `when` of {what} of {self.path} can't be evaluated: {error}") from error
+            raise DataError(f"{row.where}: {what} of {self.path} can't be evaluated: {error}") from error
         return answer
-
-    def _messages(self, variant: _CompiledVariant, values: dict[str, Any], row: Row) -> tuple[Message, ...]:
-        messages: list[Message] = []
-        calls: list[dict[str, Any]] = []  # all of the conversation
-        results = 0
-        for part, template, tool_calls in variant.messages:
-            what = f"the {part.role} message of {self.path}"
-            text = self._value(template, values, row, what)
-            if not text and tool_calls is None and part.role != "tool":
-                raise DataError(f"{row.where}: {what} renders to nothing")
-            message: Message = {"role": part.role, "content": text}
-            if tool_calls is not None:
-                given = self._value(tool_calls, values, row, f"a tool call of {self.path}")
-                message["tool_calls"] = _calls(given, len(calls), f"{row.where}: tool_calls of {self.path}")
-                calls += message["tool_calls"]
-            elif part.role == "tool" and results < len(calls):
-                message |= {"tool_call_id": calls[results]["id"], "name": calls[results]["function"]["name"]}
-            results += part.role == "tool"
-            messages.append(message if part.train else message | {"train": False})
-        open_calls = len(messages[-1].get("tool_calls", ()))
-        if results != len(calls) - open_calls:
-            problem = f"{len(calls) - open_calls} calls have {results} results"
-            raise DataError(f"{row.where}: the messages of {self.path}: {problem}; a `tool` message for each is needed")
-        return tuple(messages)
-
-    def _value(self, part: Native, values: dict[str, Any], row: Row, what: str) -> Any:
-        try:
-            return part(values, self.limits)
-        except Exception as error:  # whatever the expressions of the template raise
-            raise DataError(f"{row.where}: {what} can't be rendered: {error}") from error
-
-    def _tools(self, task: _CompiledTask, values: dict[str, Any], row: Row) -> tuple[dict[str, Any], ...]:
-        """The task's tools in OpenAI's shape; those that a record brings are checked here, the others have been."""
-        if task.tools is None or isinstance(task.tools, tuple):
-            return task.tools or ()
-        problems: list[str] = []
-        tools = read_tools(self._value(task.tools, values, row, f"tools of {self.path}"), "tools", problems)
-        for index, tool in enumerate(tools):
-            wrong = schema_problem(tool)
-            problems += [f"tools[{index}]: parameters: {wrong}"] if wrong else []
-        if problems:
-            raise DataError([f"{row.where}: {problem}" for problem in problems])
-        return tools
-
-    def _check_calls(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], row: Row) -> None:
-        """Raises DataError: calls of tools that are not there, arguments that their schemas do not allow."""
-        functions = [call["function"] for message in messages for call in message.get("tool_calls", ())]
-        problems = [
-            f"{row.where}: a tool call of {self.path}: {problem}"
-            for function in functions
-            for problem in call_problems(function["name"], function["arguments"], tools)
-        ]
-        if problems:
-            raise DataError(problems)
-
-
-def _calls(given: Any, first: int, where: str) -> list[dict[str, Any]]:
-    """Calls of a message in OpenAI's shape, numbered from `first` on, as `finetune verify` numbers them.
-
-    Raises:
-        DataError: not a list of name and arguments; an empty one.
-    """
-    problems: list[str] = []
-    calls = read_calls(given, "", problems)
-    if not problems and not calls:
-        problems.append(": there is none; a variant without calls is needed for such records")
-    if problems:
-        raise DataError([f"{where}{problem}" for problem in problems])
-    for call in calls:
-        function = call["function"]
-        if isinstance(function["arguments"], str):
-            function["arguments"] = strict_json(function["arguments"])
-    return [call | {"id": f"call{first + k:05d}"} for k, call in enumerate(calls)]
-
-
-@dataclass(frozen=True)
-class _CompiledVariant:
-    name: str
-    when: Callable[..., Any] | None
-    messages: list[tuple[MessageTemplate, Native, Native | None]]  # with the text's and the calls' Jinja
-
-
-class _CompiledTask:
-    """A task with its Jinja compiled; messages without variants are its one variant."""
-
-    def __init__(self, task: Task) -> None:
-        self.name = task.name
-        self.when = _expression(task.when)
-        self.tools = compile_native(task.tools) if isinstance(task.tools, str) else _written(task.tools)
-        forms = [(v.name, v.when, v.messages) for v in task.variants or ()] or [("", None, task.messages or ())]
-        self.variants = {
-            name: _CompiledVariant(name, _expression(when), [(part, *_compiled(part)) for part in messages])
-            for name, when, messages in forms
-        }
-
-
-def _compiled(part: MessageTemplate) -> tuple[Native, Native | None]:
-    """The text, which is always rendered as text, and the calls of a message."""
-    template = ENVIRONMENT.from_string(part.content or "")
-    if part.tool_calls is None or isinstance(part.tool_calls, str):
-        calls = part.tool_calls
-        return partial(render, template), None if calls is None else compile_native(calls)
-    written = [{"name": call.name, "arguments": call.arguments} for call in part.tool_calls]
-    return partial(render, template), compile_native(written)
-
-
-def _written(tools: Sequence[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
-    return None if tools is None else read_tools(list(tools), "tools", [])
-
-
-def _expression(text: str | None) -> Callable[..., Any] | None:
-    return None if text is None else ENVIRONMENT.compile_expression(text, undefined_to_none=False)
 
 
 def load_template(path: Path) -> DataTemplate:
@@ -349,9 +254,16 @@ def _example_problems(template: DataTemplate, example: Example, line: int) -> li
     except DataError as error:
         return error.problems
     user = next((item["content"] for item in reversed(sample.prompt) if item["role"] == "user"), "")
+    worse = sample.rejected[-1]["content"] if sample.rejected else ""
+    if example.label is not None and sample.marks != (float(example.label),):
+        return [f"{template.path}:{line}: examples: the row's label is {str(not example.label).lower()}"]
     return [
         f"{template.path}:{line}: examples: the row renders to the {what} {got!r}"
-        for what, expected, got in (("answer", example.answer, sample.answer), ("prompt", example.prompt, user))
+        for what, expected, got in (
+            ("answer", example.answer, sample.answer),
+            ("prompt", example.prompt, user),
+            ("rejected answer", example.rejected, worse),
+        )
         if expected is not None and expected.strip() != got
     ]
 

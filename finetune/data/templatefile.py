@@ -9,77 +9,25 @@ from typing import Annotated, Any, Literal
 
 import jinja2
 from jinja2 import meta, nodes
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finetune.data.columns import Column, Part
-from finetune.data.conversation import read_tools
 from finetune.data.jinja import ENVIRONMENT, parse
 from finetune.data.limits import DEFAULT, Limits
-from finetune.data.native import expression_of, texts_in
-from finetune.data.toolschema import schema_problem
+from finetune.data.messagekeys import (
+    Messages,
+    Source,
+    Tools,
+    answer_last,
+    check_use_of_tools,
+    message_sources,
+    native_sources,
+    tools_problems,
+)
 from finetune.errors import DataError, did_you_mean, plainly
 from finetune.yamlfile import Lines, read_yaml
 
 MAX_FILE = 1_000_000  # bytes of a template file
-
-Source = Annotated[str, Field(max_length=50_000)]  # Jinja
-
-
-class CallTemplate(Part):
-    """One call of a tool. Texts in it are Jinja; one that is `{{ expression }}` alone keeps the expression's type."""
-
-    name: Source
-    arguments: dict[str, Any] = Field(default_factory=dict)
-
-
-def _form(value: Any) -> str:
-    return "one-text" if isinstance(value, str) else "one-list"
-
-
-# A list written down, or one `{{ expression }}` that gives it.
-Calls = Annotated[
-    Annotated[tuple[CallTemplate, ...], Field(strict=False, min_length=1), Tag("one-list")]
-    | Annotated[Source, Tag("one-text")],
-    Discriminator(_form),
-]
-Tools = Annotated[
-    Annotated[tuple[dict[str, Any], ...], Field(strict=False, min_length=1), Tag("one-list")]
-    | Annotated[Source, Tag("one-text")],
-    Discriminator(_form),
-]
-
-
-class MessageTemplate(Part):
-    """One message; `content` is Jinja over the columns. White space around the rendered text is cut off.
-
-    `tool_calls` are those of an assistant message, whose content may then be left out; a message of role `tool` is the
-    result of a call, in the order of the calls. `train: false` marks an assistant message that is context only (a
-    worked example in the prompt).
-    """
-
-    role: Literal["system", "user", "assistant", "tool"]
-    content: Source | None = None
-    tool_calls: Calls | None = None
-    train: bool = True
-
-    @model_validator(mode="after")
-    def keys_fit_the_role(self) -> MessageTemplate:
-        if self.role != "assistant" and not self.train:
-            raise ValueError("`train: false` is for assistant messages")
-        if self.role != "assistant" and self.tool_calls is not None:
-            raise ValueError(f"only the assistant calls tools, this is {self.role}")
-        if self.content is None and self.tool_calls is None:
-            raise ValueError("`content` is missing")
-        return self
-
-
-Messages = Annotated[tuple[MessageTemplate, ...], Field(strict=False, min_length=1)]
-
-
-def _answer_last(messages: tuple[MessageTemplate, ...] | None) -> tuple[MessageTemplate, ...] | None:
-    if messages and (messages[-1].role != "assistant" or not messages[-1].train):
-        raise ValueError("the last message must be the assistant's (the answer)")
-    return messages
 
 
 class Variant(Part):
@@ -89,7 +37,7 @@ class Variant(Part):
     when: Source | None = None
     messages: Messages
 
-    _ends_with_the_answer = field_validator("messages")(_answer_last)
+    _ends_with_the_answer = field_validator("messages")(answer_last)
 
 
 Variants = Annotated[tuple[Variant, ...], Field(strict=False, min_length=1)]
@@ -132,7 +80,7 @@ class Task(Part):
     metric: Metric | None = None
     tools: Tools | None = None
 
-    _ends_with_the_answer = field_validator("messages")(_answer_last)
+    _ends_with_the_answer = field_validator("messages")(answer_last)
 
     @model_validator(mode="after")
     def one_form(self) -> Task:
@@ -146,17 +94,23 @@ class Example(Part):
     """A worked example: this row must render to this last answer (and this last user message, when given).
 
     `task` says which one, where the template has several; `variant` takes that wording, whatever the record's hash.
+    `rejected` and `label` are what the template's own must come to, where it has them.
     """
 
     row: dict[str, Any]
     answer: str
+    rejected: str | None = None
+    label: bool | None = None
     prompt: str | None = None
     task: str | None = None
     variant: str | None = None
 
 
 class TemplateFile(Part):
-    """The whole file. Exactly one of `messages`, `variants` and `tasks`."""
+    """The whole file. Exactly one of `messages`, `variants` and `tasks`.
+
+    `label`: a Jinja expression that says whether the answer is a good one; the template is then for stage kto.
+    """
 
     name: str
     description: str
@@ -164,12 +118,13 @@ class TemplateFile(Part):
     messages: Messages | None = None
     variants: Variants | None = None
     tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)] | None = None
+    label: Source | None = None
     metric: Metric
     tools: Tools | None = None
     limits: Limits = DEFAULT
     examples: Annotated[tuple[Example, ...], Field(strict=False, min_length=1)]
 
-    _ends_with_the_answer = field_validator("messages")(_answer_last)
+    _ends_with_the_answer = field_validator("messages")(answer_last)
 
     @model_validator(mode="after")
     def one_form(self) -> TemplateFile:
@@ -178,27 +133,43 @@ class TemplateFile(Part):
         _refuse_twice("variant", [variant.name for variant in self.variants or ()])
         _refuse_twice("task", [task.name for task in self.tasks or ()])
         for task in self.all_tasks():
-            check_use_of_tools(task, self.metric if task.metric is None else task.metric)
+            for messages in filter(None, (task.messages, *(variant.messages for variant in task.variants or ()))):
+                check_use_of_tools(messages, task.tools, (task.metric or self.metric).name)
         return self
+
+    @model_validator(mode="after")
+    def one_kind_of_rows(self) -> TemplateFile:
+        forms = [
+            form for task in self.all_tasks() for form in (task.messages, *(v.messages for v in task.variants or ()))
+        ]
+        worse = {form[-1].rejected is not None for form in forms if form}
+        if len(worse) > 1:
+            raise ValueError("either every answer has a `rejected` beside it, or none")
+        if self.label is not None and worse == {True}:
+            raise ValueError("`label` and `rejected` are for different stages; give one of them")
+        for index, example in enumerate(self.examples):
+            for key, here in (("rejected", worse == {True}), ("label", self.label is not None)):
+                if (getattr(example, key) is not None) != here:
+                    said = (
+                        f"the template has a `{key}`: say what it comes to" if here else f"the template has no `{key}`"
+                    )
+                    raise ValueError(f"examples.{index}: {said}")
+        return self
+
+    @property
+    def rows(self) -> str:
+        """What the template gives: a value of ROWS_OF_STAGE."""
+        if self.label is not None:
+            return "labelled"
+        task = self.all_tasks()[0]
+        answer = (task.messages or task.variants[0].messages)[-1]  # type: ignore[index]
+        return "conversation" if answer.rejected is None else "preference"
 
     def all_tasks(self) -> tuple[Task, ...]:
         """Every form as tasks: a template without tasks has one, named like the template."""
         if self.tasks is None:
             return (Task(name=self.name, messages=self.messages, variants=self.variants, tools=self.tools),)
         return tuple(task if task.tools else task.model_copy(update={"tools": self.tools}) for task in self.tasks)
-
-
-def check_use_of_tools(task: Task, metric: Metric) -> None:
-    """Raises ValueError for calls without tools, results without calls, answers that the metric can't score."""
-    for messages in [task.messages or (), *(variant.messages for variant in task.variants or ())]:
-        calling = [message.tool_calls is not None for message in messages]
-        if any(calling) and task.tools is None:
-            raise ValueError(f"task {task.name}: a message calls tools, but there are no `tools`")
-        for index, message in enumerate(messages):
-            if message.role == "tool" and not (index and (calling[index - 1] or messages[index - 1].role == "tool")):
-                raise ValueError(f"task {task.name}: message {index + 1} is a tool's, but no call stands before it")
-        if messages and calling[-1] and metric.name not in ("tool_calls", "exact_match"):
-            raise ValueError(f"task {task.name}: its answer calls tools; metric {metric.name} can't score that")
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:
@@ -224,7 +195,9 @@ def read_template_file(path: Path) -> tuple[TemplateFile, Lines]:
     except ValidationError as error:
         raise DataError([_problem(path, item, lines) for item in error.errors()]) from None
     problems = [problem for at, text, is_when in _sources(content) for problem in _jinja(content, at, text, is_when)]
-    problems += _fixed_tools(content)
+    problems += tools_problems(("tools",), content.tools)
+    for index, task in enumerate(content.tasks or ()):
+        problems += tools_problems(("tasks", str(index), "tools"), task.tools)
     if problems:
         raise DataError([f"{path}:{_line(lines, at)}: {_key(at)}: {what}" for at, what in problems])
     return content, lines
@@ -232,43 +205,22 @@ def read_template_file(path: Path) -> tuple[TemplateFile, Lines]:
 
 def _sources(content: TemplateFile) -> Iterator[tuple[tuple[str, ...], str, bool]]:
     """Key path and text of all Jinja in the file; whether it is an expression."""
+    if content.label is not None:
+        yield ("label",), content.label, True
+    if isinstance(content.tools, str):
+        yield from native_sources(("tools",), content.tools)
     for index, task in enumerate(content.all_tasks()):
         at: tuple[str, ...] = ("tasks", str(index)) if content.tasks else ()
         if task.when is not None:
             yield (*at, "when"), task.when, True
-        if isinstance(task.tools, str) and (content.tasks is None or content.tasks[index].tools):
-            yield from _native_sources((*at, "tools"), task.tools)
-        yield from _message_sources((*at, "messages"), task.messages or ())
+        if content.tasks and isinstance(content.tasks[index].tools, str):
+            yield from native_sources((*at, "tools"), task.tools)
+        yield from message_sources((*at, "messages"), task.messages or ())
         for k, variant in enumerate(task.variants or ()):
             place = (*at, "variants", str(k))
             if variant.when is not None:
                 yield (*place, "when"), variant.when, True
-            yield from _message_sources((*place, "messages"), variant.messages)
-    if content.tasks and isinstance(content.tools, str):
-        yield from _native_sources(("tools",), content.tools)
-
-
-def _message_sources(
-    at: tuple[str, ...], messages: tuple[MessageTemplate, ...]
-) -> Iterator[tuple[tuple[str, ...], str, bool]]:
-    for i, message in enumerate(messages):
-        place = (*at, str(i))
-        if message.content is not None:
-            yield (*place, "content"), message.content, False
-        if isinstance(message.tool_calls, str):
-            yield from _native_sources((*place, "tool_calls"), message.tool_calls)
-        for k, call in enumerate(message.tool_calls or () if not isinstance(message.tool_calls, str) else ()):
-            yield from _native_sources((*place, "tool_calls", str(k), "name"), call.name)
-            yield from _native_sources((*place, "tool_calls", str(k), "arguments"), call.arguments)
-
-
-def _native_sources(at: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], str, bool]]:
-    for keys, text in texts_in(value, at):
-        try:
-            expression = expression_of(text)
-        except jinja2.TemplateSyntaxError:
-            expression = None  # as a template it is said what is wrong
-        yield keys, text if expression is None else expression, expression is not None
+            yield from message_sources((*place, "messages"), variant.messages)
 
 
 def _jinja(
@@ -289,20 +241,6 @@ def _jinja(
         whole = isinstance(item.node, nodes.Name) and item.node.name == "record" and "record" not in content.columns
         if whole and isinstance(key, str) and key not in content.columns:
             yield at, f"{key}: not a column{did_you_mean(key, content.columns)}"
-
-
-def _fixed_tools(content: TemplateFile) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What is wrong with tools that are written down: a function without a name, parameters that are no schema."""
-    given: list[tuple[tuple[str, ...], Any]] = [(("tools",), content.tools)]
-    given += [(("tasks", str(index), "tools"), task.tools) for index, task in enumerate(content.tasks or ())]
-    for at, tools in given:
-        for index, tool in enumerate(tools or () if not isinstance(tools, str) else ()):
-            problems: list[str] = []
-            ready = read_tools([tool], "tools", problems)
-            wrong = (
-                problems or [f"parameters: {schema_problem(ready[0])}"] if problems or schema_problem(ready[0]) else []
-            )
-            yield from (((*at, str(index)), problem.removeprefix("tools[0]: ")) for problem in wrong)
 
 
 def _key(at: tuple[str, ...]) -> str:
