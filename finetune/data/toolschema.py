@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from finetune.errors import did_you_mean
+from finetune.errors import did_you_mean, first_line
 
 _OPEN = {"additionalProperties", "patternProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
 
@@ -56,7 +56,11 @@ def call_problems(name: str, arguments: Any, tools: Sequence[dict[str, Any]], cl
     validator = _validator(json.dumps(parameters, sort_keys=True))
     if isinstance(validator, str):
         return problems
-    for error in sorted(validator.iter_errors(arguments), key=lambda error: error.json_path):
+    try:
+        errors = sorted(validator.iter_errors(arguments), key=lambda error: error.json_path)
+    except Exception as error:  # jsonschema's own for references, re's for patterns
+        return [f"{name}: its schema can't be used: {_cut(first_line(error))}"]
+    for error in errors:
         place = error.json_path.removeprefix("$").removeprefix(".")
         problems.append(f"{name}: {place + ': ' if place else ''}{_cut(error.message)}")
     return problems

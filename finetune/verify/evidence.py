@@ -104,10 +104,10 @@ def gather(served: Served, facts: Facts, goldens: Sequence[Golden], clients: int
     evidence.texts = [(text, ids, served.text_ids(text)) for text, ids in facts.texts]
     for heard in answered[:AGAIN]:
         again = _quietly(served.ask_whole, heard.golden.messages, heard.golden.tools, facts.max_new_tokens)
-        heard.again = _said(again, heard.golden)
+        heard.again = said(again, heard.golden)
     differing = [heard for heard in answered if not heard.exact]
     for heard in differing[:BY_IDS]:
-        heard.raw = _said(served.ask_ids(heard.golden.prompt_ids, facts.max_new_tokens), heard.golden)
+        heard.raw = said(served.ask_ids(heard.golden.prompt_ids, facts.max_new_tokens), heard.golden)
     _ask_base(served, differing[:BASE], facts.max_new_tokens)
     if clients > 1:
         evidence.load = _load(served, goldens, facts.max_new_tokens, clients)
@@ -116,12 +116,12 @@ def gather(served: Served, facts: Facts, goldens: Sequence[Golden], clients: int
 
 def _ask(served: Served, golden: Golden, max_tokens: int) -> Heard:
     try:
-        return Heard(golden, _said(served.ask(golden.messages, golden.tools, max_tokens), golden))
+        return Heard(golden, said(served.ask(golden.messages, golden.tools, max_tokens), golden))
     except ServerError as error:
         return Heard(golden, error=str(error))
 
 
-def _said(reply: Reply | None, golden: Golden) -> Reply | None:
+def said(reply: Reply | None, golden: Golden) -> Reply | None:
     """A reply whose text may be a tool call that the server has not read: in canonical form, as the golden answer is."""
     if reply is None or not golden.tools or reply.parsed:
         return reply
@@ -147,8 +147,8 @@ def _ask_base(served: Served, heard: Sequence[Heard], max_tokens: int) -> None:
         tuned, served.model = served.model, name
         for item in unknown:
             reply = _quietly(served.ask, item.golden.messages, item.golden.tools, max_tokens)
-            said = _said(reply, item.golden)
-            item.base = said.text if said else None
+            heard_base = said(reply, item.golden)
+            item.base = heard_base.text if heard_base else None
         served.model = tuned
 
 
