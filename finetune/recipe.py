@@ -26,6 +26,8 @@ from finetune.recipe_stages import (
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
 
+Format = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "preference", "labelled", "text"]
+
 TRACKERS = ("tensorboard", "wandb", "swanlab", "trackio")
 
 
@@ -87,7 +89,7 @@ class SourceSection(Section):
     subset: str | None = None
     split: str | None = None
     kind: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "excel", "text"] = "auto"
-    format: Literal["auto", "template", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] | None = None
+    format: Literal["template"] | Format | None = None
     encoding: str = "auto"
     header: str | None = None
     delimiter: str | None = Field(None, pattern=r'^[^0-9A-Za-z"\r\n]$')
@@ -125,7 +127,7 @@ class DataSection(Section):
     """Rows, and how they become conversations: a data template, or a known format of ready conversations."""
 
     template: Path | None = None
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] | None = None
+    format: Format | None = None
     train: Annotated[tuple[SourceSection, ...], Field(strict=False)]
     eval: Annotated[tuple[SourceSection, ...], Field(strict=False)] = ()
     split: SplitSection | None = None

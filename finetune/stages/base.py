@@ -45,6 +45,15 @@ class Stage(Protocol):
 
 
 @runtime_checkable
+class Sharing(Protocol):
+    """What a stage has besides when its loss needs numbers of the whole global batch (kto's distance to the reference)."""
+
+    def shared(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """(K,) sums over this batch, computed before any loss of the step and without gradient. Their total over all
+        micro-batches and processes is in every batch as `shared` when `loss` sees it."""
+
+
+@runtime_checkable
 class Prepares(Protocol):
     """A stage that needs more than its settings, once, before training."""
 
@@ -98,9 +107,9 @@ class LossSum:
 
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
-    """Sums as means: over `NAME:count` where there is one, else over `count`."""
+    """Sums as means: over `NAME:count` where there is one (left out where that is 0), else over `count`."""
     return {
         name: value / max(1.0, sums.get(f"{name}:count", sums["count"]))
         for name, value in sums.items()
-        if name != "count" and not name.endswith(":count")
+        if name != "count" and not name.endswith(":count") and sums.get(f"{name}:count") != 0
     }
