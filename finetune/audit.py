@@ -35,7 +35,7 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
     quiet_libraries()
     from finetune.model.load import file_sha256, load_tokenizer
 
-    data = prepare(recipe.data, recipe.seed)
+    data = prepare(recipe.data, recipe.seed, recipe.stage)
     encoder = ChatEncoder(load_tokenizer(recipe.model), recipe.data.train_on, recipe.data.special_tokens_in_data)
     dropped, problems = list(data.dropped), _without_findings(data)
     paths = Relative(folder, named_files(recipe.data))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from finetune.data.chat import Example
+from finetune.data.items import Item
 from finetune.device import Placement
 from finetune.errors import TrainingError
 from finetune.stages.base import Stage
@@ -19,7 +19,7 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def find_micro_batch(
-    model: torch.nn.Module, stage: Stage, examples: Sequence[Example], share: int, most: int, placement: Placement
+    model: torch.nn.Module, stage: Stage, examples: Sequence[Item], share: int, most: int, placement: Placement
 ) -> int:
     """Forward and backward of the longest examples, fewer each time, until every process gets through.
 
@@ -35,7 +35,7 @@ def find_micro_batch(
 
     accelerator = placement.accelerator
     model.to(accelerator.device)
-    longest = sorted(examples, key=lambda example: len(example.ids), reverse=True)[:most]
+    longest = sorted(examples, key=lambda item: item.length, reverse=True)[:most]
     for size in range(most, 0, -1):
         if share % size:
             continue
@@ -56,6 +56,6 @@ def find_micro_batch(
         if fitting == accelerator.num_processes:
             return size
     raise TrainingError(
-        f"train.auto_find_batch_size: not even one example of {len(longest[0].ids)} tokens fits into memory; try "
+        f"train.auto_find_batch_size: not even one example of {longest[0].length} tokens fits into memory; try "
         "train.gradient_checkpointing=true, or a smaller data.max_length"
     )

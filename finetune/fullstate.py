@@ -45,7 +45,7 @@ def load_full_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> Non
     _refuse_zero(parameters.values())
     _check(tensors, parameters)
     for name, parameter in parameters.items():
-        _copy_part(tensors[name], parameter)
+        copy_part(tensors[name], parameter)
 
 
 def full_optimizer(model: nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
@@ -94,7 +94,7 @@ def load_full_optimizer(model: nn.Module, optimizer: Any, tensors: dict[str, tor
         state = optimizer.state[parameter] = {"step": tensors[f"step.{name}"].to(place, copy=True)}
         for key in MOMENTS:
             state[key] = torch.zeros_like(parameter, requires_grad=False)
-            _copy_part(tensors[f"{key}.{name}"], state[key])
+            copy_part(tensors[f"{key}.{name}"], state[key])
 
 
 def _beginning(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -122,7 +122,7 @@ def _refuse_zero(parameters: Iterable[Any]) -> None:
         raise RecipeError("launcher: a run can't be resumed under DeepSpeed; use scripts/accelerate/fsdp2.yaml")
 
 
-def _copy_part(whole: torch.Tensor, target: torch.Tensor) -> None:
+def copy_part(whole: torch.Tensor, target: torch.Tensor) -> None:
     """This process's part of `whole` into `target`, in place; every process holds the same `whole`."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 

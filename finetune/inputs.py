@@ -35,13 +35,15 @@ def load_data(recipe: Recipe) -> Prepared:
     except RecipeError as error:
         problems += error.problems
     try:
-        data = prepare(recipe.data, recipe.seed)
+        data = prepare(recipe.data, recipe.seed, recipe.stage)
         problems += data.refusals
     except RecipeError as error:
         raise type(error)(problems + error.problems) from None
     if problems:
         raise (DataError if data.refusals else RecipeError)(problems)
-    check_gate(recipe.gate, known_scores(data))
+    check_gate(
+        recipe.gate, [*recipe.settings.held_out_scores, *(known_scores(data) if recipe.settings.answers else ())]
+    )
     return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
 
 
@@ -79,16 +81,17 @@ def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
 
     encoder = ChatEncoder(tokenizer, recipe.data.train_on, recipe.data.special_tokens_in_data)
     pad_to = 32 if recipe.train.torch_compile else 1  # fewer shapes to compile
-    return STAGES[recipe.stage](encoder, recipe.data, pad_to, recipe.data.padding_free), encoder
+    return STAGES[recipe.stage](encoder, recipe.data, recipe.settings, pad_to), encoder
 
 
 def encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, log: Log) -> ExampleStore:
     """The training samples as examples, out of the cache beside the output folder where it has them."""
-    from finetune.data.cache import EncodeConversations, cache_key, encode_cached, encode_uncached, evict
+    from finetune.data.cache import cache_key, encode_cached, encode_uncached, evict
     from finetune.data.contamination import benchmark_files
+    from finetune.data.encode import EncodeSamples
     from finetune.model.load import load_tokenizer
 
-    make = EncodeConversations(partial(load_tokenizer, recipe.model), recipe.data)
+    make = EncodeSamples(partial(load_tokenizer, recipe.model), recipe.data, recipe.stage)
     blocks = data.train.blocks()
     if not recipe.data.cache:
         return encode_uncached(blocks, make, recipe.data.workers)

@@ -6,28 +6,40 @@ import importlib.util
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from finetune.errors import did_you_mean
+from finetune.recipe_stages import (
+    STAGE_SECTIONS,
+    CptSection,
+    DistillSection,
+    DpoSection,
+    GrpoSection,
+    KtoSection,
+    OrpoSection,
+    RewardSection,
+    Section,
+    SftSection,
+    SimpoSection,
+    StageSection,
+)
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
 
 TRACKERS = ("tensorboard", "wandb", "swanlab", "trackio")
 
 
-class Section(BaseModel):
-    """Frozen, no key beyond the declared ones, no silent conversion of types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
 class ModelSection(Section):
-    """Which base model. `name_or_path`: hub id, local folder, or `pkg:NAME` for files inside an installed package."""
+    """Which base model. `name_or_path`: hub id, local folder, or `pkg:NAME` for files inside an installed package.
+
+    `adapter_name_or_path`: folder of a PEFT adapter of this base to go on training; `lora:` must say what it is.
+    """
 
     name_or_path: str
     revision: str | None = None
     gguf_file: str | None = None
     tokenizer_name_or_path: str | None = None
+    adapter_name_or_path: str | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attn_implementation: str = "auto"
     trust_remote_code: bool = False
@@ -262,7 +274,7 @@ class Recipe(Section):
     """A whole run. See docs/recipe.md for every key."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    stage: Literal["sft"] = "sft"
+    stage: Literal["cpt", "sft", "dpo", "orpo", "simpo", "kto", "reward", "grpo", "distill"] = "sft"
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda", "npu"] = "auto"
     output_dir: Path = Field(strict=False)
@@ -271,10 +283,31 @@ class Recipe(Section):
     lora: LoraSection = LoraSection()  # type: ignore[call-arg]
     data: DataSection
     train: TrainSection
+    cpt: CptSection | None = None
+    sft: SftSection | None = None
+    dpo: DpoSection | None = None
+    orpo: OrpoSection | None = None
+    simpo: SimpoSection | None = None
+    kto: KtoSection | None = None
+    reward: RewardSection | None = None
+    grpo: GrpoSection | None = None
+    distill: DistillSection | None = None
     evaluate: EvaluateSection = EvaluateSection()  # type: ignore[call-arg]
     gate: GateSection = GateSection()
     export: ExportSection = ExportSection()  # type: ignore[call-arg]
     card: CardSection = CardSection()
+
+    @property
+    def settings(self) -> StageSection:
+        """The section of this recipe's stage, its defaults where it is left out."""
+        return getattr(self, self.stage) or STAGE_SECTIONS[self.stage]()
+
+    @model_validator(mode="after")
+    def only_its_own_stage(self) -> Recipe:
+        for stage in STAGE_SECTIONS:
+            if stage != self.stage and getattr(self, stage) is not None:
+                raise ValueError(f"{stage}: is for stage {stage}; this recipe's stage is {self.stage}")
+        return self
 
     @model_validator(mode="after")
     def trackers_are_known(self) -> Recipe:
@@ -288,4 +321,4 @@ class Recipe(Section):
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with every default filled in, as plain values that YAML and JSON can hold."""
-    return recipe.model_dump(mode="json")
+    return {key: value for key, value in recipe.model_dump(mode="json").items() if value is not None}

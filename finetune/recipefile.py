@@ -22,9 +22,11 @@ from finetune.yamlfile import parse_scalar, read_yaml
 Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
 
 # Keys that hold paths: resolved against the folder of the file that gives them.
-PATH_KEYS = (("model", "name_or_path"), ("model", "tokenizer_name_or_path"), ("data", "template"), ("data", "train"),
-             ("data", "eval"), ("data", "screen", "benchmarks"), ("export", "targets"),
-             ("export", "adapters"))  # fmt: skip
+PATH_KEYS = (
+    ("model", "name_or_path"), ("model", "tokenizer_name_or_path"), ("model", "adapter_name_or_path"),
+    ("data", "template"), ("data", "train"), ("data", "eval"), ("data", "screen", "benchmarks"), ("export", "targets"),
+    ("export", "adapters"),
+)  # fmt: skip
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,8 @@ BASE = "base"  # in the run's folder: a GGUF base as a folder that others can lo
 
 if TYPE_CHECKING:
     from finetune.checkpoint.progress import Progress
-    from finetune.data.chat import ChatEncoder, Example
+    from finetune.data.chat import ChatEncoder
+    from finetune.data.items import Item
     from finetune.device import Placement
     from finetune.evaluate.generate import Answer
     from finetune.log import Log
@@ -44,23 +46,26 @@ class Ready:
     """All that training needs: examples encoded, the adapter on the base.
 
     Attributes:
+        examples: items, as the loop batches them (data/items.py); `held_out` too.
         counts: how many rows each thing happened to on the way to `examples`.
         held_out: encoded, for the held-out loss and the proof.
         stops: ids that training ends a turn with.
         lora: what the adapter covers, in a line.
         initial: the adapter's weights at the start, where the base was changed for them; see model/adapter.py.
+        start: the adapter's weights at the start by parameter name, where they are not fresh ones.
     """
 
     base: Base
     model: Any
     stage: Stage
     encoder: ChatEncoder
-    examples: Sequence[Example]
+    examples: Sequence[Item]
     counts: dict[str, int]
-    held_out: Sequence[Example]
+    held_out: Sequence[Item]
     stops: set[int]
     lora: str
     initial: dict[str, Any] | None
+    start: dict[str, Any] | None
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -114,12 +119,16 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
 
 def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) -> Ready:
     """Base, adapter, stage and encoded examples; nothing is written but the cache of the encoding."""
+    from finetune.data.encode import items_of
+    from finetune.data.formats import ROWS_OF_STAGE
     from finetune.data.pack import pack, packing_line
     from finetune.export.beside import check_beside
     from finetune.export.converted import check_tokenizer
+    from finetune.fullstate import full_tensors
     from finetune.model.adapter import add_adapter, initial_weights
     from finetune.model.isolation import check_isolation
     from finetune.model.load import load_base, set_stop_ids
+    from finetune.model.start import start_from
 
     accelerator = placement.accelerator
     dropped = [f"{where}: dropped: {reason}" for where, reason in data.dropped[:5]]
@@ -132,24 +141,29 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
     stage, encoder = make_stage(recipe, base.tokenizer)
     with accelerator.main_process_first():
         store = encode(recipe, data, encoder, log)
-    held_out = stage.encode(data.evaluate if recipe.train.eval_steps else data.evaluate[: recipe.export.parity_rows])
+    whole = recipe.train.eval_steps or recipe.settings.held_out_scores
+    held_out = stage.encode(data.evaluate if whole else data.evaluate[: recipe.export.parity_rows])
     for line in encoded_lines(store, recipe.data.max_length):
         log.say(line)
     stops = store.stops() & encoder.control_ids
     set_stop_ids(base.model, base.tokenizer, stops)
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
+    if recipe.model.adapter_name_or_path:
+        log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path))}")
+    start = full_tensors(model) if recipe.model.adapter_name_or_path else None
     if recipe.data.joined_by:
         if recipe.data.allow_cross_doc:
             log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
         else:
             check_isolation(model, placement.torch_dtype, accelerator.device, recipe.data.joined_by)
-    examples: Sequence[Example] = store
+    examples = items_of(store, ROWS_OF_STAGE[recipe.stage])
     if recipe.data.packing:
-        packs = examples = pack(store, recipe.data.max_length)
+        packs = pack(store, recipe.data.max_length)
         log.say(packing_line(packs, recipe.data.max_length))
+        examples = list(packs)
     initial = initial_weights(model, recipe.lora)
-    return Ready(base, model, stage, encoder, examples, store.counts, held_out, stops, coverage.line(), initial)
+    return Ready(base, model, stage, encoder, examples, store.counts, held_out, stops, coverage.line(), initial, start)
 
 
 def train_adapter(
@@ -172,13 +186,13 @@ def train_adapter(
 
     section, accelerator = recipe.train, placement.accelerator
     facts = facts_of(
-        recipe.seed, recipe.stage, ready.base.identity, placement.dtype, recipe.lora, section, ready.examples,
-        ready.held_out, ready.initial,
+        recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json"), ready.base.identity, placement.dtype,
+        recipe.lora, section, ready.examples, ready.held_out, ready.initial, ready.start,
     )  # fmt: skip
     checkpoint = folder.checkpoint(section.save_total_limit, facts, log)
     if checkpoint is not None:
         load_adapter(ready.model, checkpoint)
-    model_to_train = prepare_for_training(ready.model, section)
+    model_to_train = prepare_for_training(ready.model, section, ready.start)
     layout = plan(section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch)
     if section.auto_find_batch_size:
         if engine.shards(placement):
@@ -222,24 +236,33 @@ def train_adapter(
 
 
 def evaluate(recipe: Recipe, data: Prepared, ready: Ready, placement: Placement, log: Log) -> dict[str, Scores] | None:
-    """Scores of base and tuned on the held-out rows; every process answers its share, the main one has the scores."""
-    from finetune.evaluate.generate import answer
+    """Scores of base and tuned on the held-out rows: what the stage measures, and answers by the metric of the data.
 
-    rest = (ready.encoder, data.evaluate, recipe.evaluate, placement, log)
-    log.say(f"answering {len(data.evaluate)} held-out prompts: base")
-    with ready.model.disable_adapter():
-        base_answers = answer(ready.model, *rest, "base answers")
-    log.say(f"answering {len(data.evaluate)} held-out prompts: tuned")
-    tuned_answers = answer(ready.model, *rest, "tuned answers")
-    if placement.accelerator.is_main_process:
-        freeze_golden(recipe, data, ready, base_answers, tuned_answers, placement)
+    Every process takes its share; the main one has the scores.
+    """
+    from finetune.evaluate.generate import answer
+    from finetune.evaluate.measure import measure
+
+    main = placement.accelerator.is_main_process
+    scores: dict[str, Scores] = {"base": {}, "tuned": {}}
+    answers: dict[str, Sequence[Answer]] = {}
+    for who, adapter in (("base", ready.model.disable_adapter()), ("tuned", nullcontext())):
+        with adapter:
+            if recipe.settings.held_out_scores:
+                log.say(f"measuring {len(ready.held_out)} held-out rows: {who}")
+                scores[who] |= measure(ready.model, ready.stage, ready.held_out, ready.start, placement)
+            if recipe.settings.answers:
+                log.say(f"answering {len(data.evaluate)} held-out prompts: {who}")
+                answers[who] = answer(
+                    ready.model, ready.encoder, data.evaluate, recipe.evaluate, placement, log, f"{who} answers"
+                )
+    if main and recipe.settings.answers:
+        freeze_golden(recipe, data, ready, answers["base"], answers["tuned"], placement)
     placement.accelerator.end_training()
-    if not placement.accelerator.is_main_process:
+    if not main:
         return None
-    scores = {
-        "base": scored(recipe.output_dir, data, base_answers, "base"),
-        "tuned": scored(recipe.output_dir, data, tuned_answers, "tuned"),
-    }
+    for who, given in answers.items():
+        scores[who] |= scored(recipe.output_dir, data, given, who)
     for line in score_lines(scores):
         log.say(line)
     return scores
@@ -284,7 +307,7 @@ def export(
     from finetune.export.bundle import write_bundle
     from finetune.export.record import Record, write_record
 
-    examples = tuple(ready.held_out[: recipe.export.parity_rows])
+    examples = tuple(item.examples[0] for item in ready.held_out[: recipe.export.parity_rows])
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
     record = Record(
         name=recipe.name,

@@ -19,7 +19,7 @@ def show_samples(recipe: Recipe, rows: int) -> None:
     tokenizer = load_tokenizer(recipe.model)
     stage, _ = make_stage(recipe, tokenizer)
     on, off = ("\x1b[32m", "\x1b[0m") if sys.stdout.isatty() else ("⟦", "⟧")
-    for example in stage.encode(data.train[:rows]):
+    for example in (part for item in stage.encode(data.train[:rows]) for part in item.examples):
         print(f"--- {example.where}: {len(example.ids)} tokens, {example.trained} trained")
         text, inside = "", False
         run: list[int] = []

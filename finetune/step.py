@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from finetune import engine
-from finetune.data.chat import IGNORED, Example
+from finetune.data.items import Item
 from finetune.device import Placement
 from finetune.schedule import Plan
-from finetune.stages.base import Batch, Stage
+from finetune.stages.base import Batch, Stage, means
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def take_step(
     model: torch.nn.Module,
     optimizer: Any,
     stage: Stage,
-    chosen: Sequence[Example],
+    chosen: Sequence[Item],
     layout: Plan,
     max_grad_norm: float,
     placement: Placement,
@@ -81,7 +81,7 @@ def take_step(
 
 
 def held_out_loss(
-    model: torch.nn.Module, stage: Stage, examples: Sequence[Example], layout: Plan, placement: Placement, stop: Any
+    model: torch.nn.Module, stage: Stage, examples: Sequence[Item], layout: Plan, placement: Placement, stop: Any
 ) -> dict[str, float] | None:
     """Means over all trained items of `examples`, each counted once; None when a signal came to some process.
 
@@ -107,22 +107,21 @@ def held_out_loss(
             totals = accelerator.reduce(torch.stack([sums[name] for name in sums]), reduction="sum").tolist()
             named = dict(zip(sums, totals, strict=True))
             model.train()
-            return {f"eval_{name}": named[name] / max(1.0, named["count"]) for name in named if name != "count"}
+            return {f"eval_{name}": value for name, value in means(named).items()}
     model.train()
     return None
 
 
 def micro_batches_of(
-    stage: Stage, chosen: Sequence[Example], processes: int, micro_batch: int, process: int
+    stage: Stage, chosen: Sequence[Item], processes: int, micro_batch: int, process: int
 ) -> list[Batch]:
     """This process's part of a global batch, rows of like length together; every process gets as many micro-batches.
 
     A process without rows for one of them (the short last batch of an epoch) gets a row with nothing to train on: its
     loss is 0 and it still takes part in the exchange of gradients.
     """
-    by_length = sorted(chosen, key=lambda example: len(example.ids), reverse=True)
+    by_length = sorted(chosen, key=lambda item: item.length, reverse=True)
     share = by_length[process::processes]
     count = math.ceil(math.ceil(len(chosen) / processes) / micro_batch)
     groups = [share[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]
-    blank = replace(by_length[-1], labels=(IGNORED,) * len(by_length[-1].labels))
-    return [stage.collate(group or [blank]) for group in groups]
+    return [stage.collate(group or [by_length[-1].blank()]) for group in groups]

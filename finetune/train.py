@@ -14,13 +14,13 @@ from finetune import engine
 from finetune.batch_size import out_of_memory
 from finetune.checkpoint.progress import Progress
 from finetune.checkpoint.training import TrainingCheckpoints
-from finetune.data.chat import Example
+from finetune.data.items import Item
 from finetune.device import Placement
 from finetune.errors import TrainingError, first_line
 from finetune.log import Log
 from finetune.recipe import TrainSection
 from finetune.schedule import Plan, batch_indices, learning_rate, step_seed
-from finetune.stages.base import Stage
+from finetune.stages.base import Stage, means
 from finetune.step import Halt, Outcome, held_out_loss, take_step
 from finetune.stop import Preempted, Stop
 
@@ -38,8 +38,8 @@ class Training:
     """
 
     stage: Stage
-    examples: Sequence[Example]
-    held_out: Sequence[Example]
+    examples: Sequence[Item]
+    held_out: Sequence[Item]
     section: TrainSection
     layout: Plan
     placement: Placement
@@ -100,9 +100,9 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
         now = time.perf_counter()
         progress.seconds = now - started
         if progress.window and (_every(section.logging_steps, step + 1) or step + 1 == layout.steps):
-            values = _log_values(progress.window, now - window_started, rate, this.placement)
+            values = _log_values(progress.window, now - window_started, rate, this.stage.unit, this.placement)
             progress.loss = values["loss"]
-            this.log.metrics(step + 1, values, _line(step + 1, layout.steps, values))
+            this.log.metrics(step + 1, values, _line(step + 1, layout.steps, values, this.stage.unit))
             progress.window, window_started = [], time.perf_counter()
     _between_steps(this, model, optimizer, progress, save=True)
     this.checkpoints.wait()
@@ -147,7 +147,7 @@ def _halt(this: Training, model: Any, optimizer: Any, progress: Progress, failed
     raise Preempted(f"{this.stop.requested or 'a signal to another process'} after step {progress.step}{saved}")
 
 
-def _judge(this: Training, outcome: Outcome, progress: Progress, chosen: Sequence[Example]) -> None:
+def _judge(this: Training, outcome: Outcome, progress: Progress, chosen: Sequence[Item]) -> None:
     """Adds a step's sums to the progress; a step that is not finite stops the run, or is left out (`on_nonfinite`).
 
     Raises:
@@ -178,11 +178,11 @@ def _judge(this: Training, outcome: Outcome, progress: Progress, chosen: Sequenc
     progress.recent = [*recent, mean][-SPIKE_STEPS:] if sums["count"] else recent
 
 
-def _explain_memory(error: RuntimeError, step: int, layout: Plan, chosen: Sequence[Example]) -> None:
+def _explain_memory(error: RuntimeError, step: int, layout: Plan, chosen: Sequence[Item]) -> None:
     """Raises TrainingError with what to change when `error` is one of memory."""
     if not out_of_memory(error):
         return
-    longest = max(len(example.ids) for example in chosen)
+    longest = max(item.length for item in chosen)
     smaller = [size for size in range(1, layout.micro_batch) if (layout.micro_batch * layout.accumulation) % size == 0]
     advice = [f"train.micro_batch_size={smaller[-1]} (the run stays the same)"] if smaller else []
     advice += ["train.gradient_checkpointing=true", f"a smaller data.max_length (this batch has {longest} tokens)"]
@@ -192,26 +192,25 @@ def _explain_memory(error: RuntimeError, step: int, layout: Plan, chosen: Sequen
     ) from None
 
 
-def _line(step: int, steps: int, values: dict[str, float]) -> str:
+def _line(step: int, steps: int, values: dict[str, float], unit: str) -> str:
+    rate = values[f"trained_{unit}_per_second"]
+    trained = f"({rate:.0f} trained)" if unit == "tokens" else f"({rate:.1f} {unit}/s)"
     return (
         f"step {step:>{len(str(steps))}}/{steps}  loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}  "
         f"grad norm {values['grad_norm']:.2f}  {values['tokens_per_second']:.0f} tokens/s "
-        f"({values['trained_tokens_per_second']:.0f} trained)  peak {values['peak_memory_gib']:.2f} GiB"
+        f"{trained}  peak {values['peak_memory_gib']:.2f} GiB"
     )
 
 
-def _log_values(window: list[dict[str, float]], seconds: float, rate: float, placement: Placement) -> dict[str, float]:
+def _log_values(
+    window: list[dict[str, float]], seconds: float, rate: float, unit: str, placement: Placement
+) -> dict[str, float]:
     """Means over the steps since the last line; memory in GiB, peak so far."""
-    count = max(1.0, sum(step["count"] for step in window))
-    means = {
-        name: sum(step[name] for step in window) / count
-        for name in window[0]
-        if name not in ("count", "tokens", "grad_norm")
-    }
-    return means | {
+    sums = {name: sum(step[name] for step in window) for name in window[0] if name not in ("tokens", "grad_norm")}
+    return means(sums) | {
         "learning_rate": rate,
         "grad_norm": max(step["grad_norm"] for step in window),
         "tokens_per_second": sum(step["tokens"] for step in window) / seconds,
-        "trained_tokens_per_second": count / seconds,
+        f"trained_{unit}_per_second": max(1.0, sums["count"]) / seconds,
         "peak_memory_gib": placement.device.peak_memory() / 2**30,
     }

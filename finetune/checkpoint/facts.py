@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data.chat import IGNORED, Example
+from finetune.data.chat import IGNORED
+from finetune.data.items import Item, flat
 from finetune.data.pack import Pack
 from finetune.data.store import ExampleStore
 from finetune.recipe import LoraSection, TrainSection
@@ -25,34 +26,42 @@ FREE = frozenset({
 def facts_of(
     seed: int,
     stage: str,
+    settings: Mapping[str, Any],
     base: Mapping[str, Any],
     dtype: str,
     lora: LoraSection,
     train: TrainSection,
-    examples: Sequence[Example],
-    held_out: Sequence[Example],
+    examples: Sequence[Item],
+    held_out: Sequence[Item],
     initial: Mapping[str, Any] | None,
+    start: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Recipe keys and digests, flat: `train.learning_rate` to 0.0002.
 
     Args:
+        settings: of the stage's own section.
         initial: LoRA weights at the start where the base was changed for them: another machine's decomposition may
             differ, and with it the base that a checkpoint belongs to.
+        start: the adapter's weights that the run began with, where they were not fresh.
     """
+    own = {f"{stage}.{key}": value for key, value in settings.items()}
     settings = {f"train.{key}": value for key, value in train.model_dump(mode="json").items() if key not in FREE}
     settings |= {f"lora.{key}": value for key, value in lora.model_dump(mode="json").items()}
     settings |= {f"model.{key}": value for key, value in base.items()}
     looked_at = digest(held_out) if train.eval_steps else None
     if initial is not None:
         settings["initial LoRA weights"] = _tensors_digest(initial)
-    return {"seed": seed, "stage": stage, "model.dtype": dtype, **settings,
+    if start is not None:
+        settings["starting adapter"] = _tensors_digest(start)
+    return {"seed": seed, "stage": stage, "model.dtype": dtype, **own, **settings,
             "training examples": digest(examples), "held-out examples": looked_at}  # fmt: skip
 
 
-def digest(examples: Sequence[Example]) -> str:
-    """Number and sha256 of lengths, ids and trained tokens, in order: where the rows lie does not matter."""
+def digest(items: Sequence[Item]) -> str:
+    """Number and sha256 of lengths, ids, trained tokens and marks, in order: where the rows lie does not matter."""
+    examples = flat(items)
     if isinstance(examples, ExampleStore):
-        arrays = [examples.lengths, examples.ids, examples.trained]
+        arrays = [examples.lengths, examples.ids, examples.trained, examples.marks.reshape(-1)]
     else:
         lengths = [example.lengths if isinstance(example, Pack) else (len(example.ids),) for example in examples]
         labels = np.fromiter(chain.from_iterable(example.labels for example in examples), np.int64)
@@ -61,12 +70,13 @@ def digest(examples: Sequence[Example]) -> str:
             np.fromiter(chain.from_iterable(lengths), np.int64),
             np.fromiter(chain.from_iterable(example.ids for example in examples), np.int32),
             labels != IGNORED,
+            np.fromiter(chain.from_iterable(example.marks for example in examples), np.float32),
         ]
     whole = hashlib.sha256()
     for array in arrays:
         for start in range(0, len(array), BLOCK):
             whole.update(np.ascontiguousarray(array[start : start + BLOCK]).data)
-    return f"{len(examples)} with sha256 {whole.hexdigest()}"
+    return f"{len(items)} with sha256 {whole.hexdigest()}"
 
 
 def _tensors_digest(tensors: Mapping[str, Any]) -> str:

@@ -105,18 +105,22 @@ class TrainingCheckpoints:
 
 
 def load_adapter(model: Any, checkpoint: Checkpoint) -> None:
-    """The checkpoint's adapter into a peft model that is not yet wrapped for training.
+    """The checkpoint's adapter into a peft model that is not yet wrapped for training; raises as `load_weights`."""
+    load_weights(model, checkpoint.folder)
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """The adapter in `folder` into a peft model that is not yet wrapped for training.
 
     Raises:
-        CheckpointError: a weight is missing or left over.
+        CheckpointError: a weight is missing or left over, or the file can't be read.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
 
-    weights = load_file(checkpoint.folder / "adapter_model.safetensors")
+    weights = load_tensors(folder / "adapter_model.safetensors")
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
     wrong = sorted(weights.keys() ^ expected.keys())
     shapes = [name for name in weights.keys() & expected.keys() if weights[name].shape != expected[name].shape]
     if wrong or shapes:
-        raise CheckpointError(f"{checkpoint.folder}: not this adapter's weights: {', '.join([*wrong, *shapes][:5])}")
+        raise CheckpointError(f"{folder}: not this adapter's weights: {', '.join([*wrong, *shapes][:5])}")
     set_peft_model_state_dict(model, weights)

@@ -18,12 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from finetune.data.chat import ChatEncoder, Example
+from finetune.data.chat import Example
 from finetune.data.findings import DataFile
 from finetune.data.flat import Columns, StoreWriter, columns
-from finetune.data.length import fit
 from finetune.data.processes import map_chunks
-from finetune.data.rows import Sample
 from finetune.data.store import BrokenStoreError, ExampleStore
 from finetune.errors import DataError
 from finetune.model.load import file_sha256
@@ -35,35 +33,6 @@ LIBRARIES = ("tokenizers", "transformers", "jinja2")  # whose versions can chang
 
 # A chunk (a list of rows or samples) to its examples, and how many rows each thing happened to.
 EncodeChunk = Callable[[Any], tuple[list[Example], Mapping[str, int]]]
-
-
-@dataclass(frozen=True)
-class EncodeConversations:
-    """Makes the `EncodeChunk` of a chat stage; pickles as its settings.
-
-    Args:
-        load_tokenizer: called once in each process; picklable (a function of a module, a partial of one).
-    """
-
-    load_tokenizer: Callable[[], Any]
-    data: DataSection
-
-    def __call__(self) -> EncodeChunk:
-        encoder = ChatEncoder(self.load_tokenizer(), self.data.train_on, self.data.special_tokens_in_data)
-        return partial(_fitted, encoder, self.data)
-
-
-def _fitted(encoder: ChatEncoder, data: DataSection, samples: Iterable[Sample]) -> tuple[list[Example], Counter[str]]:
-    examples: list[Example] = []
-    problems: list[str] = []
-    counts: Counter[str] = Counter()
-    for row in fit(encoder, samples, data.max_length, data.too_long):
-        examples += row.examples
-        problems += row.problems
-        counts.update(("rows", *row.reasons))
-    if problems:
-        raise DataError(problems)
-    return examples, counts
 
 
 def encode_cached(

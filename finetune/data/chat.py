@@ -9,7 +9,7 @@ token ids, so a tokenizer whose pad is its eos (SmolLM2) still learns to stop.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune.data.escape import ControlTokens, holds_reserved
@@ -25,11 +25,18 @@ IGNORED = -100  # label of a token that is not trained: torch's cross_entropy ig
 
 @dataclass(frozen=True)
 class Example:
-    """One encoded conversation; `labels[t]` is `ids[t]` where trained, else IGNORED (not yet shifted)."""
+    """One encoded conversation or document; `labels[t]` is `ids[t]` where trained, else IGNORED (not yet shifted).
+
+    It is also what the loop handles, an item (see items.py), where a stage trains on single conversations.
+
+    Attributes:
+        marks: of its Sample.
+    """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     where: str
+    marks: tuple[float, ...] = ()
 
     @property
     def trained(self) -> int:
@@ -39,6 +46,19 @@ class Example:
     def stop(self) -> int:
         """Id of the last trained token: the one that ends the turn."""
         return next(label for label in reversed(self.labels) if label != IGNORED)
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return len(self.ids)
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        return (self,)
+
+    def blank(self) -> Example:
+        """The same with nothing to train on."""
+        return replace(self, labels=(IGNORED,) * len(self.labels))
 
 
 @dataclass(frozen=True)

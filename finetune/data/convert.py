@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from finetune.data.findings import DataFile, Findings
-from finetune.data.formats import check_conversations, detect, to_samples
+from finetune.data.formats import check_rows, detect, to_samples
 from finetune.data.mix import name_of
 from finetune.data.processes import chunked, map_chunks
 from finetune.data.rows import Row, Sample
@@ -82,9 +82,10 @@ class Converted:
 
 @dataclass(frozen=True)
 class Convert:
-    """Makes the work of one process."""
+    """Makes the work of one process. `stage`: what the samples are for."""
 
     template: DataTemplate | None
+    stage: str
 
     def __call__(self) -> Callable[[Chunk], Converted]:
         return self.convert
@@ -96,19 +97,19 @@ class Convert:
             samples, report.samples = report.samples, []
             name = f"template {self.template.name}"
         else:
-            name, samples, report = _conversations(chunk)
+            name, samples, report = _samples(chunk, self.stage)
         return Converted(chunk.source, len(chunk.rows), block(samples), name, report)
 
 
-def _conversations(chunk: Chunk) -> tuple[str, list[Sample], Rendered]:
+def _samples(chunk: Chunk, stage: str) -> tuple[str, list[Sample], Rendered]:
     name = chunk.format
     try:
         name = detect([chunk.first, *chunk.rows]) if name == "auto" else name
-        check_conversations(name, chunk.first.file)
+        check_rows(name, stage, chunk.first.file)
     except DataError as error:
         return name, [], Rendered(problems=error.problems, stopped=True)
     try:
-        return name, to_samples(chunk.rows, name), Rendered()
+        return name, to_samples(chunk.rows, name, stage), Rendered()
     except DataError as error:
         return name, [], Rendered(problems=error.problems)
 
@@ -158,7 +159,9 @@ class _Taken:
         )  # fmt: skip
 
 
-def take(section: DataSection, template: DataTemplate | None, spool: Spool, notes: list[str]) -> list[_Taken]:
+def take(
+    section: DataSection, template: DataTemplate | None, spool: Spool, notes: list[str], stage: str = "sft"
+) -> list[_Taken]:
     """Reads every source here and renders it in `data.workers` processes; the samples go into the spool, in order.
 
     Raises:
@@ -174,7 +177,7 @@ def take(section: DataSection, template: DataTemplate | None, spool: Spool, note
             source.stopped = True
             problem = f"{name_of(source.section)}: format: template, but the recipe names no data.template"
             source.whole.problems.append(problem)
-    with closing(map_chunks(_chunks(sources), Convert(template), section.workers)) as results:
+    with closing(map_chunks(_chunks(sources), Convert(template, stage), section.workers)) as results:
         for part in results:
             sources[part.source].add(part, spool, part.source)
     reading = Findings()

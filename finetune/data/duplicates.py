@@ -50,11 +50,12 @@ def normalise(text: str) -> str:
 
 def fingerprint(sample: Sample) -> Print:
     """The sample's digests, over role, text, reasoning and tool calls of each message and the tools on offer."""
-    parts = [(message["role"], *message_texts(message)) for message in sample.messages]
+    parts = [(message["role"], *message_texts(message)) for message in sample.everything_said]
     tools = json.dumps(sample.tools, ensure_ascii=False, sort_keys=True) if sample.tools else ""
     plain = [(role, *(normalise(text) for text in texts)) for role, *texts in parts]
     asked = any(message["role"] != "system" for message in sample.prompt)
-    return Print(_digest((parts, tools)), _digest((plain, tools)), _digest(plain[:-1]) if asked else None)
+    prompt = plain[: len(sample.prompt)]
+    return Print(_digest((parts, tools)), _digest((plain, tools)), _digest(prompt) if asked else None)
 
 
 def message_texts(message: Message) -> tuple[str, ...]:
@@ -106,7 +107,8 @@ def find_overlap(
 
 def near_text(sample: Sample) -> str:
     """What near duplicates are compared by: all messages but the system's, normalised."""
-    texts = [text for message in sample.messages if message["role"] != "system" for text in message_texts(message)]
+    said = [message for message in sample.everything_said if message["role"] != "system"]
+    texts = [text for message in said for text in message_texts(message)]
     return normalise("\n".join(text for text in texts if text))
 
 

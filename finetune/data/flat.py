@@ -18,11 +18,11 @@ import numpy as np
 
 from finetune.data.chat import IGNORED, Example
 
-FORMAT = 1
+FORMAT = 2
 STALE = 24 * 3600  # seconds after which another writer's temporary folder is taken for left behind
 COLUMNS: dict[str, type[np.generic]] = {
     "ids": np.int32, "trained": np.bool_, "offsets": np.int64, "trained_counts": np.int64, "file": np.int32,
-    "line": np.int64,
+    "line": np.int64, "marks": np.float32,
 }  # fmt: skip
 
 
@@ -37,6 +37,7 @@ class Columns:
         files: the distinct files of `where`, in the order met.
         file: (examples,) int32, which of them.
         line: (examples,) int64; -1 where `where` is not of the form `file:line` and stands in `files` as a whole.
+        marks: (examples, marks an example) float32.
     """
 
     ids: np.ndarray
@@ -45,6 +46,7 @@ class Columns:
     files: tuple[str, ...]
     file: np.ndarray
     line: np.ndarray
+    marks: np.ndarray
 
 
 def columns(examples: Sequence[Example]) -> Columns:
@@ -52,7 +54,7 @@ def columns(examples: Sequence[Example]) -> Columns:
 
     Raises:
         TypeError: a subclass of Example (a pack): its further fields would be lost.
-        ValueError: a label that is neither the token itself nor IGNORED.
+        ValueError: a label that is neither the token itself nor IGNORED; examples with different numbers of marks.
     """
     for example in examples:
         if type(example) is not Example:
@@ -68,7 +70,8 @@ def columns(examples: Sequence[Example]) -> Columns:
     places = [_place(example.where) for example in examples]
     file = np.fromiter((table.setdefault(name, len(table)) for name, _ in places), np.int32, len(places))
     line = np.fromiter((number for _, number in places), np.int64, len(places))
-    return Columns(ids, trained, lengths, tuple(table), file, line)
+    marks = np.asarray([example.marks for example in examples], np.float32)
+    return Columns(ids, trained, lengths, tuple(table), file, line, marks)
 
 
 def _place(where: str) -> tuple[str, int]:
@@ -122,6 +125,7 @@ class StoreWriter:
         self._arrays["trained_counts"].append(before[ends] - before[ends - part.lengths])
         self._arrays["file"].append(np.asarray(table, np.int32)[part.file])
         self._arrays["line"].append(part.line)
+        self._arrays["marks"].append(part.marks.reshape(-1))
         self._end += len(part.ids)
 
     def finish(self, counts: Mapping[str, int] | None = None) -> None:
@@ -132,6 +136,7 @@ class StoreWriter:
         """
         index = {
             "format": FORMAT, "examples": self.examples, "tokens": self._end, "files": list(self._files),
+            "marks": self._arrays["marks"].length,
             "counts": dict(counts or {}), "crc32": {name: array.crc32 for name, array in self._arrays.items()},
         }  # fmt: skip
         for array in self._arrays.values():

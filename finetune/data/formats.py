@@ -1,4 +1,4 @@
-"""Known formats of ready conversations: which one rows have, and rows as samples, preference pairs, labels or text.
+"""Known formats of ready rows: which one they have, and rows as samples of the kind that a stage trains on.
 
 The shapes are those of OpenAI's fine-tuning API (`messages`), FastChat (ShareGPT's `conversations`), Stanford Alpaca,
 and TRL's dataset formats (`prompt`/`completion`, `chosen`/`rejected`, `label`).
@@ -12,20 +12,15 @@ from typing import Any
 
 from finetune.data import conversation
 from finetune.data.conversation import brief, check_order, read_calls, read_json, read_messages, read_text, read_tools
-from finetune.data.pairs import Labelled, Preference, read_labelled, read_preference, read_prompt_completion
+from finetune.data.pairs import read_labelled, read_preference, read_prompt_completion
 from finetune.data.rows import Message, Row, Sample
 from finetune.errors import DataError, did_you_mean
 
-
-@dataclass(frozen=True)
-class Text:
-    """Plain text, for continued pre-training."""
-
-    text: str
-    where: str
-
-
-Parsed = Sample | Preference | Labelled | Text
+# What a stage trains on: a conversation, a prompt with a better and a worse answer, an answer with a label, plain text.
+ROWS_OF_STAGE = {
+    "cpt": "text", "sft": "conversation", "dpo": "preference", "orpo": "preference", "simpo": "preference",
+    "kto": "labelled", "reward": "preference", "grpo": "conversation", "distill": "conversation",
+}  # fmt: skip
 
 
 def detect(rows: Sequence[Row]) -> str:
@@ -51,46 +46,39 @@ def detect(rows: Sequence[Row]) -> str:
     return first
 
 
-def to_samples(rows: Sequence[Row], format: str) -> list[Sample]:
-    """Rows as conversations, for stage sft.
+def to_samples(rows: Sequence[Row], format: str, stage: str = "sft") -> list[Sample]:
+    """Rows as the samples that a stage trains on.
 
     Args:
         format: a name out of FORMATS, or `auto`.
 
     Raises:
-        DataError: every malformed row as `file:line: column: what`; a format that is for another stage.
-    """
-    name = detect(rows) if format == "auto" else format
-    check_conversations(name, rows[0].file if rows else "data.format")
-    return [sample for sample in parse(rows, name) if isinstance(sample, Sample)]
-
-
-def check_conversations(name: str, where: str) -> None:
-    """Raises DataError for a format that is for another stage than sft."""
-    if name in FORMATS and FORMATS[name].stage != "sft":
-        raise DataError(f"{where}: format {name} is for {FORMATS[name].stage}; stage sft trains on conversations")
-
-
-def parse(rows: Sequence[Row], format: str) -> list[Parsed]:
-    """Rows as what their format holds: samples, preference pairs, labelled answers or text.
-
-    Raises:
-        DataError: every malformed row as `file:line: column: what`; no such format.
+        DataError: every malformed row as `file:line: column: what`; no such format, or one that is for other stages.
     """
     name = detect(rows) if format == "auto" else format
     if name not in FORMATS:
         raise DataError(f"data.format: {name!r} is not a format{did_you_mean(name, FORMATS)}")
-    parsed: list[Parsed] = []
+    check_rows(name, stage, rows[0].file if rows else "data.format")
+    samples: list[Sample] = []
     problems: list[str] = []
     for row in rows:
         found: list[str] = []
         item = FORMATS[name].parse(row, found)
         problems += [f"{row.where}: {problem}" for problem in found]
         if not found:
-            parsed.append(item)
+            samples.append(item)
     if problems:
         raise DataError(problems)
-    return parsed
+    return samples
+
+
+def check_rows(name: str, stage: str, where: str) -> None:
+    """Raises DataError for a format whose rows are for other stages."""
+    if name in FORMATS and FORMATS[name].rows != ROWS_OF_STAGE[stage]:
+        takers = ", ".join(other for other, rows in ROWS_OF_STAGE.items() if rows == FORMATS[name].rows)
+        wanted = ROWS_OF_STAGE[stage]
+        formats = ", ".join(other for other, format in FORMATS.items() if format.rows == wanted)
+        raise DataError(f"{where}: format {name} is for stage {takers}; stage {stage} trains on {formats}")
 
 
 def _messages(row: Row, problems: list[str]) -> Sample:
@@ -183,18 +171,19 @@ def _exchange(question: Any, at: str, answer: Any, answer_at: str, problems: lis
     ]
 
 
-def _text(row: Row, problems: list[str]) -> Text:
-    return Text(read_text(row.values.get("text"), "text", problems), row.where)
+def _text(row: Row, problems: list[str]) -> Sample:
+    text = read_text(row.values.get("text"), "text", problems)
+    return Sample(row.values, ({"role": "text", "content": text},), row.where)
 
 
 @dataclass(frozen=True)
 class Format:
-    """`needed` columns tell it (all of one of the sets), `columns` names them for people, `stage` is who trains on it."""
+    """`needed` columns tell it (all of one of the sets), `columns` names them for people, `rows` is a value of ROWS_OF_STAGE."""
 
     needed: tuple[frozenset[str], ...]
     columns: str
-    parse: Callable[[Row, list[str]], Any]
-    stage: str = "sft"
+    parse: Callable[[Row, list[str]], Sample]
+    rows: str = "conversation"
     said_by: str | None = None  # key of the first turn that tells apart two formats with the same columns
 
     def fits(self, values: dict[str, Any]) -> bool:
@@ -215,11 +204,11 @@ def _sets(*columns: str) -> tuple[frozenset[str], ...]:
 
 # In this order: the first that fits is it.
 FORMATS: dict[str, Format] = {
-    "preference": Format(_sets("chosen rejected"), "prompt, chosen, rejected", read_preference, "preference training"),
-    "labelled": Format(_sets("prompt completion label"), "prompt, completion, label", read_labelled, "KTO training"),
+    "preference": Format(_sets("chosen rejected"), "prompt, chosen, rejected", read_preference, "preference"),
+    "labelled": Format(_sets("prompt completion label"), "prompt, completion, label", read_labelled, "labelled"),
     "sharegpt": Format(_sets("conversations"), "conversations (from, value)", _sharegpt, said_by="from"),
     "messages": Format(_sets("messages", "conversations"), "messages (role, content)", _messages),
     "alpaca": Format(_sets("instruction output"), "instruction, input, output", _alpaca),
     "prompt_completion": Format(_sets("prompt completion"), "prompt, completion", read_prompt_completion),
-    "text": Format(_sets("text"), "text", _text, "continued pre-training"),
+    "text": Format(_sets("text"), "text", _text, "text"),
 }

@@ -79,6 +79,8 @@ def fit(encoder: ChatEncoder, samples: Iterable[Sample], max_length: int, too_lo
 def _fit_batch(encoder: ChatEncoder, batch: Sequence[Sample], max_length: int, too_long: str) -> Iterable[Fitted]:
     for sample, row in zip(batch, encoder.encode_rows(batch), strict=True):
         result = row.result
+        if sample.marks and not isinstance(result, DataError):
+            result = [replace(example, marks=sample.marks) for example in result]
         if isinstance(result, DataError):
             yield Fitted(sample.where, problems=tuple(result.problems))
             continue

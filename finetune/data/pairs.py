@@ -3,33 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from finetune.data.conversation import brief, check_order, read_messages, read_text, read_tools
 from finetune.data.rows import Message, Row, Sample
-
-
-@dataclass(frozen=True)
-class Preference:
-    """Two answers to one prompt, the first better. Each is one assistant message or a conversation's rest."""
-
-    prompt: tuple[Message, ...]
-    chosen: tuple[Message, ...]
-    rejected: tuple[Message, ...]
-    where: str
-    tools: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """An answer that somebody found good (True) or bad (False)."""
-
-    prompt: tuple[Message, ...]
-    completion: tuple[Message, ...]
-    label: bool
-    where: str
-    tools: tuple[dict[str, Any], ...] = ()
 
 
 def _side(value: Any, at: str, role: str, problems: list[str]) -> list[Message]:
@@ -53,8 +30,12 @@ def _continued(
 def read_prompt_completion(row: Row, problems: list[str]) -> Sample:
     """Only the completion is trained, whoever speaks in the prompt."""
     prompt, completion, tools = _prompt_and(row, "completion", problems)
-    asked = [{**m, "train": False} if m["role"] == "assistant" else m for m in prompt]
-    return Sample(row.values, (*asked, *completion), row.where, tools)
+    return Sample(row.values, (*_asked(prompt), *completion), row.where, tools)
+
+
+def _asked(prompt: Sequence[Message]) -> list[Message]:
+    """The prompt with nothing in it to train on."""
+    return [{**message, "train": False} if message["role"] == "assistant" else message for message in prompt]
 
 
 def _prompt_and(
@@ -67,17 +48,21 @@ def _prompt_and(
     return prompt, answer, tools
 
 
-def read_labelled(row: Row, problems: list[str]) -> Labelled:
+def read_labelled(row: Row, problems: list[str]) -> Sample:
+    """An answer that somebody found good (its mark is 1) or bad (0)."""
     prompt, completion, tools = _prompt_and(row, "completion", problems)
     label = row.values.get("label")
     label = {"true": True, "false": False}.get(label.strip().lower(), label) if isinstance(label, str) else label
     if not isinstance(label, bool):
         problems.append(f"label: true or false is needed, got {brief(label)}")
-    return Labelled(tuple(prompt), tuple(completion), bool(label), row.where, tools)
+    return Sample(row.values, (*_asked(prompt), *completion), row.where, tools, marks=(float(bool(label)),))
 
 
-def read_preference(row: Row, problems: list[str]) -> Preference:
-    """Without a column `prompt`, what both conversations begin with is the prompt."""
+def read_preference(row: Row, problems: list[str]) -> Sample:
+    """Two answers to one prompt, the first better; each is one assistant message or a conversation's rest.
+
+    Without a column `prompt`, what both conversations begin with is the prompt.
+    """
     tools = read_tools(row.values.get("tools"), "tools", problems)
     chosen, rejected = (_side(row.values.get(c), c, "assistant", problems) for c in ("chosen", "rejected"))
     if row.values.get("prompt") is not None:
@@ -93,4 +78,5 @@ def read_preference(row: Row, problems: list[str]) -> Preference:
         problems.append("rejected: is the same as chosen")
     for column, answer in (("chosen", chosen), ("rejected", rejected)):
         _continued(prompt, answer, column, problems, tools)
-    return Preference(tuple(prompt), tuple(chosen), tuple(rejected), row.where, tools)
+    asked = _asked(prompt)
+    return Sample(row.values, (*asked, *chosen), row.where, tools, rejected=(*asked, *rejected))

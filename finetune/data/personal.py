@@ -71,12 +71,15 @@ def private_in_message(message: Message) -> list[tuple[str, Match]]:
 
 def redact_sample(sample: Sample, kinds: Collection[str]) -> Sample:
     """The sample with messages, tools and record redacted; JSON inside tool call arguments stays JSON."""
-    messages = tuple(
-        {key: value if key == "role" else _redact(value, kinds) for key, value in message.items()}
-        for message in sample.messages
+    messages, rejected = (
+        tuple(
+            {key: value if key == "role" else _redact(value, kinds) for key, value in message.items()}
+            for message in conversation
+        )
+        for conversation in (sample.messages, sample.rejected)
     )
     tools = tuple(_redact(tool, kinds) for tool in sample.tools)
-    return replace(sample, record=_redact(sample.record, kinds), messages=messages, tools=tools)
+    return replace(sample, record=_redact(sample.record, kinds), messages=messages, tools=tools, rejected=rejected)
 
 
 def mask(text: str) -> str:

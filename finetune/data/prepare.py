@@ -92,8 +92,8 @@ class Prepared:
         return Lineage(file, line, source.name, source.format, tuple(filter(None, tasks)), *about)
 
 
-def prepare(section: DataSection, seed: int) -> Prepared:
-    """Rows of all sources to the samples of a run; nothing here needs a model or a tokenizer.
+def prepare(section: DataSection, seed: int, stage: str = "sft") -> Prepared:
+    """Rows of all sources to the samples that a stage trains on; nothing here needs a model or a tokenizer.
 
     Raises:
         DataError, RecipeError: everything that is wrong with sources, template, rows and split. What screening
@@ -107,7 +107,7 @@ def prepare(section: DataSection, seed: int) -> Prepared:
         _check_split(section.split, template)
     notes: list[str] = []
     spool = Spool()
-    taken = take(section, template, spool, notes)
+    taken = take(section, template, spool, notes, stage)
     samples = spool.samples()
     trained = samples.facts("source") < len(section.train)
     train, evaluate = samples.pick(trained), samples.pick(~trained)

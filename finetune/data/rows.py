@@ -27,7 +27,12 @@ class Row:
 class Sample:
     """One conversation: the record it came from, its messages, where the row stands, and the tools on offer.
 
-    `task` is the one of its data template's tasks that it was made for; empty where the template has one only.
+    Attributes:
+        messages: of stage cpt, one message with the role `text`.
+        task: the one of its data template's tasks that it was made for; empty where the template has one only.
+        rejected: of a preference, the whole conversation with the worse answer in the better one's place; assistant
+            turns before the answers say `train: false` in both.
+        marks: what else the loss wants to know of the row, as numbers; their meaning is the stage's.
     """
 
     record: dict[str, Any]
@@ -35,6 +40,13 @@ class Sample:
     where: str
     tools: tuple[dict[str, Any], ...] = ()
     task: str = ""
+    rejected: tuple[Message, ...] = ()
+    marks: tuple[float, ...] = ()
+
+    @property
+    def everything_said(self) -> tuple[Message, ...]:
+        """The messages of both conversations, what they share twice."""
+        return (*self.messages, *self.rejected)
 
     @property
     def prompt(self) -> tuple[Message, ...]:

@@ -181,7 +181,7 @@ def _scan(policies: dict[str, str], samples: Iterable[Sample]) -> _Scanned:
     count = 0
     for count, sample in enumerate(samples, start=1):
         here = []
-        for index, message in enumerate(sample.messages, start=1):
+        for index, message in enumerate(sample.everything_said, start=1):
             for text, match in private_in_message(message):
                 if match.kind in policies:
                     note = f" {match.note}" if match.note else ""
@@ -252,7 +252,7 @@ def _without_benchmarks(train: SampleFile, section: ScreenSection, findings: lis
     found = []
     for index, sample in enumerate(train):
         hit = benchmarks.find(
-            [text for message in sample.messages for text in duplicates.message_texts(message) if text]
+            [text for message in sample.everything_said for text in duplicates.message_texts(message) if text]
         )
         if hit is not None:
             action = ACTIONS[section.benchmark_overlap]

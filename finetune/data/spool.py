@@ -209,7 +209,9 @@ class SampleFile(Sequence[Sample]):
 
 
 def _write(sample: Sample) -> bytes:
-    content = (sample.record, sample.messages, sample.where, sample.tools, sample.task)
+    content = (
+        sample.record, sample.messages, sample.where, sample.tools, sample.task, sample.rejected, sample.marks,
+    )  # fmt: skip
     return pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
 
 

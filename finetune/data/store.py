@@ -1,7 +1,8 @@
 """Encoded examples on disk as a few flat arrays, memory-mapped: an example takes form only when it is asked for.
 
 A store is a folder: `ids.npy`, `trained.npy` (a value a token), `offsets.npy`, `trained_counts.npy`, `file.npy`,
-`line.npy` (a value an example, `offsets` one more) and `index.json` (the table of files, what the writer counted, checksums).
+`line.npy` (a value an example, `offsets` one more), `marks.npy` (as many for each example, mostly none) and `index.json`
+(the table of files, what the writer counted, checksums).
 Arrays are loaded with `allow_pickle=False`.
 """
 
@@ -39,6 +40,7 @@ class ExampleStore(Sequence[Example]):
         file: (examples,) int32 into `files`.
         line: (examples,) int64; -1 where `files[file[i]]` is the whole of `where`.
         files: the table of files.
+        marks: (examples, marks an example) float32.
         counts: what the writer counted (rows, and what became of them).
 
     Raises:
@@ -61,6 +63,8 @@ class ExampleStore(Sequence[Example]):
             self.trained_counts = _mapped(folder, "trained_counts", examples)
             self.file = _mapped(folder, "file", examples)
             self.line = _mapped(folder, "line", examples)
+            marks = _mapped(folder, "marks", int(index["marks"]))
+            self.marks = marks.reshape(examples, -1) if examples and len(marks) else marks.reshape(examples, 0)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise BrokenStoreError(f"{folder}: {error}") from None
         if self.offsets[0] != 0 or self.offsets[-1] != tokens:
@@ -114,7 +118,7 @@ class ExampleStore(Sequence[Example]):
         start, end = self.offsets[i], self.offsets[i + 1]
         ids = self.ids[start:end]
         labels = np.where(self.trained[start:end], ids, np.int32(IGNORED))
-        return Example(tuple(ids.tolist()), tuple(labels.tolist()), self.where(i))
+        return Example(tuple(ids.tolist()), tuple(labels.tolist()), self.where(i), tuple(self.marks[i].tolist()))
 
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))

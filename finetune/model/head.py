@@ -18,6 +18,7 @@ class TrainedPositions(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.start: dict[str, torch.Tensor] | None = None  # an adapter that training began with; see reference.py
         self._keep: torch.Tensor | None = None
         self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
 

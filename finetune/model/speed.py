@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
 from finetune.model.head import TrainedPositions
 from finetune.recipe import TrainSection
 
+if TYPE_CHECKING:
+    import torch
 
-def prepare_for_training(model: Any, section: TrainSection) -> TrainedPositions:
+
+def prepare_for_training(
+    model: Any, section: TrainSection, start: dict[str, torch.Tensor] | None = None
+) -> TrainedPositions:
     """The peft model, wrapped for training; `model` itself stays what evaluation and export use.
+
+    Args:
+        start: the adapter's weights at the start, where they are not fresh ones: see reference.py.
 
     Raises:
         RecipeError: the recipe asks to compile a model whose layers can't be found.
@@ -27,4 +35,6 @@ def prepare_for_training(model: Any, section: TrainSection) -> TrainedPositions:
             raise RecipeError(f"train.torch_compile: no decoder layers found in {type(base).__name__}; set it to false")
         for layer in layers:
             layer.compile(dynamic=True)
-    return TrainedPositions(model)
+    wrapped = TrainedPositions(model)
+    wrapped.start = start
+    return wrapped

@@ -1,5 +1,7 @@
 """Training stages by the name a recipe uses."""
 
+from typing import Any
+
 from finetune.stages.sft import Sft
 
-STAGES = {"sft": Sft}
+STAGES: dict[str, Any] = {"sft": Sft}

@@ -1,8 +1,8 @@
-"""A stage is four functions; the loop knows nothing else of it."""
+"""A stage is a few functions; the loop knows nothing else of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,24 +16,46 @@ class Stage(Protocol):
 
     `loss` is a SUM over `count` items (tokens for sft). The loop divides once per optimizer step by the count over all
     micro-batches and processes, so that splitting a batch any way changes nothing.
+
+    Attributes:
+        unit: what is counted: "tokens", "pairs", "answers".
     """
 
-    def encode(self, samples: Sequence[Any]) -> list[Any]:
-        """Rendered samples to encoded examples, problems with file and line."""
+    unit: str
 
-    def collate(self, examples: Sequence[Any]) -> Batch:
-        """Encoded examples to tensors."""
+    def encode(self, samples: Sequence[Any]) -> list[Any]:
+        """Rendered samples to items (see data/items.py), problems with file and line."""
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """Items to tensors; `tokens`, (), is how many real tokens they hold."""
 
     def count(self, batch: Batch) -> int:
-        """Items the loss of this batch sums over."""
+        """How many the loss of this batch sums over."""
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossSum:
-        """Sum of the loss over the counted items, and further sums to log."""
+        """Sum of the loss over what is counted, and further sums to log."""
+
+    def scores(self, means: Mapping[str, float]) -> dict[str, float]:
+        """What the means over held-out items (of `loss` and of the further sums) say of the model, by name, the main
+        one first; higher is better. Empty where answers are scored instead."""
 
 
 @dataclass(frozen=True)
 class LossSum:
-    """`value` carries the gradient; `sums` are plain numbers summed over the same items, logged as means."""
+    """`value` carries the gradient; `sums` are plain numbers summed over the same items, logged as means.
+
+    A sum NAME beside one named `NAME:count` is divided by that instead of the batch's count. Every batch of a stage has
+    the same names in the same order.
+    """
 
     value: torch.Tensor
     sums: dict[str, torch.Tensor]
+
+
+def means(sums: Mapping[str, float]) -> dict[str, float]:
+    """Sums as means: over `NAME:count` where there is one, else over `count`."""
+    return {
+        name: value / max(1.0, sums.get(f"{name}:count", sums["count"]))
+        for name, value in sums.items()
+        if name != "count" and not name.endswith(":count")
+    }

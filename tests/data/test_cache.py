@@ -8,8 +8,9 @@ import signal
 import pytest
 import torch
 
-from finetune.data.cache import EncodeConversations, cache_key, encode_cached
+from finetune.data.cache import cache_key, encode_cached
 from finetune.data.chat import IGNORED, ChatEncoder, Example
+from finetune.data.encode import EncodeSamples
 from finetune.data.processes import chunked
 from finetune.data.rows import Sample
 from finetune.data.store import ExampleStore
@@ -87,7 +88,7 @@ def test_workers_do_not_change_data(tmp_path):
 
     A run that goes on with another number of workers finds the very store: `workers` is no part of the key.
     """
-    make = EncodeConversations(byte_tokenizer, section())
+    make = EncodeSamples(byte_tokenizer, section(), "sft")
     stores = {}
     for workers in (0, 1, 2):
         store, hit = encode_cached(chunked(samples(40), 3), make, KEY, tmp_path / str(workers), workers)
@@ -95,7 +96,7 @@ def test_workers_do_not_change_data(tmp_path):
         stores[workers] = store
     assert arrays(stores[0]) == arrays(stores[1]) == arrays(stores[2])
     assert set(arrays(stores[0])) == {
-        "file.npy", "ids.npy", "index.json", "line.npy", "offsets.npy", "trained.npy", "trained_counts.npy",
+        "file.npy", "ids.npy", "index.json", "line.npy", "marks.npy", "offsets.npy", "trained.npy", "trained_counts.npy",
     }  # fmt: skip
     assert first_losses(stores[0]) == first_losses(stores[2])
     again, hit = encode_cached(chunked(samples(40), 3), make, KEY, tmp_path / "2", 0)
@@ -110,7 +111,7 @@ def test_what_comes_out_is_what_the_encoder_gives(tmp_path):
     One token a byte: <|im_start|>user\\n (6) a.. (i) <|im_end|>\\n (2) <|im_start|>assistant\\n (11) answer <|im_end|>\\n
     (2): 21 + i + the answer's 7 or 8. At most 60 tokens leaves i <= 31.
     """
-    make = EncodeConversations(byte_tokenizer, section())
+    make = EncodeSamples(byte_tokenizer, section(), "sft")
     store, _ = encode_cached(chunked(samples(40), 7), make, KEY, tmp_path, 0)
     encoder = ChatEncoder(byte_tokenizer())
     expected = [example for sample in samples(32) for example in encoder.encode(sample)]
@@ -163,7 +164,7 @@ def test_a_mistake_in_the_settings_is_said_once(tmp_path):
 
 
 def test_nothing_left_to_train_on(tmp_path):
-    make = EncodeConversations(byte_tokenizer, section(max_length=20))
+    make = EncodeSamples(byte_tokenizer, section(max_length=20), "sft")
     with pytest.raises(DataError) as caught:
         encode_cached(chunked(samples(4), 3), make, KEY, tmp_path, 0)
     assert caught.value.problems == ["data: of 4 rows none is left to train on (4 too_long_dropped)"]

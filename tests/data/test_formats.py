@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from finetune.data.formats import FORMATS, Text, detect, parse, to_samples
-from finetune.data.pairs import Labelled, Preference
+from finetune.data.formats import FORMATS, detect, to_samples
 from finetune.data.rows import Row
 from finetune.errors import DataError
 
@@ -289,43 +290,58 @@ def test_prompt_completion_trains_the_completion_only():
 
 def test_preference_pairs():
     better, worse = {"role": "assistant", "content": "b"}, {"role": "assistant", "content": "w"}
-    pair = Preference((USER,), (better,), (worse,), "f.jsonl:1")
-    assert parse([row({"prompt": "q", "chosen": "b", "rejected": "w"})], "auto") == [pair]
-    assert parse([row({"prompt": [USER], "chosen": [better], "rejected": [worse]})], "auto") == [pair]
-    assert parse([row({"chosen": [USER, better], "rejected": [USER, worse]})], "auto") == [pair]
-    assert problems({"prompt": "q", "chosen": "b", "rejected": "b"}, read=parse) == ["rejected: is the same as chosen"]
-    assert problems({"prompt": "q", "chosen": "", "rejected": None}, read=parse) == [
+    read = partial(to_samples, stage="dpo")
+    for values in (
+        {"prompt": "q", "chosen": "b", "rejected": "w"},
+        {"prompt": [USER], "chosen": [better], "rejected": [worse]},
+        {"chosen": [USER, better], "rejected": [USER, worse]},
+    ):
+        [sample] = read([row(values)], "auto")
+        assert (sample.messages, sample.rejected, sample.where) == ((USER, better), (USER, worse), "f.jsonl:1")
+    assert problems({"prompt": "q", "chosen": "b", "rejected": "b"}, read=read) == ["rejected: is the same as chosen"]
+    assert problems({"prompt": "q", "chosen": "", "rejected": None}, read=read) == [
         "chosen: is empty", "rejected: is null; text is needed",
     ]  # fmt: skip
-    assert problems({"chosen": "b", "rejected": "w"}, read=parse) == [
+    assert problems({"chosen": "b", "rejected": "w"}, read=read) == [
         "prompt: is missing, and chosen and rejected begin with no message in common"
     ]
+    [long] = read([row({"prompt": [USER, ANSWER, USER], "chosen": "b", "rejected": "w"})], "auto")
+    context = {**ANSWER, "train": False}
+    assert (long.messages, long.rejected) == ((USER, context, USER, better), (USER, context, USER, worse))
 
 
 def test_labelled_answers():
-    good = Labelled((USER,), (ANSWER,), True, "f.jsonl:1")
-    assert parse([row({"prompt": "q", "completion": "a", "label": True})], "auto") == [good]
-    assert parse([row({"prompt": [USER], "completion": [ANSWER], "label": "True"})], "auto") == [good]
-    assert problems({"prompt": "q", "completion": "a", "label": 1}, read=parse) == [
+    read = partial(to_samples, stage="kto")
+    for values, mark in (
+        ({"prompt": "q", "completion": "a", "label": True}, 1.0),
+        ({"prompt": [USER], "completion": [ANSWER], "label": "False"}, 0.0),
+    ):
+        [sample] = read([row(values)], "auto")
+        assert (sample.messages, sample.marks) == ((USER, ANSWER), (mark,))
+    assert problems({"prompt": "q", "completion": "a", "label": 1}, read=read) == [
         "label: true or false is needed, got 1"
     ]
 
 
 @pytest.mark.parametrize(
-    ("values", "name", "stage"),
+    ("values", "name", "stages"),
     [
-        ({"text": "t"}, "text", "continued pre-training"),
-        ({"prompt": "p", "chosen": "c", "rejected": "r"}, "preference", "preference training"),
-        ({"prompt": "p", "completion": "c", "label": True}, "labelled", "KTO training"),
+        ({"text": "t"}, "text", "cpt"),
+        ({"prompt": "p", "chosen": "c", "rejected": "r"}, "preference", "dpo, orpo, simpo, reward"),
+        ({"prompt": "p", "completion": "c", "label": True}, "labelled", "kto"),
     ],
 )
-def test_stage_sft_refuses_what_is_for_another_stage(values, name, stage):
+def test_stage_sft_refuses_what_is_for_another_stage(values, name, stages):
     for format in ("auto", name):
         with pytest.raises(DataError) as caught:
             to_samples([row(values), row(values, 2)], format)
-        assert caught.value.problems == [f"f.jsonl: format {name} is for {stage}; stage sft trains on conversations"]
+        assert caught.value.problems == [
+            f"f.jsonl: format {name} is for stage {stages}; stage sft trains on sharegpt, messages, alpaca, "
+            "prompt_completion"
+        ]
 
 
 def test_plain_text():
-    assert parse([row({"text": " a\n"})], "text") == [Text(" a\n", "f.jsonl:1")]
-    assert problems({"text": " \n"}, "text", parse) == ["text: is empty"]
+    [sample] = to_samples([row({"text": " a\n"})], "text", "cpt")
+    assert sample.messages == ({"role": "text", "content": " a\n"},) and sample.prompt == ()
+    assert problems({"text": " \n"}, "text", partial(to_samples, stage="cpt")) == ["text: is empty"]

@@ -12,6 +12,7 @@ import torch
 from finetune.data.chat import IGNORED, Example
 from finetune.data.pack import Pack, join, pack, packing_line
 from finetune.errors import DataError
+from finetune.recipe_stages import SftSection
 from finetune.stages.sft import Sft
 
 PAD = 99
@@ -29,9 +30,9 @@ def rows(*lengths: int) -> list[Example]:
     return [example(*(next(numbers) for _ in range(n)), where=f"f:{i + 1}") for i, n in enumerate(lengths)]
 
 
-def stage(**settings) -> Sft:
+def stage(padding_free: bool = False, pad_to_multiple_of: int = 1) -> Sft:
     encoder = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=PAD))
-    return Sft(encoder, None, **settings)
+    return Sft(encoder, SimpleNamespace(padding_free=padding_free), SftSection(), pad_to_multiple_of)
 
 
 def textbook(lengths: list[int], budget: int) -> list[list[int]]:
@@ -101,7 +102,7 @@ def test_thousand_rows():
 def test_no_target_across_a_border():
     """T31: with every token trained, the first token of each document is never a target; no 2-D mask, no padding."""
     batch = stage().collate([join([example(10, 11, 12), example(20), example(30, 31)])])
-    assert batch.keys() == {"input_ids", "position_ids", "keep", "targets", "tokens"}
+    assert batch.keys() == {"input_ids", "position_ids", "keep", "targets", "rows", "tokens"}
     assert batch["input_ids"].tolist() == [[10, 11, 12, 20, 30, 31]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]]
     assert batch["keep"].tolist() == [[True, True, False, False, True, False]]

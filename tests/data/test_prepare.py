@@ -149,7 +149,7 @@ def test_rows_of_another_stage_are_refused_once(folder):
     with pytest.raises(DataError) as caught:
         prepare(section(folder, "a.jsonl", template=None, format="auto"), 1)
     assert caught.value.problems == [
-        f"{folder}/a.jsonl: format text is for continued pre-training; stage sft trains on conversations"
+        f"{folder}/a.jsonl: format text is for stage cpt; stage sft trains on sharegpt, messages, alpaca, prompt_completion"
     ]
 
 

@@ -74,12 +74,13 @@ def test_gradients_of_a_short_last_batch(tiny_base, tiny_data):
     from finetune.data.template import load_template
     from finetune.model.head import TrainedPositions
     from finetune.recipe import DataSection, SourceSection, SplitSection
+    from finetune.recipe_stages import SftSection
     from finetune.stages.sft import Sft
 
     files = (SourceSection(path=str(tiny_data / "larger.jsonl")),)
     samples = load_template(tiny_data / "larger.yaml").render_all(read_source(files[0]))[:3]
     section = DataSection(template=tiny_data / "larger.yaml", train=files, split=SplitSection(eval_rows=1))
-    stage = Sft(ChatEncoder(AutoTokenizer.from_pretrained(tiny_base)), section)
+    stage = Sft(ChatEncoder(AutoTokenizer.from_pretrained(tiny_base)), section, SftSection())
     examples = stage.encode(samples)
     examples[1] = replace(examples[1], labels=(IGNORED,) * len(examples[1].labels))
     model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float64)

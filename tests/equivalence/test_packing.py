@@ -13,13 +13,16 @@ from transformers import AttentionInterface
 from finetune.data.chat import IGNORED, Example
 from finetune.data.pack import join, pack
 from finetune.model.head import TrainedPositions, packed_inputs
+from finetune.recipe_stages import SftSection
 from finetune.stages.sft import Sft
 from finetune.step import micro_batches_of
 from tests.equivalence.tiny_models import VOCABULARY, tiny_model
 
 LENGTHS = (7, 1, 12, 30, 2)
 TRANSFORMERS = ["llama", "qwen3", "qwen3-swa", "mistral", "gemma3"]
-STAGE = Sft(SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0)), None)
+STAGE = Sft(
+    SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0)), SimpleNamespace(padding_free=False), SftSection()
+)
 
 
 def documents(seed: int = 1) -> list[Example]:

@@ -1,0 +1,100 @@
+"""Samples of any stage to examples: a conversation gives its own, a preference one of each answer, one after the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from finetune.data.chat import ChatEncoder, Example
+from finetune.data.formats import ROWS_OF_STAGE
+from finetune.data.items import Item, Pair, Pairs
+from finetune.data.length import Fitted, encode_all, fit
+from finetune.data.rows import Sample
+from finetune.data.store import ExampleStore
+from finetune.errors import DataError
+from finetune.recipe import DataSection
+
+Encoded = tuple[list[Example], Counter[str]]
+
+
+@dataclass(frozen=True)
+class EncodeSamples:
+    """Makes, in whatever process, the function that encodes a chunk of samples; pickles as its settings.
+
+    Args:
+        load_tokenizer: called once in each process; picklable (a function of a module, a partial of one).
+        stage: what the examples are for.
+    """
+
+    load_tokenizer: Callable[[], Any]
+    data: DataSection
+    stage: str
+
+    def __call__(self) -> Callable[[Iterable[Sample]], Encoded]:
+        encoder = ChatEncoder(self.load_tokenizer(), self.data.train_on, self.data.special_tokens_in_data)
+        return partial(encode_chunk, encoder, self.data, ROWS_OF_STAGE[self.stage])
+
+
+def fitted(encoder: ChatEncoder, data: DataSection, rows: str, samples: Iterable[Sample]) -> Iterable[Fitted]:
+    """What becomes of each sample.
+
+    Args:
+        rows: their kind, a value of ROWS_OF_STAGE.
+    """
+    if rows == "preference":
+        return (_pair(encoder, data, sample) for sample in samples)
+    return fit(encoder, samples, data.max_length, data.too_long)
+
+
+def encode_chunk(encoder: ChatEncoder, data: DataSection, rows: str, samples: Iterable[Sample]) -> Encoded:
+    """The examples of some samples, and how many rows each thing happened to (see length.fit).
+
+    Raises:
+        DataError: all problems of all of them.
+    """
+    examples: list[Example] = []
+    problems: list[str] = []
+    counts: Counter[str] = Counter()
+    for row in fitted(encoder, data, rows, samples):
+        examples += row.examples
+        problems += row.problems
+        counts.update(("rows", *row.reasons))
+    if problems:
+        raise DataError(problems)
+    return examples, counts
+
+
+def encode_items(encoder: ChatEncoder, data: DataSection, rows: str, samples: Iterable[Sample]) -> list[Any]:
+    """The items of some samples, in memory.
+
+    Raises:
+        DataError: all problems of all of them; also when nothing is left.
+    """
+    if rows != "preference":
+        return encode_all(encoder, samples, data.max_length, data.too_long)[0]
+    examples, counts = encode_chunk(encoder, data, rows, samples)
+    if not examples:
+        raise DataError(f"data.max_length: all {counts['rows']} rows are longer than {data.max_length} tokens")
+    return [Pair(chosen, rejected) for chosen, rejected in zip(examples[::2], examples[1::2], strict=True)]
+
+
+def items_of(store: ExampleStore, rows: str) -> Sequence[Item]:
+    """The examples of a store as what the loop batches."""
+    return Pairs(store) if rows == "preference" else store
+
+
+def _pair(encoder: ChatEncoder, data: DataSection, sample: Sample) -> Fitted:
+    """One example of each answer, or none when either is too long: a prompt cut in one of them would be another prompt."""
+    sides = (sample, replace(sample, messages=sample.rejected))
+    results = [next(iter(fit(encoder, [side], data.max_length, data.too_long))) for side in sides]
+    reasons = tuple(dict.fromkeys(reason for result in results for reason in result.reasons))
+    problems = tuple(dict.fromkeys(problem for result in results for problem in result.problems))
+    if problems or not all(result.examples for result in results):
+        return Fitted(sample.where, reasons=reasons, problems=problems)
+    if any(len(result.examples) > 1 for result in results):
+        problem = "the chat template shows earlier turns otherwise than the last one; answers of one turn are needed"
+        return Fitted(sample.where, problems=(f"{sample.where}: {problem}",))
+    return Fitted(sample.where, tuple(result.examples[0] for result in results), reasons)

@@ -1,0 +1,61 @@
+"""Going on with an adapter that was trained before: of an earlier stage, or made elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import CheckpointError, RecipeError
+from finetune.export.canon import residual_init
+from finetune.model.save import INITIAL
+
+KEY = "model.adapter_name_or_path"
+# What an adapter's config says that does not change what its weights mean.
+FREE = frozenset({
+    "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "lora_dropout",
+    "init_lora_weights", "runtime_config", "peft_type", "task_type", "loftq_config", "eva_config", "corda_config",
+    "lora_ga_config", "megatron_config", "megatron_core", "layers_to_transform", "layers_pattern", "exclude_modules",
+})  # fmt: skip
+
+
+def start_from(model: Any, folder: Path) -> str:
+    """The weights of the adapter in `folder` into a fresh peft model of the same shape; a line that says so.
+
+    Raises:
+        RecipeError: no such adapter, one with other settings than the recipe's `lora:` (each with both values), or one
+            that belongs to a base which its initialisation has changed.
+    """
+    file = folder / "adapter_config.json"
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{KEY}: no adapter in {folder}: {error}") from None
+    own = model.peft_config["default"]
+    if residual_init(own.init_lora_weights) or (folder / INITIAL).exists():
+        raise RecipeError(
+            f"{KEY}: with init_lora_weights {own.init_lora_weights!r} an adapter belongs to a base that was changed for "
+            "it; start from the adapter of its bundle, with lora.init_lora_weights: true"
+        )
+    now = {key: _plain(value) for key, value in own.to_dict().items()}
+    problems = [
+        f"lora.{key}: {now[key]!r}, but the adapter in {folder} has {_plain(told[key])!r}"
+        for key in sorted(now.keys() & told.keys() - FREE)
+        if _plain(told[key]) != now[key]
+    ]
+    if problems:
+        raise RecipeError(problems)
+    from finetune.checkpoint.training import load_weights
+
+    try:
+        load_weights(model, folder)
+    except CheckpointError as error:
+        raise RecipeError([f"{KEY}: {problem}" for problem in error.problems]) from None
+    return f"starting from the adapter in {folder}"
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back; an empty dict or list is none, the order of names does not matter."""
+    if isinstance(value, set | list | tuple):
+        value = sorted(str(item) for item in value)
+    return getattr(value, "value", value) or None

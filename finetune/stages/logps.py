@@ -1,0 +1,24 @@
+"""Log-probabilities of whole answers, from logits at the trained positions."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+
+def sequence_logps(logits: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    """(B,) float32: the sum of log p(target) over the trained positions of each row, in nats; 0 for a row without.
+
+    Args:
+        logits: (N, V).
+        targets: (N,).
+        rows: (N,) in 0..count-1, which row each position is of.
+        count: B.
+    """
+    logps = -F.cross_entropy(logits.float(), targets, reduction="none")  # (N,)
+    return torch.zeros(count, device=logits.device).index_add(0, rows, logps)
+
+
+def lengths(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """(B,) how many trained positions each row has."""
+    return torch.bincount(rows, minlength=count)
