@@ -14,7 +14,7 @@ from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import Recipe
 
 if TYPE_CHECKING:
-    from finetune.data.chat import ChatEncoder
+    from finetune.data.encode import Encoder
     from finetune.data.store import ExampleStore
     from finetune.log import Log
 
@@ -75,29 +75,32 @@ def known_scores(data: Prepared) -> list[str]:
 
 
 def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
-    """The recipe's stage and the chat encoder it shares with evaluation."""
-    from finetune.data.chat import ChatEncoder
+    """The recipe's stage and the encoder it shares with evaluation."""
+    from finetune.data.encode import make_encoder
     from finetune.stages import STAGES
 
-    encoder = ChatEncoder(tokenizer, recipe.data.train_on, recipe.data.special_tokens_in_data)
+    encoder = make_encoder(tokenizer, recipe.data, recipe.settings)
     pad_to = 32 if recipe.train.torch_compile else 1  # fewer shapes to compile
     return STAGES[recipe.stage](encoder, recipe.data, recipe.settings, pad_to), encoder
 
 
-def encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, log: Log) -> ExampleStore:
+def encode(recipe: Recipe, data: Prepared, encoder: Encoder, log: Log) -> ExampleStore:
     """The training samples as examples, out of the cache beside the output folder where it has them."""
     from finetune.data.cache import cache_key, encode_cached, encode_uncached, evict
     from finetune.data.contamination import benchmark_files
     from finetune.data.encode import EncodeSamples
     from finetune.model.load import load_tokenizer
 
-    make = EncodeSamples(partial(load_tokenizer, recipe.model), recipe.data, recipe.stage)
+    make = EncodeSamples(partial(load_tokenizer, recipe.model), recipe.data, recipe.stage, recipe.settings)
     blocks = data.train.blocks()
     if not recipe.data.cache:
         return encode_uncached(blocks, make, recipe.data.workers)
     files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
     text = data.template.path.read_text(encoding="utf-8") if data.template else None
-    key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=[recipe.stage, str(recipe.seed)])
+    rest = [recipe.stage, str(recipe.seed)]
+    if recipe.stage == "cpt":  # the other stages' settings are of the loss
+        rest.append(recipe.settings.model_dump_json())
+    key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=rest)
     folder = recipe.output_dir.parent / ".encoded"
     store, hit = encode_cached(blocks, make, key, folder, recipe.data.workers)
     log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")

@@ -130,7 +130,7 @@ class DataSection(Section):
     eval: Annotated[tuple[SourceSection, ...], Field(strict=False)] = ()
     split: SplitSection | None = None
     max_length: int = Field(1024, ge=8)
-    too_long: Literal["error", "drop", "split_turns", "truncate_prompt"] = "error"
+    too_long: Literal["error", "drop", "split_turns", "truncate_prompt", "split"] = "error"
     train_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     special_tokens_in_data: Literal["escape", "error", "allow"] = "escape"
     packing: bool = False
@@ -150,6 +150,18 @@ class DataSection(Section):
         if bool(self.eval) == bool(self.split):
             raise ValueError("give either `eval` (files) or `split` (held-out rows of the training files), not both")
         return self
+
+    def problems_for(self, stage: str) -> list[str]:
+        """Settings that mean nothing to this stage, as `key: what`."""
+        text = stage == "cpt"
+        problems = []
+        if text and self.too_long in ("split_turns", "truncate_prompt"):
+            problems.append(f"too_long: {self.too_long} is for conversations; stage cpt takes error, drop or split")
+        if not text and self.too_long == "split":
+            problems.append(f"too_long: split is for stage cpt; stage {stage} trains on conversations")
+        if text and self.train_on != "assistant":
+            problems.append(f"train_on: {self.train_on}: has no effect in stage cpt, which trains on every token")
+        return problems
 
     @property
     def joined_by(self) -> tuple[str, ...]:
@@ -307,6 +319,13 @@ class Recipe(Section):
         for stage in STAGE_SECTIONS:
             if stage != self.stage and getattr(self, stage) is not None:
                 raise ValueError(f"{stage}: is for stage {stage}; this recipe's stage is {self.stage}")
+        return self
+
+    @model_validator(mode="after")
+    def data_fits_the_stage(self) -> Recipe:
+        problems = self.data.problems_for(self.stage)
+        if problems:
+            raise ValueError("; ".join(f"data.{problem}" for problem in problems))
         return self
 
     @model_validator(mode="after")

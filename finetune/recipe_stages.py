@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -29,7 +29,29 @@ class StageSection(Section):
 
 
 class CptSection(StageSection):
-    """Continued pre-training on plain text."""
+    """Continued pre-training on plain text.
+
+    `eos_token`: what ends a document, where it is not the tokenizer's own. `fim_rate`: share of the documents told with
+    a middle to fill in, `fim_spm_rate` of these as suffix, prefix, middle; `fim_seed` decides which and where.
+    """
+
+    answers: ClassVar[bool] = False
+
+    eos_token: str | None = None
+    fim_rate: float = Field(0.0, ge=0, le=1)
+    fim_spm_rate: float = Field(0.5, ge=0, le=1)
+    fim_seed: int = Field(0, ge=0)
+
+    @property
+    def held_out_scores(self) -> tuple[str, ...]:
+        return ("mean_logprob", "token_accuracy")
+
+    @model_validator(mode="after")
+    def only_where_it_acts(self) -> CptSection:
+        for key in ("fim_spm_rate", "fim_seed"):
+            if not self.fim_rate and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"`{key}` has no effect without `fim_rate`")
+        return self
 
 
 class SftSection(StageSection):

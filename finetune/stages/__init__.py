@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from finetune.stages.cpt import Cpt
 from finetune.stages.sft import Sft
 
-STAGES: dict[str, Any] = {"sft": Sft}
+STAGES: dict[str, Any] = {"cpt": Cpt, "sft": Sft}
