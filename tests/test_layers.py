@@ -30,6 +30,7 @@ LAYERS = [
     {"finetune.stages"},
     {
         "finetune.recipe",
+        "finetune.recipe_stages",
         "finetune.recipefile",
         "finetune.schedule",
         "finetune.stop",
@@ -41,8 +42,8 @@ LAYERS = [
         "finetune.errors",
     },
 ]
-# A stage works on encoded conversations, so it knows the data layer's types.
-ALLOWED = {("finetune.stages", "finetune.data")}
+# A stage works on encoded conversations and asks the model for its reference, so it knows the types of both.
+ALLOWED = {("finetune.stages", "finetune.data"), ("finetune.stages", "finetune.model")}
 
 
 def package_of(module: str) -> str:
