@@ -137,7 +137,8 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
     log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
     base = load_base(recipe.model, placement, recipe.output_dir / BASE)
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
-    check_tokenizer(base.tokenizer, [list(sample.prompt) for sample in data.evaluate], recipe.export.targets)
+    prompts = [list(sample.prompt) for sample in data.evaluate] if recipe.settings.answers else []
+    check_tokenizer(base.tokenizer, prompts, recipe.export.targets)
     stage, encoder = make_stage(recipe, base.tokenizer)
     with accelerator.main_process_first():
         store = encode(recipe, data, encoder, log)

@@ -33,6 +33,7 @@ LAYERS = [
         "finetune.recipe_stages",
         "finetune.recipefile",
         "finetune.schedule",
+        "finetune.shares",
         "finetune.stop",
         "finetune.device",
         "finetune.engine",

@@ -154,7 +154,7 @@ class DocumentEncoder:
 
     def _ready(self, text: str) -> str:
         if self.special_tokens_in_data == "escape" and self.control.in_text(text):
-            return self.control.escaped(text)  # type: ignore[no-any-return]
+            return self.control.escaped(text)
         return text
 
 

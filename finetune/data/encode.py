@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from finetune.data.rows import Sample
 from finetune.data.store import ExampleStore
 from finetune.errors import DataError
 from finetune.recipe import DataSection
-from finetune.recipe_stages import CptSection, StageSection
+from finetune.recipe_stages import CptSection, SftSection, StageSection
 
 Encoder = ChatEncoder | DocumentEncoder
 Encoded = tuple[list[Example], Counter[str]]
@@ -37,7 +37,7 @@ class EncodeSamples:
     load_tokenizer: Callable[[], Any]
     data: DataSection
     stage: str
-    settings: StageSection
+    settings: StageSection = field(default_factory=SftSection)
 
     def __call__(self) -> Callable[[Iterable[Sample]], Encoded]:
         encoder = make_encoder(self.load_tokenizer(), self.data, self.settings)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.data.convert import SourceFacts, take
+from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.mix import mix
 from finetune.data.screen import Finding, check_licences, look, refusals
 from finetune.data.split import split_samples
@@ -103,6 +104,8 @@ def prepare(section: DataSection, seed: int, stage: str = "sft") -> Prepared:
     if problems:
         raise RecipeError(problems)
     template = load_template(section.template) if section.template else None
+    if template is not None:
+        _check_rows(template, stage)
     if section.split:
         _check_split(section.split, template)
     notes: list[str] = []
@@ -122,6 +125,15 @@ def prepare(section: DataSection, seed: int, stage: str = "sft") -> Prepared:
         [source.facts() for source in taken], [item for source in taken for item in source.dropped],
         screened.findings, screened.counts, notes, refusals(screened, train, evaluate),
     )  # fmt: skip
+
+
+def _check_rows(template: DataTemplate, stage: str) -> None:
+    """Raises RecipeError for a template that makes documents of rows in a stage on conversations, or the other way."""
+    wanted = ROWS_OF_STAGE[stage]
+    if (template.rows == "text") != (wanted == "text"):
+        makes = "documents (role text)" if template.rows == "text" else "conversations"
+        needs = "documents: one message with the role text" if wanted == "text" else "conversations"
+        raise RecipeError(f"data.template: {template.path} makes {makes}; stage {stage} trains on {needs}")
 
 
 def _check_split(split: SplitSection, template: DataTemplate | None) -> None:

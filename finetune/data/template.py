@@ -49,7 +49,8 @@ class DataTemplate:
         path: the YAML file; its text goes into the bundle as it is.
         sha256: of the file's text.
         columns: column name to what it may hold.
-        metric: how answers are scored, where their task says nothing else.
+        rows: what a record becomes, a value of formats.ROWS_OF_STAGE.
+        metric: how answers are scored, where their task says nothing else; None for plain text.
         metrics: the same by the `task` of a sample, which is empty where there is one task only.
     """
 
@@ -59,13 +60,16 @@ class DataTemplate:
         self._content = content
         self.name = content.name
         self.columns = content.columns
+        self.rows = content.rows
         self.metric = content.metric
         self.examples = content.examples
         self.limits = content.limits
         self.tasks = {task.name: _CompiledTask(task) for task in content.all_tasks()}
-        by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
-        only = next(iter(by_task.values())) if len(by_task) == 1 else None
-        self.metrics = {"": only} if only else by_task | {"": content.metric}
+        self.metrics: dict[str, Metric] = {}
+        if content.metric is not None:
+            by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
+            only = next(iter(by_task.values())) if len(by_task) == 1 else None
+            self.metrics = {"": only} if only else by_task | {"": content.metric}
 
     def __reduce__(self) -> tuple[type[DataTemplate], tuple[Path, TemplateFile, str]]:
         """Compiled Jinja does not pickle: a worker process compiles it again."""

@@ -25,10 +25,11 @@ Source = Annotated[str, Field(max_length=50_000)]  # Jinja
 class MessageTemplate(Part):
     """One message; `content` is Jinja over the columns. White space around the rendered text is cut off.
 
-    `train: false` marks an assistant message that is context only (a worked example in the prompt).
+    `train: false` marks an assistant message that is context only (a worked example in the prompt). The role `text` makes
+    a document for continued pre-training; it stands alone.
     """
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "text"]
     content: Source
     train: bool = True
 
@@ -43,6 +44,10 @@ Messages = Annotated[tuple[MessageTemplate, ...], Field(strict=False, min_length
 
 
 def _answer_last(messages: tuple[MessageTemplate, ...] | None) -> tuple[MessageTemplate, ...] | None:
+    if messages and any(message.role == "text" for message in messages):
+        if len(messages) > 1:
+            raise ValueError("a message with the role text stands alone")
+        return messages
     if messages and (messages[-1].role != "assistant" or not messages[-1].train):
         raise ValueError("the last message must be the assistant's (the answer)")
     return messages
@@ -105,7 +110,7 @@ class Example(Part):
 
 
 class TemplateFile(Part):
-    """The whole file. Exactly one of `messages`, `variants` and `tasks`."""
+    """The whole file. Exactly one of `messages`, `variants` and `tasks`; a `metric` unless they make plain text."""
 
     name: str
     description: str
@@ -113,7 +118,7 @@ class TemplateFile(Part):
     messages: Messages | None = None
     variants: Variants | None = None
     tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)] | None = None
-    metric: Metric
+    metric: Metric | None = None
     limits: Limits = DEFAULT
     examples: Annotated[tuple[Example, ...], Field(strict=False, min_length=1)]
 
@@ -126,6 +131,31 @@ class TemplateFile(Part):
         _refuse_twice("variant", [variant.name for variant in self.variants or ()])
         _refuse_twice("task", [task.name for task in self.tasks or ()])
         return self
+
+    @model_validator(mode="after")
+    def text_or_conversations(self) -> TemplateFile:
+        roles = {message.role for messages in self._all_messages() for message in messages}
+        if "text" in roles and len(roles) > 1:
+            raise ValueError(
+                "the role text makes documents, other roles conversations; give each a template of its own"
+            )
+        scored = self.metric is not None or any(task.metric for task in self.tasks or ())
+        if "text" in roles and scored:
+            raise ValueError("`metric` has no effect on documents (role text)")
+        if "text" not in roles and self.metric is None:
+            raise ValueError("`metric` is missing: how answers are scored")
+        return self
+
+    def _all_messages(self) -> Iterator[tuple[MessageTemplate, ...]]:
+        for task in self.all_tasks():
+            yield task.messages or ()
+            yield from (variant.messages for variant in task.variants or ())
+
+    @property
+    def rows(self) -> str:
+        """What it makes of a record: a value of formats.ROWS_OF_STAGE."""
+        first = next(messages for messages in self._all_messages() if messages)
+        return "text" if first[0].role == "text" else "conversation"
 
     def all_tasks(self) -> tuple[Task, ...]:
         """Every form as tasks: a template without tasks has one, named like the template."""

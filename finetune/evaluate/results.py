@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,21 @@ from finetune.evaluate.metrics import Scores, mean, score_rows
 if TYPE_CHECKING:
     from finetune.evaluate.generate import Answer
 
+MEAN_LOGPROB = "mean_logprob"  # a score of stage cpt, in nats a token
+
 
 def score_lines(scores: dict[str, Scores]) -> list[str]:
-    """Base and tuned side by side, one score a line."""
+    """Base and tuned side by side, one score a line; what a model gives a token on average as perplexity too."""
     width = max(len(name) for name in scores["tuned"])
-    return [f"{'score':<{width}}   base  tuned"] + [
-        f"{name:<{width}}  {scores['base'][name]:.3f}  {value:.3f}" for name, value in scores["tuned"].items()
-    ]
+    return (
+        [f"{'score':<{width}}   base  tuned"]
+        + [f"{name:<{width}}  {scores['base'][name]:.3f}  {value:.3f}" for name, value in scores["tuned"].items()]
+        + [
+            f"{name.removesuffix(MEAN_LOGPROB)}perplexity: base {math.exp(-scores['base'][name]):.3f}, tuned {math.exp(-value):.3f}"
+            for name, value in scores["tuned"].items()
+            if name.endswith(MEAN_LOGPROB)
+        ]
+    )
 
 
 def scored(folder: Path, data: Prepared, answers: Sequence[Answer], who: str) -> Scores:

@@ -33,6 +33,7 @@ class Serving:
         rank: of the adapter; base: the base's hub id, or a path, which is not written anywhere; revision: its commit.
         adapters: (name, folder in the bundle) of the adapters on this base.
         chat_template: whether the adapter's folder has the chat template in a file.
+        golden: whether there are golden samples to ask.
         template: Ollama's, where it is a target.
     """
 
@@ -44,6 +45,7 @@ class Serving:
     revision: str | None = None
     adapters: tuple[tuple[str, str], ...] = ()
     chat_template: bool = True
+    golden: bool = True
     template: GoTemplate | None = None
 
 
@@ -176,7 +178,7 @@ def _readme(row: Target, target: TargetSection, words: Mapping[str, str], servin
     more = types_of(target.engine, target.form, target.types)[1:]
     if more:
         lines += [say["types"].format(types=", ".join(more)), ""]
-    if _serves(target):
+    if _serves(target) and serving.golden:
         asked = row.asked[target.form].format_map(words)
         lines += [say["verify"], "", "```bash", f"finetune verify {row.api} --bundle . --model {asked}", "```", ""]
     notes = [note[language].format_map(words) for note in row.notes.get(target.form, ())]

@@ -34,6 +34,11 @@ def verify_command(options: argparse.Namespace) -> list[str]:
     if not bundle.is_dir():
         hint = "" if options.bundle else "; a URL begins with http:// or https://"
         raise RecipeError(f"{'--bundle' if options.bundle else 'server'}: no such folder: {bundle}{hint}")
+    if not (bundle / FACTS).is_file() and (bundle / "MANIFEST.json").is_file():
+        raise RecipeError(
+            f"{bundle}: no {FACTS} in it: no golden samples to ask. A run of plain text or rewards has no answers; what was "
+            "proved of it is in MANIFEST.json (merge_proof)"
+        )
     facts, goldens = read_facts(bundle / FACTS), read_golden(bundle / SAMPLES)[: options.samples]
     checks, evidence, who = (_server if is_url else _folder)(options, facts, goldens, limits)
     if options.json:
