@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.data.audit import collect
+from finetune.data.audit_answers import answers_note
 from finetune.data.audit_page import write
 from finetune.data.audit_paths import Relative
 from finetune.data.audit_types import AuditSource, Faults, Subject
@@ -36,10 +37,11 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
     quiet_libraries()
     from finetune.model.load import file_sha256, load_tokenizer
 
-    data = prepare(recipe.data, recipe.seed, recipe.stage)
+    data = prepare(recipe.data, recipe.seed, recipe.stage, recipe.settings)
     encoder = make_encoder(load_tokenizer(recipe.model), recipe.data, recipe.settings)
     whole = recipe.data.train_on == "all" or recipe.stage == "cpt"  # then no turn ends
     dropped, problems = list(data.dropped), _without_findings(data)
+    rows = ROWS_OF_STAGE[recipe.stage]
     paths = Relative(folder, named_files(recipe.data))
     notes, by_source = _by_source(data.notes, [facts.name for facts in data.sources])
     sources = _encoded(recipe, data, encoder, dropped, problems, by_source)
@@ -59,7 +61,7 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
         stop_ids=frozenset() if whole else frozenset(encoder.control_ids),
         splits={"train": len(data.train), "eval": len(data.evaluate)},
         hashes=hashes,
-        notes=notes,
+        notes=notes + answers_note([example for source in sources for example in source.examples], rows),
     )
     report = paths.audit(collect(subject, sources, faults))
     return report.failed, write(report, output or Path(f"{recipe.output_dir}.audit"))

@@ -7,12 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from finetune.chain import check_leaks
+from finetune.data.aspects import check_decided
+from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate
 from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import Recipe
+from finetune.recipe_stages import CptSection, RewardSection
 
 if TYPE_CHECKING:
     from finetune.data.encode import Encoder
@@ -29,14 +34,14 @@ def load_data(recipe: Recipe) -> Prepared:
         DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
             that would serve the export wrong or not at all.
     """
-    problems: list[str] = []
+    problems = _without_effect(recipe)
     notes: list[str] = []
     try:
         notes = serving_notes(recipe)
     except RecipeError as error:
         problems += error.problems
     try:
-        data = prepare(recipe.data, recipe.seed, recipe.stage)
+        data = prepare(recipe.data, recipe.seed, recipe.stage, recipe.settings)
         problems += data.refusals
     except RecipeError as error:
         raise type(error)(problems + error.problems) from None
@@ -45,7 +50,27 @@ def load_data(recipe: Recipe) -> Prepared:
     check_gate(
         recipe.gate, [*recipe.settings.held_out_scores, *(known_scores(data) if recipe.settings.answers else ())]
     )
-    return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
+    data = replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
+    if isinstance(recipe.settings, RewardSection):
+        check_decided(data.train, recipe.settings, "training pairs")
+        check_decided(data.evaluate, recipe.settings, "held-out pairs")
+    with_good_answers(data, recipe.stage)
+    return data
+
+
+def with_good_answers(data: Prepared, stage: str) -> Prepared:
+    """Of labelled rows, those held out whose answer was found good: a model's answers are held against them.
+
+    Raises:
+        DataError: the held-out rows are all good or all bad.
+    """
+    if ROWS_OF_STAGE[stage] != "labelled":
+        return data
+    good = np.array([sample.marks[0] == 1 for sample in data.evaluate])
+    if good.all() or not good.any():
+        kind = "good (true)" if good.all() else "bad (false)"
+        raise DataError(f"held-out rows: all {len(good)} are labelled {kind}; both kinds are needed to compare them")
+    return replace(data, evaluate=data.evaluate.pick(good))
 
 
 def load_stages(recipe: Recipe) -> list[Prepared]:
@@ -68,6 +93,18 @@ def load_stages(recipe: Recipe) -> list[Prepared]:
     return data
 
 
+def _without_effect(recipe: Recipe) -> list[str]:
+    """Settings that a reward model has no use for."""
+    if not recipe.settings.rewards:
+        return []
+    problems = [f"{key}: pairs are not joined into one row; set it to false" for key in recipe.data.joined_by]
+    if recipe.data.train_on == "all":
+        problems.append("data.train_on: all: a reward is read off the last token, so there is nothing else to train")
+    if recipe.export.adapters:
+        problems.append("export.adapters: no engine serves several reward models on one base; export each by itself")
+    return problems
+
+
 def serving_notes(recipe: Recipe) -> list[str]:
     """What an operator has to know of the recipe's targets.
 
@@ -78,7 +115,8 @@ def serving_notes(recipe: Recipe) -> list[str]:
     from finetune.export.servable import config_of_base
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
-    return check_serving(recipe.lora.model_dump(), config_of_base(recipe.model), recipe.export.targets, dtype)
+    lora = recipe.lora.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.rewards else {})
+    return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype)
 
 
 def known_scores(data: Prepared) -> list[str]:
@@ -119,8 +157,8 @@ def encode(recipe: Recipe, data: Prepared, encoder: Encoder, folder: Path, log: 
     files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
     text = data.template.path.read_text(encoding="utf-8") if data.template else None
     rest = [recipe.stage, str(recipe.seed)]
-    if recipe.stage == "cpt":  # the other stages' settings are of the loss
-        rest.append(recipe.settings.model_dump_json())
+    if isinstance(recipe.settings, RewardSection | CptSection):
+        rest.append(recipe.settings.model_dump_json())  # decides the marks, or what a document is
     key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=rest)
     store, hit = encode_cached(blocks, make, key, folder, recipe.data.workers)
     log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")

@@ -26,6 +26,8 @@ from finetune.recipe_stages import (
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
 
+Format = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "preference", "labelled", "text"]
+
 TRACKERS = ("tensorboard", "wandb", "swanlab", "trackio")
 
 
@@ -87,7 +89,7 @@ class SourceSection(Section):
     subset: str | None = None
     split: str | None = None
     kind: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "excel", "text"] = "auto"
-    format: Literal["auto", "template", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] | None = None
+    format: Literal["template"] | Format | None = None
     encoding: str = "auto"
     header: str | None = None
     delimiter: str | None = Field(None, pattern=r'^[^0-9A-Za-z"\r\n]$')
@@ -125,7 +127,7 @@ class DataSection(Section):
     """Rows, and how they become conversations: a data template, or a known format of ready conversations."""
 
     template: Path | None = None
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] | None = None
+    format: Format | None = None
     train: Annotated[tuple[SourceSection, ...], Field(strict=False)]
     eval: Annotated[tuple[SourceSection, ...], Field(strict=False)] = ()
     split: SplitSection | None = None
@@ -333,6 +335,24 @@ class Recipe(Section):
         problems = self.data.problems_for(self.stage)
         if problems:
             raise ValueError("; ".join(f"data.{problem}" for problem in problems))
+        return self
+
+    @model_validator(mode="after")
+    def answers_stay_whole(self) -> Recipe:
+        """Stages that compare answers need each with its prompt, in a row of its own."""
+        compares = self.stage in ("dpo", "orpo", "simpo", "kto", "reward")
+        if compares and self.data.joined_by:
+            raise ValueError(
+                f"{self.data.joined_by[0]}: stage {self.stage} compares answers, a row each; set it to false"
+            )
+        if compares and self.data.train_on == "all":
+            raise ValueError(f"data.train_on: all: stage {self.stage} compares answers; use assistant")
+        allowed = ("error", "drop", "truncate_prompt") if self.stage == "kto" else ("error", "drop")
+        if compares and self.data.too_long not in allowed:
+            raise ValueError(
+                f"data.too_long: {self.data.too_long}: stage {self.stage} compares answers to one prompt; use "
+                f"{' or '.join(allowed)}"
+            )
         return self
 
     @model_validator(mode="after")

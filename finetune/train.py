@@ -19,6 +19,7 @@ from finetune.device import Placement
 from finetune.errors import TrainingError, first_line
 from finetune.log import Log
 from finetune.recipe import TrainSection
+from finetune.reference_logps import ReferenceCache, with_reference
 from finetune.schedule import Plan, batch_indices, learning_rate, step_seed
 from finetune.stages.base import Stage, means
 from finetune.step import Halt, Outcome, held_out_loss, take_step
@@ -35,6 +36,8 @@ class Training:
         examples: the same sequence on every process.
         held_out: what `train.eval_steps` looks at.
         layout: how the global batch falls on the processes.
+        reference: where the reference's log-probabilities are kept that are computed before training; None: each step
+            computes its own.
     """
 
     stage: Stage
@@ -47,6 +50,7 @@ class Training:
     checkpoints: TrainingCheckpoints
     stop: Stop
     log: Log
+    reference: ReferenceCache | None = None
 
 
 def train(model: torch.nn.Module, this: Training) -> Progress:
@@ -73,6 +77,7 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
     )
     model, optimizer = engine.prepare(this.placement, model, optimizer)
     model.train()
+    this = with_reference(model, this)
     progress = this.checkpoints.restore(model, optimizer)
     first, window_started = progress.step, time.perf_counter()
     started = window_started - progress.seconds

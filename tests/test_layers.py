@@ -19,6 +19,7 @@ LAYERS = [
         "finetune.model",
         "finetune.train",
         "finetune.step",
+        "finetune.reference_logps",
         "finetune.batch_size",
         "finetune.runfolder",
         "finetune.inputs",

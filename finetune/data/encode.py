@@ -13,7 +13,7 @@ from finetune.data.chat import ChatEncoder, Example
 from finetune.data.documents import DocumentEncoder
 from finetune.data.fim import Fim
 from finetune.data.formats import ROWS_OF_STAGE
-from finetune.data.items import Item, Pair, Pairs
+from finetune.data.items import Item, LabelledItems, Pair, Pairs
 from finetune.data.length import Fitted, fit
 from finetune.data.rows import Sample
 from finetune.data.store import ExampleStore
@@ -96,14 +96,27 @@ def encode_items(encoder: Encoder, data: DataSection, rows: str, samples: Iterab
     examples, counts = encode_chunk(encoder, data, rows, samples)
     if not examples:
         raise DataError(f"data.max_length: all {counts['rows']} rows are longer than {data.max_length} tokens")
+    if rows == "labelled":
+        return list(LabelledItems(examples, data.max_length))
     if rows != "preference":
         return examples
     return [Pair(chosen, rejected) for chosen, rejected in zip(examples[::2], examples[1::2], strict=True)]
 
 
-def items_of(store: ExampleStore, rows: str) -> Sequence[Item]:
-    """The examples of a store as what the loop batches."""
-    return Pairs(store) if rows == "preference" else store
+def items_of(store: ExampleStore, rows: str, max_length: int) -> Sequence[Item]:
+    """The examples of a store as what the loop batches.
+
+    Raises:
+        DataError: labelled rows that all have one prompt.
+    """
+    if rows == "preference":
+        return Pairs(store)
+    if rows != "labelled":
+        return store
+    items = LabelledItems(store, max_length)
+    if not items[0].mismatched.trained:
+        raise DataError("data.train: all rows have the same prompt; kto compares with answers to other prompts")
+    return items
 
 
 def _pair(encoder: ChatEncoder, data: DataSection, sample: Sample) -> Fitted:

@@ -25,12 +25,14 @@ Source = Annotated[str, Field(max_length=50_000)]  # Jinja
 class MessageTemplate(Part):
     """One message; `content` is Jinja over the columns. White space around the rendered text is cut off.
 
-    `train: false` marks an assistant message that is context only (a worked example in the prompt). The role `text` makes
-    a document for continued pre-training; it stands alone.
+    `train: false` marks an assistant message that is context only (a worked example in the prompt). `rejected`, beside
+    the answer's `content`, is a worse answer: the template is then for the stages that train on preferences. The role
+    `text` makes a document for continued pre-training; it stands alone.
     """
 
     role: Literal["system", "user", "assistant", "text"]
     content: Source
+    rejected: Source | None = None
     train: bool = True
 
     @model_validator(mode="after")
@@ -50,6 +52,8 @@ def _answer_last(messages: tuple[MessageTemplate, ...] | None) -> tuple[MessageT
         return messages
     if messages and (messages[-1].role != "assistant" or not messages[-1].train):
         raise ValueError("the last message must be the assistant's (the answer)")
+    if any(message.rejected is not None for message in (messages or ())[:-1]):
+        raise ValueError("`rejected` is for the last message (the answer)")
     return messages
 
 
@@ -100,17 +104,23 @@ class Example(Part):
     """A worked example: this row must render to this last answer (and this last user message, when given).
 
     `task` says which one, where the template has several; `variant` takes that wording, whatever the record's hash.
+    `rejected` and `label` are what the template's own must come to, where it has them.
     """
 
     row: dict[str, Any]
     answer: str
+    rejected: str | None = None
+    label: bool | None = None
     prompt: str | None = None
     task: str | None = None
     variant: str | None = None
 
 
 class TemplateFile(Part):
-    """The whole file. Exactly one of `messages`, `variants` and `tasks`; a `metric` unless they make plain text."""
+    """The whole file. Exactly one of `messages`, `variants` and `tasks`; a `metric` unless they make plain text.
+
+    `label`: a Jinja expression that says whether the answer is a good one; the template is then for stage kto.
+    """
 
     name: str
     description: str
@@ -118,6 +128,7 @@ class TemplateFile(Part):
     messages: Messages | None = None
     variants: Variants | None = None
     tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)] | None = None
+    label: Source | None = None
     metric: Metric | None = None
     limits: Limits = DEFAULT
     examples: Annotated[tuple[Example, ...], Field(strict=False, min_length=1)]
@@ -133,29 +144,49 @@ class TemplateFile(Part):
         return self
 
     @model_validator(mode="after")
-    def text_or_conversations(self) -> TemplateFile:
-        roles = {message.role for messages in self._all_messages() for message in messages}
-        if "text" in roles and len(roles) > 1:
+    def one_kind_of_rows(self) -> TemplateFile:
+        forms = [
+            form for task in self.all_tasks() for form in (task.messages, *(v.messages for v in task.variants or ()))
+        ]
+        roles = {message.role for form in forms for message in form or ()}
+        if "text" in roles:
+            self._makes_text(roles)
+        elif self.metric is None:
+            raise ValueError("`metric` is missing: how answers are scored")
+        worse = {form[-1].rejected is not None for form in forms if form}
+        if len(worse) > 1:
+            raise ValueError("either every answer has a `rejected` beside it, or none")
+        if self.label is not None and worse == {True}:
+            raise ValueError("`label` and `rejected` are for different stages; give one of them")
+        for index, example in enumerate(self.examples):
+            for key, here in (("rejected", worse == {True}), ("label", self.label is not None)):
+                if (getattr(example, key) is not None) != here:
+                    said = (
+                        f"the template has a `{key}`: say what it comes to" if here else f"the template has no `{key}`"
+                    )
+                    raise ValueError(f"examples.{index}: {said}")
+        return self
+
+    def _makes_text(self, roles: set[str]) -> None:
+        if len(roles) > 1:
             raise ValueError(
                 "the role text makes documents, other roles conversations; give each a template of its own"
             )
-        scored = self.metric is not None or any(task.metric for task in self.tasks or ())
-        if "text" in roles and scored:
+        if self.metric is not None or any(task.metric for task in self.tasks or ()):
             raise ValueError("`metric` has no effect on documents (role text)")
-        if "text" not in roles and self.metric is None:
-            raise ValueError("`metric` is missing: how answers are scored")
-        return self
-
-    def _all_messages(self) -> Iterator[tuple[MessageTemplate, ...]]:
-        for task in self.all_tasks():
-            yield task.messages or ()
-            yield from (variant.messages for variant in task.variants or ())
+        if self.label is not None:
+            raise ValueError("`label` has no effect on documents (role text)")
 
     @property
     def rows(self) -> str:
-        """What it makes of a record: a value of formats.ROWS_OF_STAGE."""
-        first = next(messages for messages in self._all_messages() if messages)
-        return "text" if first[0].role == "text" else "conversation"
+        """What the template gives: a value of ROWS_OF_STAGE."""
+        if self.label is not None:
+            return "labelled"
+        task = self.all_tasks()[0]
+        answer = (task.messages or task.variants[0].messages)[-1]  # type: ignore[index]
+        if answer.role == "text":
+            return "text"
+        return "conversation" if answer.rejected is None else "preference"
 
     def all_tasks(self) -> tuple[Task, ...]:
         """Every form as tasks: a template without tasks has one, named like the template."""
@@ -192,18 +223,25 @@ def read_template_file(path: Path) -> tuple[TemplateFile, Lines]:
 
 def _sources(content: TemplateFile) -> Iterator[tuple[tuple[str, ...], str, bool]]:
     """Key path and text of all Jinja in the file; whether it is an expression."""
+    if content.label is not None:
+        yield ("label",), content.label, True
     for index, task in enumerate(content.all_tasks()):
         at: tuple[str, ...] = ("tasks", str(index)) if content.tasks else ()
         if task.when is not None:
             yield (*at, "when"), task.when, True
-        for i, message in enumerate(task.messages or ()):
-            yield (*at, "messages", str(i), "content"), message.content, False
+        yield from _texts((*at, "messages"), task.messages or ())
         for k, variant in enumerate(task.variants or ()):
             place = (*at, "variants", str(k))
             if variant.when is not None:
                 yield (*place, "when"), variant.when, True
-            for i, message in enumerate(variant.messages):
-                yield (*place, "messages", str(i), "content"), message.content, False
+            yield from _texts((*place, "messages"), variant.messages)
+
+
+def _texts(at: tuple[str, ...], messages: tuple[MessageTemplate, ...]) -> Iterator[tuple[tuple[str, ...], str, bool]]:
+    for i, message in enumerate(messages):
+        yield (*at, str(i), "content"), message.content, False
+        if message.rejected is not None:
+            yield (*at, str(i), "rejected"), message.rejected, False
 
 
 def _jinja(

@@ -67,6 +67,15 @@ def answer_logprobs(model: Any, examples: Sequence[Example], placement: Placemen
         return [of_logits(logits(model, example), example) for example in examples]
 
 
+def answer_rewards(model: Any, examples: Sequence[Example], placement: Placement) -> list[list[float]]:
+    """What the reward model that is being evaluated gives each conversation; see export/rewards.py."""
+    from finetune.export.rewards import peft_rewards
+
+    model.eval()
+    with placement.autocast(), torch.compiler.set_stance("force_eager"):
+        return peft_rewards(model, examples)
+
+
 def as_example(prompt: Sequence[int], answer: Answer, where: str) -> Example:
     """An answer as if it had been trained: its tokens are the labels."""
     return Example((*prompt, *answer.ids), (IGNORED,) * len(prompt) + answer.ids, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -40,6 +40,15 @@ class Stage(Protocol):
         one first; higher is better. Empty where answers are scored instead."""
 
 
+@runtime_checkable
+class Sharing(Protocol):
+    """What a stage has besides when its loss needs numbers of the whole global batch (kto's distance to the reference)."""
+
+    def shared(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """(K,) sums over this batch, computed before any loss of the step and without gradient. Their total over all
+        micro-batches and processes is in every batch as `shared` when `loss` sees it."""
+
+
 @dataclass(frozen=True)
 class LossSum:
     """`value` carries the gradient; `sums` are plain numbers summed over the same items, logged as means.
@@ -53,9 +62,9 @@ class LossSum:
 
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
-    """Sums as means: over `NAME:count` where there is one, else over `count`."""
+    """Sums as means: over `NAME:count` where there is one (left out where that is 0), else over `count`."""
     return {
         name: value / max(1.0, sums.get(f"{name}:count", sums["count"]))
         for name, value in sums.items()
-        if name != "count" and not name.endswith(":count")
+        if name != "count" and not name.endswith(":count") and sums.get(f"{name}:count") != 0
     }

@@ -195,7 +195,7 @@ def test_a_bundle_without_answers(finished, capsys):
     proof = json.loads((bundle / "MANIFEST.json").read_text())["merge_proof"]
     assert proof["rows"] == 3 and proof["greedy_agreement"] == 1.0
     assert main(["verify", str(bundle)]) == 2
-    assert "no golden samples to ask. A run of plain text or rewards has no answers" in capsys.readouterr().err
+    assert "no golden samples to ask. A run of plain text has no answers" in capsys.readouterr().err
     readme = (bundle / "serve/vllm/README.md").read_text()
     assert "vllm serve" in readme and "finetune verify" not in readme and "--chat-template" not in readme
     card = (bundle / "README.md").read_text()
@@ -288,7 +288,7 @@ def test_a_data_template_makes_documents_of_records(place, tmp_path, capsys):
     assert "C⟦lause 4: The fan number 4 runs at 28 turns.<|im_end|>⟧" in capsys.readouterr().out
     sft = ["--set", "stage=sft", "--set", "data.too_long=error"]
     assert main(["check", str(place / "laws.yaml"), *extra, *sft]) == 2
-    assert "clause.yaml makes documents (role text); stage sft trains on conversations" in capsys.readouterr().err
+    assert "clause.yaml gives plain text (one message with the role text); stage sft trains on conversations" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
