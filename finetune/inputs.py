@@ -14,10 +14,10 @@ from finetune.data.aspects import check_decided
 from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
-from finetune.evaluate.gate import check_gate
+from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import Recipe
-from finetune.recipe_stages import CptSection, RewardSection
+from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
 
 if TYPE_CHECKING:
     from finetune.data.encode import Encoder
@@ -54,6 +54,8 @@ def load_data(recipe: Recipe) -> Prepared:
     if isinstance(recipe.settings, RewardSection):
         check_decided(data.train, recipe.settings, "training pairs")
         check_decided(data.evaluate, recipe.settings, "held-out pairs")
+    if isinstance(recipe.settings, GrpoSection):
+        check_rewards(recipe.settings.rewards, row_scores(data))
     with_good_answers(data, recipe.stage)
     return data
 
@@ -95,14 +97,9 @@ def load_stages(recipe: Recipe) -> list[Prepared]:
 
 def _without_effect(recipe: Recipe) -> list[str]:
     """Settings that a reward model has no use for."""
-    if not recipe.settings.rewards:
-        return []
-    problems = [f"{key}: pairs are not joined into one row; set it to false" for key in recipe.data.joined_by]
-    if recipe.data.train_on == "all":
-        problems.append("data.train_on: all: a reward is read off the last token, so there is nothing else to train")
-    if recipe.export.adapters:
-        problems.append("export.adapters: no engine serves several reward models on one base; export each by itself")
-    return problems
+    if recipe.settings.score_names and recipe.export.adapters:
+        return ["export.adapters: no engine serves several reward models on one base; export each by itself"]
+    return []
 
 
 def serving_notes(recipe: Recipe) -> list[str]:
@@ -115,22 +112,32 @@ def serving_notes(recipe: Recipe) -> list[str]:
     from finetune.export.servable import config_of_base
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
-    lora = recipe.lora.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.rewards else {})
+    lora = recipe.lora.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
     return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype)
 
 
 def known_scores(data: Prepared) -> list[str]:
     """Names that the metrics give, by the template's worked examples; those of one task as `task/name` too."""
+    return [
+        name for task, found in _scores_of_tasks(data) for name in (*found, *(f"{task}/{n}" for n in found if task))
+    ]
+
+
+def row_scores(data: Prepared) -> list[str]:
+    """Names that a single answer may have a score under."""
+    return [*dict.fromkeys(name for _task, found in _scores_of_tasks(data) for name in found), "finished"]
+
+
+def _scores_of_tasks(data: Prepared) -> list[tuple[str, list[str]]]:
+    """The task (empty where there is one only) and the names of its scores, of each of the template's examples."""
     if data.template is None:
-        return score_names(data.evaluate[0].answer, data.metrics[""])
-    several = len(data.metrics) > 1
-    names = []
+        return [("", score_names(data.evaluate[0].answer, data.metrics[""]))]
+    found = []
     for example in data.template.examples:
-        task = (example.task or "") if several else ""
+        task = (example.task or "") if len(data.metrics) > 1 else ""
         check_metric(data.metrics[task], str(data.template.path))
-        found = score_names(example.answer, data.metrics[task])
-        names += found + [f"{task}/{name}" for name in found if task]
-    return names
+        found.append((task, score_names(example.answer, data.metrics[task])))
+    return found
 
 
 def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:

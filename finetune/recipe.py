@@ -153,18 +153,6 @@ class DataSection(Section):
             raise ValueError("give either `eval` (files) or `split` (held-out rows of the training files), not both")
         return self
 
-    def problems_for(self, stage: str) -> list[str]:
-        """Settings that mean nothing to this stage, as `key: what`."""
-        text = stage == "cpt"
-        problems = []
-        if text and self.too_long in ("split_turns", "truncate_prompt"):
-            problems.append(f"too_long: {self.too_long} is for conversations; stage cpt takes error, drop or split")
-        if not text and self.too_long == "split":
-            problems.append(f"too_long: split is for stage cpt; stage {stage} trains on conversations")
-        if text and self.train_on != "assistant":
-            problems.append(f"train_on: {self.train_on}: has no effect in stage cpt, which trains on every token")
-        return problems
-
     @property
     def joined_by(self) -> tuple[str, ...]:
         """The keys that are on and put several documents into one row."""
@@ -331,28 +319,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def data_fits_the_stage(self) -> Recipe:
-        problems = self.data.problems_for(self.stage)
+    def fits_its_stage(self) -> Recipe:
+        needed = [key for key, field in STAGE_SECTIONS[self.stage].model_fields.items() if field.is_required()]
+        if needed and getattr(self, self.stage) is None:
+            raise ValueError(f"{self.stage}: is missing: {', '.join(f'{self.stage}.{key}' for key in needed)}")
+        problems = self.settings.misfits(self.data, self.train)
+        if self.data.too_long == "split" and self.stage != "cpt":
+            problems.append(f"data.too_long: split is for documents (stage cpt); stage {self.stage} has none")
         if problems:
-            raise ValueError("; ".join(f"data.{problem}" for problem in problems))
-        return self
-
-    @model_validator(mode="after")
-    def answers_stay_whole(self) -> Recipe:
-        """Stages that compare answers need each with its prompt, in a row of its own."""
-        compares = self.stage in ("dpo", "orpo", "simpo", "kto", "reward")
-        if compares and self.data.joined_by:
-            raise ValueError(
-                f"{self.data.joined_by[0]}: stage {self.stage} compares answers, a row each; set it to false"
-            )
-        if compares and self.data.train_on == "all":
-            raise ValueError(f"data.train_on: all: stage {self.stage} compares answers; use assistant")
-        allowed = ("error", "drop", "truncate_prompt") if self.stage == "kto" else ("error", "drop")
-        if compares and self.data.too_long not in allowed:
-            raise ValueError(
-                f"data.too_long: {self.data.too_long}: stage {self.stage} compares answers to one prompt; use "
-                f"{' or '.join(allowed)}"
-            )
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

@@ -74,6 +74,7 @@ class Ready:
     lora: str
     initial: dict[str, Any] | None
     start: dict[str, Any] | None
+    about: dict[str, Any]
     rewards: tuple[str, ...] = ()
 
     @property
@@ -183,6 +184,7 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, ca
     from finetune.model.adapter import add_adapter, initial_weights
     from finetune.model.isolation import check_isolation
     from finetune.model.start import start_from
+    from finetune.stages.base import Prepares
 
     accelerator = placement.accelerator
     dropped = [f"{where}: dropped: {reason}" for where, reason in data.dropped[:5]]
@@ -200,9 +202,10 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, ca
     held_out = stage.encode(data.evaluate if whole else data.evaluate[: recipe.export.parity_rows])
     for line in encoded_lines(store, recipe.data.max_length):
         log.say(line)
-    rewards = recipe.settings.rewards
+    rewards = recipe.settings.score_names
     ends = store.last_ids() if rewards else store.stops() & encoder.control_ids
     _tell_ends(base, ends, rewards)
+    about = stage.prepare(base.model, data.metrics, placement) if isinstance(stage, Prepares) else {}
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.model.adapter_name_or_path:
@@ -212,7 +215,10 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, ca
             log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
         else:
             check_isolation(model, placement.torch_dtype, accelerator.device, recipe.data.joined_by)
-    examples = items_of(store, ROWS_OF_STAGE[recipe.stage], recipe.data.max_length)
+    if recipe.settings.explores:  # then an item is a prompt with all that its answers are judged by
+        examples: Sequence[Item] = stage.encode(data.train)
+    else:
+        examples = items_of(store, ROWS_OF_STAGE[recipe.stage], recipe.data.max_length)
     if recipe.data.packing:
         packs = pack(store, recipe.data.max_length)
         log.say(packing_line(packs, recipe.data.max_length))
@@ -221,7 +227,19 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, ca
     # With the adapter off, the model is the base: not where training starts, when the adapter or the base was changed.
     start = full_tensors(model) if recipe.model.adapter_name_or_path or initial is not None else None
     return Ready(
-        base, model, stage, encoder, examples, store.counts, held_out, ends, coverage.line(), initial, start, rewards
+        base,
+        model,
+        stage,
+        encoder,
+        examples,
+        store.counts,
+        held_out,
+        ends,
+        coverage.line(),
+        initial,
+        start,
+        about,
+        rewards,
     )
 
 
@@ -246,14 +264,18 @@ def train_adapter(
 
     section, accelerator = recipe.train, placement.accelerator
     facts = facts_of(
-        recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json"), ready.base.identity, placement.dtype,
-        recipe.lora, section, ready.examples, ready.held_out, ready.initial, ready.start,
-    )  # fmt: skip
+        recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json", exclude=set(recipe.settings.free)),
+        ready.base.identity, placement.dtype, recipe.lora, section, ready.examples, ready.held_out, ready.initial,
+        ready.start,
+    ) | {f"{recipe.stage}: {key}": value for key, value in ready.about.items()}  # fmt: skip
     checkpoint = folder.checkpoint(section.save_total_limit, facts, log)
     if checkpoint is not None:
         load_adapter(ready.model, checkpoint)
     model_to_train = prepare_for_training(ready.model, section, ready.start)
-    layout = plan(section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch)
+    layout = plan(
+        section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch,
+        recipe.settings.sequences_per_sample,
+    )  # fmt: skip
     if section.auto_find_batch_size:
         if engine.shards(placement):
             raise RecipeError(f"train.auto_find_batch_size: not with {placement.engine}; set train.micro_batch_size")
@@ -374,6 +396,7 @@ def make_record(
     examples = tuple(example for item in held_out for example in item.examples[:of_item])
     evaluated = (answer_rewards if ready.rewards else answer_logprobs)(ready.model, examples, placement)
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
+    done |= ready.about
     return Record(
         name=recipe.name,
         identity=ready.base.identity,
@@ -412,7 +435,7 @@ def _load_base(recipe: Recipe, placement: Placement) -> Base:
     from finetune.model.score import with_score_head
 
     base = load_base(recipe.model, placement, recipe.output_dir / BASE)
-    rewards = recipe.settings.rewards
+    rewards = recipe.settings.score_names
     return replace(base, model=with_score_head(base.model, rewards)) if rewards else base
 
 
@@ -433,7 +456,7 @@ def _whole_model(recipe: Recipe, placement: Placement, ends: set[int], tensors: 
     from finetune.model.adapter import add_adapter
 
     base = _load_base(recipe, placement)
-    _tell_ends(base, ends, recipe.settings.rewards)
+    _tell_ends(base, ends, recipe.settings.score_names)
     model, _coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     load_full_tensors(model, tensors)
     return base, model.to(placement.accelerator.device)

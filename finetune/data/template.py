@@ -181,7 +181,7 @@ class DataTemplate:
     def _sample(self, variant: _CompiledVariant, values: dict[str, Any], row: Row, task: str) -> Sample:
         messages = self._messages(variant, values, row)
         sample = Sample(values["record"], messages, row.where, task=task)
-        if self.rows == "conversation":
+        if self.rows in ("conversation", "text"):
             return sample
         asked = tuple({**m, "train": False} if m["role"] == "assistant" else m for m in messages[:-1])
         sample = replace(sample, messages=(*asked, messages[-1]))

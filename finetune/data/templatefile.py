@@ -148,7 +148,7 @@ class TemplateFile(Part):
         forms = [
             form for task in self.all_tasks() for form in (task.messages, *(v.messages for v in task.variants or ()))
         ]
-        roles = {message.role for form in forms for message in form or ()}
+        roles: set[str] = {message.role for form in forms for message in form or ()}
         if "text" in roles:
             self._makes_text(roles)
         elif self.metric is None:

@@ -240,7 +240,7 @@ def test_what_means_nothing_here_is_refused(place, capsys, settings, said):
     extra = [part for setting in settings for part in ("--set", setting)]
     assert main(["check", str(place / "laws.yaml"), *extra]) == 2
     error = capsys.readouterr().err
-    assert said in error or (settings == ["stage=sft"] and "data.too_long: split is for stage cpt" in error)
+    assert said in error or (settings == ["stage=sft"] and "data.too_long: split is for documents (stage cpt)" in error)
 
 
 def test_targets_that_ask_in_chat_need_a_chat_template(place, capsys):
@@ -288,7 +288,10 @@ def test_a_data_template_makes_documents_of_records(place, tmp_path, capsys):
     assert "C⟦lause 4: The fan number 4 runs at 28 turns.<|im_end|>⟧" in capsys.readouterr().out
     sft = ["--set", "stage=sft", "--set", "data.too_long=error"]
     assert main(["check", str(place / "laws.yaml"), *extra, *sft]) == 2
-    assert "clause.yaml gives plain text (one message with the role text); stage sft trains on conversations" in capsys.readouterr().err
+    assert (
+        "clause.yaml gives plain text (one message with the role text); stage sft trains on conversations"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
