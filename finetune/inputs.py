@@ -17,10 +17,10 @@ from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import Recipe
-from finetune.recipe_stages import GrpoSection, RewardSection
+from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
 
 if TYPE_CHECKING:
-    from finetune.data.chat import ChatEncoder
+    from finetune.data.encode import Encoder
     from finetune.data.store import ExampleStore
     from finetune.log import Log
 
@@ -141,31 +141,31 @@ def _scores_of_tasks(data: Prepared) -> list[tuple[str, list[str]]]:
 
 
 def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
-    """The recipe's stage and the chat encoder it shares with evaluation."""
-    from finetune.data.chat import ChatEncoder
+    """The recipe's stage and the encoder it shares with evaluation."""
+    from finetune.data.encode import make_encoder
     from finetune.stages import STAGES
 
-    encoder = ChatEncoder(tokenizer, recipe.data.train_on, recipe.data.special_tokens_in_data)
+    encoder = make_encoder(tokenizer, recipe.data, recipe.settings)
     pad_to = 32 if recipe.train.torch_compile else 1  # fewer shapes to compile
     return STAGES[recipe.stage](encoder, recipe.data, recipe.settings, pad_to), encoder
 
 
-def encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, folder: Path, log: Log) -> ExampleStore:
+def encode(recipe: Recipe, data: Prepared, encoder: Encoder, folder: Path, log: Log) -> ExampleStore:
     """The training samples as examples, out of the cache in `folder` where it has them."""
     from finetune.data.cache import cache_key, encode_cached, encode_uncached, evict
     from finetune.data.contamination import benchmark_files
     from finetune.data.encode import EncodeSamples
     from finetune.model.load import load_tokenizer
 
-    make = EncodeSamples(partial(load_tokenizer, recipe.model), recipe.data, recipe.stage)
+    make = EncodeSamples(partial(load_tokenizer, recipe.model), recipe.data, recipe.stage, recipe.settings)
     blocks = data.train.blocks()
     if not recipe.data.cache:
         return encode_uncached(blocks, make, recipe.data.workers)
     files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
     text = data.template.path.read_text(encoding="utf-8") if data.template else None
     rest = [recipe.stage, str(recipe.seed)]
-    if isinstance(recipe.settings, RewardSection):
-        rest.append(recipe.settings.model_dump_json())  # decides the marks
+    if isinstance(recipe.settings, RewardSection | CptSection):
+        rest.append(recipe.settings.model_dump_json())  # decides the marks, or what a document is
     key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=rest)
     store, hit = encode_cached(blocks, make, key, folder, recipe.data.workers)
     log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")

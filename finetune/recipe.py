@@ -132,7 +132,7 @@ class DataSection(Section):
     eval: Annotated[tuple[SourceSection, ...], Field(strict=False)] = ()
     split: SplitSection | None = None
     max_length: int = Field(1024, ge=8)
-    too_long: Literal["error", "drop", "split_turns", "truncate_prompt"] = "error"
+    too_long: Literal["error", "drop", "split_turns", "truncate_prompt", "split"] = "error"
     train_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     special_tokens_in_data: Literal["escape", "error", "allow"] = "escape"
     packing: bool = False
@@ -324,6 +324,8 @@ class Recipe(Section):
         if needed and getattr(self, self.stage) is None:
             raise ValueError(f"{self.stage}: is missing: {', '.join(f'{self.stage}.{key}' for key in needed)}")
         problems = self.settings.misfits(self.data, self.train)
+        if self.data.too_long == "split" and self.stage != "cpt":
+            problems.append(f"data.too_long: split is for documents (stage cpt); stage {self.stage} has none")
         if problems:
             raise ValueError("; ".join(problems))
         return self

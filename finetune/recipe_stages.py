@@ -74,7 +74,37 @@ class ComparingSection(StageSection):
 
 
 class CptSection(StageSection):
-    """Continued pre-training on plain text."""
+    """Continued pre-training on plain text.
+
+    `eos_token`: what ends a document, where it is not the tokenizer's own. `fim_rate`: share of the documents told with
+    a middle to fill in, `fim_spm_rate` of these as suffix, prefix, middle; `fim_seed` decides which and where.
+    """
+
+    answers: ClassVar[bool] = False
+
+    eos_token: str | None = None
+    fim_rate: float = Field(0.0, ge=0, le=1)
+    fim_spm_rate: float = Field(0.5, ge=0, le=1)
+    fim_seed: int = Field(0, ge=0)
+
+    @property
+    def held_out_scores(self) -> tuple[str, ...]:
+        return ("mean_logprob", "token_accuracy")
+
+    def misfits(self, data: DataSection, train: TrainSection) -> list[str]:
+        found = []
+        if data.too_long in ("split_turns", "truncate_prompt"):
+            found.append(f"data.too_long: {data.too_long} is for conversations; stage cpt takes error, drop or split")
+        if data.train_on != "assistant":
+            found.append(f"data.train_on: {data.train_on}: has no effect in stage cpt, which trains on every token")
+        return found
+
+    @model_validator(mode="after")
+    def only_where_it_acts(self) -> CptSection:
+        for key in ("fim_spm_rate", "fim_seed"):
+            if not self.fim_rate and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"`{key}` has no effect without `fim_rate`")
+        return self
 
 
 class SftSection(StageSection):

@@ -193,7 +193,8 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, ca
     log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
     base = _load_base(recipe, placement)
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
-    check_tokenizer(base.tokenizer, [list(sample.prompt) for sample in data.evaluate], recipe.export.targets)
+    prompts = [list(sample.prompt) for sample in data.evaluate] if recipe.settings.answers else []
+    check_tokenizer(base.tokenizer, prompts, recipe.export.targets)
     stage, encoder = make_stage(recipe, base.tokenizer)
     with accelerator.main_process_first():
         store = encode(recipe, data, encoder, cache or recipe_cache(recipe), log)

@@ -49,7 +49,7 @@ class DataTemplate:
         path: the YAML file; its text goes into the bundle as it is.
         sha256: of the file's text.
         columns: column name to what it may hold.
-        metric: how answers are scored, where their task says nothing else.
+        metric: how answers are scored, where their task says nothing else; None for plain text.
         metrics: the same by the `task` of a sample, which is empty where there is one task only.
         rows: what it gives, a value of ROWS_OF_STAGE.
     """
@@ -66,9 +66,11 @@ class DataTemplate:
         self.rows = content.rows
         self._label = _expression(content.label)
         self.tasks = {task.name: _CompiledTask(task) for task in content.all_tasks()}
-        by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
-        only = next(iter(by_task.values())) if len(by_task) == 1 else None
-        self.metrics = {"": only} if only else by_task | {"": content.metric}
+        self.metrics: dict[str, Metric] = {}
+        if content.metric is not None:
+            by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
+            only = next(iter(by_task.values())) if len(by_task) == 1 else None
+            self.metrics = {"": only} if only else by_task | {"": content.metric}
 
     def __reduce__(self) -> tuple[type[DataTemplate], tuple[Path, TemplateFile, str]]:
         """Compiled Jinja does not pickle: a worker process compiles it again."""
@@ -179,7 +181,7 @@ class DataTemplate:
     def _sample(self, variant: _CompiledVariant, values: dict[str, Any], row: Row, task: str) -> Sample:
         messages = self._messages(variant, values, row)
         sample = Sample(values["record"], messages, row.where, task=task)
-        if self.rows == "conversation":
+        if self.rows in ("conversation", "text"):
             return sample
         asked = tuple({**m, "train": False} if m["role"] == "assistant" else m for m in messages[:-1])
         sample = replace(sample, messages=(*asked, messages[-1]))

@@ -26,10 +26,11 @@ class MessageTemplate(Part):
     """One message; `content` is Jinja over the columns. White space around the rendered text is cut off.
 
     `train: false` marks an assistant message that is context only (a worked example in the prompt). `rejected`, beside
-    the answer's `content`, is a worse answer: the template is then for the stages that train on preferences.
+    the answer's `content`, is a worse answer: the template is then for the stages that train on preferences. The role
+    `text` makes a document for continued pre-training; it stands alone.
     """
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "text"]
     content: Source
     rejected: Source | None = None
     train: bool = True
@@ -45,6 +46,10 @@ Messages = Annotated[tuple[MessageTemplate, ...], Field(strict=False, min_length
 
 
 def _answer_last(messages: tuple[MessageTemplate, ...] | None) -> tuple[MessageTemplate, ...] | None:
+    if messages and any(message.role == "text" for message in messages):
+        if len(messages) > 1:
+            raise ValueError("a message with the role text stands alone")
+        return messages
     if messages and (messages[-1].role != "assistant" or not messages[-1].train):
         raise ValueError("the last message must be the assistant's (the answer)")
     if any(message.rejected is not None for message in (messages or ())[:-1]):
@@ -112,7 +117,7 @@ class Example(Part):
 
 
 class TemplateFile(Part):
-    """The whole file. Exactly one of `messages`, `variants` and `tasks`.
+    """The whole file. Exactly one of `messages`, `variants` and `tasks`; a `metric` unless they make plain text.
 
     `label`: a Jinja expression that says whether the answer is a good one; the template is then for stage kto.
     """
@@ -124,7 +129,7 @@ class TemplateFile(Part):
     variants: Variants | None = None
     tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)] | None = None
     label: Source | None = None
-    metric: Metric
+    metric: Metric | None = None
     limits: Limits = DEFAULT
     examples: Annotated[tuple[Example, ...], Field(strict=False, min_length=1)]
 
@@ -143,6 +148,11 @@ class TemplateFile(Part):
         forms = [
             form for task in self.all_tasks() for form in (task.messages, *(v.messages for v in task.variants or ()))
         ]
+        roles: set[str] = {message.role for form in forms for message in form or ()}
+        if "text" in roles:
+            self._makes_text(roles)
+        elif self.metric is None:
+            raise ValueError("`metric` is missing: how answers are scored")
         worse = {form[-1].rejected is not None for form in forms if form}
         if len(worse) > 1:
             raise ValueError("either every answer has a `rejected` beside it, or none")
@@ -157,6 +167,16 @@ class TemplateFile(Part):
                     raise ValueError(f"examples.{index}: {said}")
         return self
 
+    def _makes_text(self, roles: set[str]) -> None:
+        if len(roles) > 1:
+            raise ValueError(
+                "the role text makes documents, other roles conversations; give each a template of its own"
+            )
+        if self.metric is not None or any(task.metric for task in self.tasks or ()):
+            raise ValueError("`metric` has no effect on documents (role text)")
+        if self.label is not None:
+            raise ValueError("`label` has no effect on documents (role text)")
+
     @property
     def rows(self) -> str:
         """What the template gives: a value of ROWS_OF_STAGE."""
@@ -164,6 +184,8 @@ class TemplateFile(Part):
             return "labelled"
         task = self.all_tasks()[0]
         answer = (task.messages or task.variants[0].messages)[-1]  # type: ignore[index]
+        if answer.role == "text":
+            return "text"
         return "conversation" if answer.rejected is None else "preference"
 
     def all_tasks(self) -> tuple[Task, ...]:
