@@ -26,6 +26,8 @@ from finetune.recipe_stages import (
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
 
+Format = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "preference", "labelled", "text"]
+
 TRACKERS = ("tensorboard", "wandb", "swanlab", "trackio")
 
 
@@ -87,7 +89,7 @@ class SourceSection(Section):
     subset: str | None = None
     split: str | None = None
     kind: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "excel", "text"] = "auto"
-    format: Literal["auto", "template", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] | None = None
+    format: Literal["template"] | Format | None = None
     encoding: str = "auto"
     header: str | None = None
     delimiter: str | None = Field(None, pattern=r'^[^0-9A-Za-z"\r\n]$')
@@ -125,12 +127,12 @@ class DataSection(Section):
     """Rows, and how they become conversations: a data template, or a known format of ready conversations."""
 
     template: Path | None = None
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] | None = None
+    format: Format | None = None
     train: Annotated[tuple[SourceSection, ...], Field(strict=False)]
     eval: Annotated[tuple[SourceSection, ...], Field(strict=False)] = ()
     split: SplitSection | None = None
     max_length: int = Field(1024, ge=8)
-    too_long: Literal["error", "drop", "split_turns", "truncate_prompt"] = "error"
+    too_long: Literal["error", "drop", "split_turns", "truncate_prompt", "split"] = "error"
     train_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     special_tokens_in_data: Literal["escape", "error", "allow"] = "escape"
     packing: bool = False
@@ -271,7 +273,12 @@ class CardSection(Section):
 
 
 class Recipe(Section):
-    """A whole run. See docs/recipe.md for every key."""
+    """A whole run. See docs/recipe.md for every key.
+
+    `stages`: of a chain, the recipe of each; `stage`, `data`, `train`, `lora` are those of the last then.
+    `continue_from`: within a chain, whether a stage goes on training the last one's adapter, or a fresh one on the
+    model that it was merged into.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     stage: Literal["cpt", "sft", "dpo", "orpo", "simpo", "kto", "reward", "grpo", "distill"] = "sft"
@@ -296,6 +303,8 @@ class Recipe(Section):
     gate: GateSection = GateSection()
     export: ExportSection = ExportSection()  # type: ignore[call-arg]
     card: CardSection = CardSection()
+    continue_from: Literal["adapter", "merged"] | None = None
+    stages: tuple[Recipe, ...] = ()
 
     @property
     def settings(self) -> StageSection:
@@ -310,6 +319,18 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def fits_its_stage(self) -> Recipe:
+        needed = [key for key, field in STAGE_SECTIONS[self.stage].model_fields.items() if field.is_required()]
+        if needed and getattr(self, self.stage) is None:
+            raise ValueError(f"{self.stage}: is missing: {', '.join(f'{self.stage}.{key}' for key in needed)}")
+        problems = self.settings.misfits(self.data, self.train)
+        if self.data.too_long == "split" and self.stage != "cpt":
+            problems.append(f"data.too_long: split is for documents (stage cpt); stage {self.stage} has none")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
     def trackers_are_known(self) -> Recipe:
         for tracker in self.report_to:
             if tracker not in TRACKERS:
@@ -319,6 +340,18 @@ class Recipe(Section):
         return self
 
 
+# What a stage of a chain says for itself; everything else is the whole chain's.
+OF_ONE_STAGE = ("name", "stage", "continue_from", "lora", "data", "train", *STAGE_SECTIONS)
+
+
 def resolved(recipe: Recipe) -> dict[str, Any]:
-    """The recipe with every default filled in, as plain values that YAML and JSON can hold."""
-    return {key: value for key, value in recipe.model_dump(mode="json").items() if value is not None}
+    """The recipe with every default filled in, as plain values that YAML and JSON can hold; `load_recipe` reads it."""
+    told = {key: value for key, value in recipe.model_dump(mode="json").items() if value is not None}
+    stages = told.pop("stages")
+    if not stages:
+        return told
+    whole = {key: value for key, value in told.items() if key == "name" or key not in OF_ONE_STAGE}
+    parts = [{key: part[key] for key in OF_ONE_STAGE if part.get(key) is not None} for part in stages]
+    for part in parts:
+        part["name"] = part["name"].removeprefix(f"{told['name']}.")
+    return whole | {"stages": parts}

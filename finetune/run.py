@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.chain import BASE, KEPT, Before
 from finetune.data.prepare import Prepared
 from finetune.errors import RecipeError
 from finetune.evaluate.gate import pass_gate
 from finetune.evaluate.metrics import Scores
 from finetune.evaluate.results import score_lines, scored
-from finetune.inputs import data_record, encode, encoded_lines, findings_lines, load_data, make_stage
+from finetune.inputs import (
+    data_record,
+    encode,
+    encoded_lines,
+    findings_lines,
+    load_stages,
+    make_stage,
+    with_good_answers,
+)
 from finetune.recipe import Recipe, resolved
-from finetune.runfolder import RunFolder
+from finetune.runfolder import AUTO, RunFolder
 from finetune.stop import Stop, stop_with_parent
-
-BASE = "base"  # in the run's folder: a GGUF base as a folder that others can load
 
 if TYPE_CHECKING:
     from finetune.checkpoint.progress import Progress
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from finetune.data.items import Item
     from finetune.device import Placement
     from finetune.evaluate.generate import Answer
+    from finetune.export.record import Record
     from finetune.log import Log
     from finetune.model.load import Base
     from finetune.stages.base import Stage
@@ -66,6 +74,7 @@ class Ready:
     lora: str
     initial: dict[str, Any] | None
     start: dict[str, Any] | None
+    about: dict[str, Any]
     rewards: tuple[str, ...] = ()
 
     @property
@@ -96,7 +105,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
     if device.launched():
         stop_with_parent()
     with Stop() as stop:
-        data = load_data(recipe)
+        data = load_stages(recipe)
         placement = device.start(recipe)
         with RunFolder(recipe.output_dir, placement.accelerator, overwrite, resume) as folder:
             from finetune.engine import check_checkpoints
@@ -105,22 +114,66 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
             log = Log(recipe.output_dir, placement.accelerator)
             placed = f"{placement.device.name}, {placement.dtype}, {placement.accelerator.num_processes} process(es)"
             log.say(f"{recipe.name}: {placed}, {placement.engine}")
-            check_checkpoints(placement, recipe.train.save_steps, resume)
+            for stage in recipe.stages or (recipe,):
+                check_checkpoints(placement, stage.train.save_steps, resume)
             manifest = folder.finished(resolved(recipe))
             if manifest is not None:
                 log.say(f"this run is finished; bundle: {folder.bundle}")
                 placement.accelerator.end_training()
                 return Result(folder.bundle, manifest["scores"], manifest)
-            ready = get_ready(recipe, data, placement, log)
-            progress = train_adapter(recipe, ready, placement, folder, stop, log)
-            scores = evaluate(recipe, data, ready, placement, log)
+            before = train_stages(recipe, data, placement, folder, stop, log)
+            last, its = before.go_on(recipe), data[-1]
+            ready = get_ready(last, its, placement, log)
+            progress = train_adapter(last, ready, placement, folder, stop, log)
+            scores = evaluate(last, its, ready, placement, log)
             if scores is None:
                 return None
             pass_gate(recipe.gate, scores["base"], scores["tuned"])
-            return export(recipe, data, ready, progress, scores, placement, log)
+            record = make_record(recipe, its, ready, progress, scores, before, placement)
+            return export(recipe, record, ready, log)
 
 
-def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) -> Ready:
+def train_stages(
+    recipe: Recipe, data: Sequence[Prepared], placement: Placement, folder: RunFolder, stop: Stop, log: Log
+) -> Before:
+    """All stages of a chain but the last, each in a folder of its own; those that are finished are not trained again."""
+    before = Before(recipe)
+    for stage, its in zip(recipe.stages[:-1], data[:-1], strict=True):
+        if folder.resume not in (None, AUTO):
+            raise RecipeError(f"--resume {folder.resume}: a chain of stages goes on with --resume auto")
+        stage = before.go_on(stage)
+        told = before.finished(stage, data_record(its, {})["sources"])
+        if told is None:
+            told = train_stage(stage, its, before, placement, folder, stop, log)
+        else:
+            log.say(f"stage {stage.name}: finished before")
+        before.add(stage, told, placement, log.say)
+    return before
+
+
+def train_stage(
+    stage: Recipe, data: Prepared, before: Before, placement: Placement, folder: RunFolder, stop: Stop, log: Log
+) -> dict[str, Any]:
+    """One stage of a chain, from its data to its adapter on disk."""
+    from finetune.log import Log
+
+    log.say(f"stage {stage.name}: {stage.stage}")
+    ready = get_ready(stage, data, placement, log, recipe_cache(before.recipe))
+    folder.begin(keep=KEPT)
+    with RunFolder(stage.output_dir, placement.accelerator, resume=AUTO) as own:
+        progress = train_adapter(stage, ready, placement, own, stop, Log(stage.output_dir, placement.accelerator))
+    done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
+    told: dict[str, Any] = {"name": stage.name, "stage": stage.stage, "training": progress.record() | done}
+    told |= {"data": data_record(data, ready.counts), "source": asdict(ready.base.source), "stops": ready.stop_ids}
+    return before.finish(stage, told, placement)
+
+
+def recipe_cache(recipe: Recipe) -> Path:
+    """Where encoded rows are kept, for all stages of a chain."""
+    return recipe.output_dir.parent / ".encoded"
+
+
+def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, cache: Path | None = None) -> Ready:
     """Base, adapter, stage and encoded examples; nothing is written but the cache of the encoding."""
     from finetune.data.encode import items_of
     from finetune.data.formats import ROWS_OF_STAGE
@@ -131,6 +184,7 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
     from finetune.model.adapter import add_adapter, initial_weights
     from finetune.model.isolation import check_isolation
     from finetune.model.start import start_from
+    from finetune.stages.base import Prepares
 
     accelerator = placement.accelerator
     dropped = [f"{where}: dropped: {reason}" for where, reason in data.dropped[:5]]
@@ -139,35 +193,53 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
     log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
     base = _load_base(recipe, placement)
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
-    check_tokenizer(base.tokenizer, [list(sample.prompt) for sample in data.evaluate], recipe.export.targets)
+    prompts = [list(sample.prompt) for sample in data.evaluate] if recipe.settings.answers else []
+    check_tokenizer(base.tokenizer, prompts, recipe.export.targets)
     stage, encoder = make_stage(recipe, base.tokenizer)
     with accelerator.main_process_first():
-        store = encode(recipe, data, encoder, log)
+        store = encode(recipe, data, encoder, cache or recipe_cache(recipe), log)
     whole = recipe.train.eval_steps or recipe.settings.held_out_scores
     held_out = stage.encode(data.evaluate if whole else data.evaluate[: recipe.export.parity_rows])
     for line in encoded_lines(store, recipe.data.max_length):
         log.say(line)
-    rewards = recipe.settings.rewards
+    rewards = recipe.settings.score_names
     ends = store.last_ids() if rewards else store.stops() & encoder.control_ids
     _tell_ends(base, ends, rewards)
+    about = stage.prepare(base.model, data.metrics, placement) if isinstance(stage, Prepares) else {}
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.model.adapter_name_or_path:
         log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path))}")
-    start = full_tensors(model) if recipe.model.adapter_name_or_path else None
     if recipe.data.joined_by:
         if recipe.data.allow_cross_doc:
             log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
         else:
             check_isolation(model, placement.torch_dtype, accelerator.device, recipe.data.joined_by)
-    examples = items_of(store, ROWS_OF_STAGE[recipe.stage])
+    if recipe.settings.explores:  # then an item is a prompt with all that its answers are judged by
+        examples: Sequence[Item] = stage.encode(data.train)
+    else:
+        examples = items_of(store, ROWS_OF_STAGE[recipe.stage], recipe.data.max_length)
     if recipe.data.packing:
         packs = pack(store, recipe.data.max_length)
         log.say(packing_line(packs, recipe.data.max_length))
         examples = list(packs)
     initial = initial_weights(model, recipe.lora)
+    # With the adapter off, the model is the base: not where training starts, when the adapter or the base was changed.
+    start = full_tensors(model) if recipe.model.adapter_name_or_path or initial is not None else None
     return Ready(
-        base, model, stage, encoder, examples, store.counts, held_out, ends, coverage.line(), initial, start, rewards
+        base,
+        model,
+        stage,
+        encoder,
+        examples,
+        store.counts,
+        held_out,
+        ends,
+        coverage.line(),
+        initial,
+        start,
+        about,
+        rewards,
     )
 
 
@@ -186,19 +258,24 @@ def train_adapter(
     from finetune.model.gguf_base import write_gguf_base
     from finetune.model.save import save_adapter
     from finetune.model.speed import prepare_for_training
+    from finetune.reference_logps import ReferenceCache
     from finetune.schedule import plan
     from finetune.train import Training, train
 
     section, accelerator = recipe.train, placement.accelerator
     facts = facts_of(
-        recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json"), ready.base.identity, placement.dtype,
-        recipe.lora, section, ready.examples, ready.held_out, ready.initial, ready.start,
-    )  # fmt: skip
+        recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json", exclude=set(recipe.settings.free)),
+        ready.base.identity, placement.dtype, recipe.lora, section, ready.examples, ready.held_out, ready.initial,
+        ready.start,
+    ) | {f"{recipe.stage}: {key}": value for key, value in ready.about.items()}  # fmt: skip
     checkpoint = folder.checkpoint(section.save_total_limit, facts, log)
     if checkpoint is not None:
         load_adapter(ready.model, checkpoint)
     model_to_train = prepare_for_training(ready.model, section, ready.start)
-    layout = plan(section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch)
+    layout = plan(
+        section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch,
+        recipe.settings.sequences_per_sample,
+    )  # fmt: skip
     if section.auto_find_batch_size:
         if engine.shards(placement):
             raise RecipeError(f"train.auto_find_batch_size: not with {placement.engine}; set train.micro_batch_size")
@@ -220,9 +297,11 @@ def train_adapter(
         facts=facts,
         main=accelerator.is_main_process,
     )
+    cache = ReferenceCache(recipe.output_dir.parent / ".reference", facts)
     training = Training(
-        ready.stage, ready.examples, ready.held_out, section, layout, placement, recipe.seed, checkpoints, stop, log
-    )
+        ready.stage, ready.examples, ready.held_out, section, layout, placement, recipe.seed, checkpoints, stop, log,
+        cache if recipe.settings.precomputes_reference else None,
+    )  # fmt: skip
     with stop.deferred(), checkpoints:
         progress = train(model_to_train, training)
     if engine.shards(placement):
@@ -248,6 +327,7 @@ def evaluate(recipe: Recipe, data: Prepared, ready: Ready, placement: Placement,
     from finetune.evaluate.generate import answer
     from finetune.evaluate.measure import measure
 
+    data = with_good_answers(data, recipe.stage)
     main = placement.accelerator.is_main_process
     scores: dict[str, Scores] = {"base": {}, "tuned": {}}
     answers: dict[str, Sequence[Answer]] = {}
@@ -298,26 +378,26 @@ def freeze_golden(
     write_facts(recipe.output_dir / FACTS, facts)
 
 
-def export(
+def make_record(
     recipe: Recipe,
     data: Prepared,
     ready: Ready,
     progress: Progress,
     scores: dict[str, Scores],
+    before: Before,
     placement: Placement,
-    log: Log,
-) -> Result:
-    """What `finetune export` needs is written down, then the bundle is made of it: merge, proof, serving files."""
+) -> Record:
+    """All that `finetune export` needs of the run beside its adapter."""
     from finetune.evaluate.generate import answer_logprobs, answer_rewards
-    from finetune.export.bundle import write_bundle
-    from finetune.export.record import Record, write_record
+    from finetune.export.record import Record
     from finetune.model.score import score_config
 
     held_out, of_item = ready.held_out[: recipe.export.parity_rows], None if ready.rewards else 1
     examples = tuple(example for item in held_out for example in item.examples[:of_item])
     evaluated = (answer_rewards if ready.rewards else answer_logprobs)(ready.model, examples, placement)
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
-    record = Record(
+    done |= ready.about
+    return Record(
         name=recipe.name,
         identity=ready.base.identity,
         source=ready.base.source,
@@ -325,21 +405,28 @@ def export(
         stops=ready.stop_ids,
         examples=examples,
         evaluated=evaluated,
-        ship_base=recipe.model.gguf_file is not None,
+        ship_base=Path(ready.base.source.name) == (recipe.output_dir / BASE).resolve(),
         template=data.template.path.read_text(encoding="utf-8") if data.template else None,
         recipe=resolved(recipe),
         data=data_record(data, ready.counts),
-        training=progress.record() | done,
+        training=progress.record() | done | ({"stages": before.told} if before.told else {}),
         scores=scores,
         score_config=score_config(ready.model) if ready.rewards else None,
     )
+
+
+def export(recipe: Recipe, record: Record, ready: Ready, log: Log) -> Result:
+    """What `finetune export` needs is written down, then the bundle is made of it: merge, proof, serving files."""
+    from finetune.export.bundle import write_bundle
+    from finetune.export.record import write_record
+
     write_record(recipe.output_dir, record)
     ready.model = ready.base = None  # type: ignore[assignment]  # the memory; the rest is read from disk
     folder, bundle = recipe.output_dir, recipe.output_dir / "bundle"
     manifest = write_bundle(record, folder, folder / "adapter", bundle, recipe.export, log.say)
     log.say(f"log: {log.file}")
     log.say(f"bundle: {bundle}")
-    return Result(bundle, scores, manifest)
+    return Result(bundle, manifest["scores"], manifest)
 
 
 def _load_base(recipe: Recipe, placement: Placement) -> Base:
@@ -348,7 +435,7 @@ def _load_base(recipe: Recipe, placement: Placement) -> Base:
     from finetune.model.score import with_score_head
 
     base = load_base(recipe.model, placement, recipe.output_dir / BASE)
-    rewards = recipe.settings.rewards
+    rewards = recipe.settings.score_names
     return replace(base, model=with_score_head(base.model, rewards)) if rewards else base
 
 
@@ -369,7 +456,7 @@ def _whole_model(recipe: Recipe, placement: Placement, ends: set[int], tensors: 
     from finetune.model.adapter import add_adapter
 
     base = _load_base(recipe, placement)
-    _tell_ends(base, ends, recipe.settings.rewards)
+    _tell_ends(base, ends, recipe.settings.score_names)
     model, _coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     load_full_tensors(model, tensors)
     return base, model.to(placement.accelerator.device)

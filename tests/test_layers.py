@@ -19,9 +19,11 @@ LAYERS = [
         "finetune.model",
         "finetune.train",
         "finetune.step",
+        "finetune.reference_logps",
         "finetune.batch_size",
         "finetune.runfolder",
         "finetune.inputs",
+        "finetune.chain",
         "finetune.evaluate",
         "finetune.export",
         "finetune.verify",
@@ -32,7 +34,9 @@ LAYERS = [
         "finetune.recipe",
         "finetune.recipe_stages",
         "finetune.recipefile",
+        "finetune.recipechain",
         "finetune.schedule",
+        "finetune.shares",
         "finetune.stop",
         "finetune.device",
         "finetune.engine",
@@ -42,8 +46,8 @@ LAYERS = [
         "finetune.errors",
     },
 ]
-# A stage works on encoded conversations and asks the model for its reference, so it knows the types of both.
-ALLOWED = {("finetune.stages", "finetune.data"), ("finetune.stages", "finetune.model")}
+# A stage works on encoded conversations, asks the model for its reference, and (grpo) has answers made and scored.
+ALLOWED = {("finetune.stages", f"finetune.{package}") for package in ("data", "model", "evaluate")}
 
 
 def package_of(module: str) -> str:

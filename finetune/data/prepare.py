@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.data.convert import SourceFacts, take
+from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.mix import mix
 from finetune.data.screen import Finding, check_licences, look, refusals
 from finetune.data.split import split_samples
@@ -93,6 +94,13 @@ class Prepared:
         return Lineage(file, line, source.name, source.format, tuple(filter(None, tasks)), *about)
 
 
+# What a template may give, with what makes it so.
+GIVES = {
+    "conversation": "conversations", "preference": "preferences (a `rejected` beside the answer's `content`)",
+    "labelled": "labelled answers (a `label`)", "text": "plain text (one message with the role text)",
+}  # fmt: skip
+
+
 def prepare(section: DataSection, seed: int, stage: str = "sft", settings: StageSection | None = None) -> Prepared:
     """Rows of all sources to the samples that a stage trains on; nothing here needs a model or a tokenizer.
 
@@ -107,6 +115,11 @@ def prepare(section: DataSection, seed: int, stage: str = "sft", settings: Stage
     if problems:
         raise RecipeError(problems)
     template = load_template(section.template) if section.template else None
+    if template and template.rows != ROWS_OF_STAGE[stage]:
+        raise RecipeError(
+            f"data.template: {template.path} gives {GIVES[template.rows]}; stage {stage} trains on "
+            f"{GIVES[ROWS_OF_STAGE[stage]]}"
+        )
     if section.split:
         _check_split(section.split, template)
     notes: list[str] = []

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from finetune.export.serving import Serving
 
 GGUF_ENGINES = ("llama.cpp", "ollama")
+ASKS_IN_CHAT = (
+    ("transformers", "adapter"),
+    ("openvino", "adapter"),
+    ("onnxruntime", "merged"),
+    ("onnxruntime", "adapter"),
+)
 LEAST_CONTEXT = 4096  # tokens, where the base has as many
 
 Say = Callable[[str], None]
@@ -91,6 +97,13 @@ def check_tokenizer(
     from finetune.export.gotemplate import ollama_template
 
     problems = []
+    if not tokenizer.chat_template:
+        problems += [
+            f"export.targets: {target.engine} ({target.form}): its run.py asks through a chat template, which this tokenizer "
+            "lacks; take another engine, or a tokenizer with one: model.tokenizer_name_or_path"
+            for target in targets
+            if (target.engine, target.form) in ASKS_IN_CHAT
+        ]
     if any(target.engine == "ollama" for target in targets):
         try:
             ollama_template(tokenizer, conversations)
@@ -217,6 +230,7 @@ def _serving(
         revision=record.source.revision,
         adapters=((record.name, "adapter"), *((name, f"adapters/{name}") for name in beside)),
         chat_template=(draft / "adapter/chat_template.jinja").is_file(),
+        golden=bool(golden),
         template=template,
         rewards=record.rewards,
     )
