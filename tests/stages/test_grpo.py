@@ -197,6 +197,12 @@ def test_what_is_refused(tiny_recipe):
     ]
 
 
+def test_a_model_in_parts_is_refused(tiny_recipe, placed):
+    recipe = tiny_recipe(*SMALL)
+    with pytest.raises(RecipeError, match="and fsdp2 does not hold it whole in every process; launch with"):
+        Grpo(None, recipe.data, recipe.settings).prepare(None, {}, replace(placed[0], engine="fsdp2"))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo"])
 def test_splits_of_the_same_answers(tiny_recipe, loss_type):
     """Gradients of four answers (one of them of another policy, one blank) as 4, 2 + 2, one by one, and unpadded."""
@@ -272,6 +278,14 @@ def test_resumed_is_uninterrupted(tiny_recipe, two_updates, monkeypatch):
     stir()
     run(recipe, resume="auto")
     assert_same_bits(recipe.output_dir, two_updates)
+
+
+def test_the_reference_is_the_adapter_it_began_with(tiny_recipe, two_updates):
+    """Going on with an adapter: at the first step the policy is its reference, at the second it is not any more."""
+    recipe = tiny_recipe(*SMALL, "grpo.beta=0.1", f"model.adapter_name_or_path={two_updates / 'adapter'}")
+    run(recipe)
+    first, second, _third = (line["kl"] for line in metrics(recipe.output_dir))
+    assert first == 0 and second > 1e-6
 
 
 def test_it_learns(tiny_recipe, tmp_path):
