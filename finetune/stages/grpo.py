@@ -89,8 +89,8 @@ class Grpo:
         wrapped = placement.accelerator.unwrap_model(model)
         prompts = [prompt for prompt in chosen for _ in range(own.num_generations)]
         sampling = Sampling(
-            own.max_completion_length, own.temperature, own.top_p, own.top_k, own.rollout_batch_size
-        )  # fmt: skip
+            own.max_completion_length, own.temperature, own.top_p, own.top_k, own.rollout_batch_size, own.engine
+        )
         ids = [prompt.ids for prompt in prompts]
         answers = sample_answers(wrapped.model, self.encoder.tokenizer, ids, seed, sampling, placement)
         rollouts = self.judged(prompts, answers)

@@ -140,6 +140,20 @@ def test_answers_do_not_depend_on_the_batches(placed):
     assert drawn(1, 8, top_k=1) == drawn(1, 8, top_p=1e-6) == [item.ids for item in greedy]
 
 
+@pytest.mark.slow  # its cache's start and end take a second each
+def test_paged_answers(placed):
+    """Taking the likeliest token it answers as generation does, more prompts than fit at once; draws are a seed's."""
+    placement, model = placed
+    prompts = PROMPTS * 2
+
+    def drawn(seed: int, top_k: int) -> list[Answer]:
+        sampling = Sampling(9, 1.0, 1.0, top_k, batch_size=3, engine="paged")
+        return sample_answers(model, byte_tokenizer(), prompts, seed, sampling, placement)
+
+    assert drawn(1, 1) == generate_batch(model.eval(), byte_tokenizer(), prompts, 9, placement)
+    assert drawn(1, 0) == drawn(1, 0) != drawn(2, 0)
+
+
 def judged(tiny_recipe, *overrides: str) -> list[Rollout]:
     """Two answers to each of two prompts."""
     recipe = tiny_recipe(*SMALL, "grpo.num_generations=2", *overrides)
@@ -181,9 +195,10 @@ def test_what_is_refused(tiny_recipe):
         "data.packing: not with stage grpo": (*SMALL, "data.packing=true"),
         "data.train_on: not with stage grpo": (*SMALL, "data.train_on=all"),
         "data.too_long: not with stage grpo: use error or drop": (*SMALL, "data.too_long=split_turns"),
+        "train.torch_compile: not with stage grpo": (*SMALL, "grpo.engine=paged", "train.torch_compile=true"),
         "`epsilon` has no effect with `num_iterations` 1": (*SMALL, "grpo.epsilon=0.1"),
         "`use_bias_correction_kl` has no effect with `beta` 0": (*SMALL, "grpo.use_bias_correction_kl=true"),
-        "grpo.engine: input should be 'transformers'; got 'vllm'": (*SMALL, "grpo.engine=vllm"),
+        "grpo.engine: input should be 'transformers' or 'paged'; got 'vllm'": (*SMALL, "grpo.engine=vllm"),
     }  # fmt: skip
     for message, overrides in cases.items():
         with pytest.raises(RecipeError) as refused:
