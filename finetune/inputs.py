@@ -96,7 +96,9 @@ def load_stages(recipe: Recipe) -> list[Prepared]:
     if recipe.mixture:
         check_gate(recipe.gate, _known_of_parts(recipe, data))
         for index in range(len(stages)):  # each part's held-out rows against the other parts
-            check_leaks([*stages[:index], *stages[index + 1 :], stages[index]], [*data[:index], *data[index + 1 :], data[index]])
+            check_leaks(
+                [*stages[:index], *stages[index + 1 :], stages[index]], [*data[:index], *data[index + 1 :], data[index]]
+            )
     else:
         check_leaks(stages, data)
     return data

@@ -61,9 +61,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipes[-1].model_copy(update=whole | {"stages": tuple(recipes)})
 
 
-def _mixture(
-    path: Path, data: dict[str, Any], origin: Origin, overrides: Sequence[str], problems: list[str]
-) -> Recipe:
+def _mixture(path: Path, data: dict[str, Any], origin: Origin, overrides: Sequence[str], problems: list[str]) -> Recipe:
     """The recipe of a run of several stages at once."""
     entries, found = split_mixture(data, origin, overrides)
     problems = problems + found
