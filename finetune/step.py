@@ -147,7 +147,8 @@ def _share_all(
 
 def _held_out_means(shares: Sequence[Share], sums: Mapping[str, float]) -> dict[str, float]:
     """Means by name, with the weighted `loss` of all parts first where there are several."""
-    found, loss = {}, 0.0
+    loss = 0.0
+    found: dict[str, float] = {}
     for of in shares:
         own = {n.removeprefix(of.prefix): value for n, value in sums.items() if n.startswith(of.prefix)}
         its_means = means(own)
