@@ -12,8 +12,8 @@ from finetune.data.audit_page import write
 from finetune.data.audit_paths import Relative
 from finetune.data.audit_types import AuditSource, Faults, Subject
 from finetune.data.cache import tokenizer_digest
-from finetune.data.chat import ChatEncoder, Example
-from finetune.data.encode import fitted
+from finetune.data.chat import Example
+from finetune.data.encode import Encoder, fitted, make_encoder
 from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared, prepare
 from finetune.data.screen import Screened
@@ -38,7 +38,8 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
     from finetune.model.load import file_sha256, load_tokenizer
 
     data = prepare(recipe.data, recipe.seed, recipe.stage, recipe.settings)
-    encoder = ChatEncoder(load_tokenizer(recipe.model), recipe.data.train_on, recipe.data.special_tokens_in_data)
+    encoder = make_encoder(load_tokenizer(recipe.model), recipe.data, recipe.settings)
+    whole = recipe.data.train_on == "all" or recipe.stage == "cpt"  # then no turn ends
     dropped, problems = list(data.dropped), _without_findings(data)
     rows = ROWS_OF_STAGE[recipe.stage]
     paths = Relative(folder, named_files(recipe.data))
@@ -57,7 +58,7 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
         name=recipe.name,
         tokenizer=encoder.tokenizer,
         max_length=recipe.data.max_length,
-        stop_ids=frozenset() if recipe.data.train_on == "all" else frozenset(encoder.control_ids),
+        stop_ids=frozenset() if whole else frozenset(encoder.control_ids),
         splits={"train": len(data.train), "eval": len(data.evaluate)},
         hashes=hashes,
         notes=notes + answers_note([example for source in sources for example in source.examples], rows),
@@ -86,7 +87,7 @@ def _without_findings(data: Prepared) -> list[str]:
 def _encoded(
     recipe: Recipe,
     data: Prepared,
-    encoder: ChatEncoder,
+    encoder: Encoder,
     dropped: list[tuple[str, str]],
     problems: list[str],
     notes: Sequence[Sequence[str]],

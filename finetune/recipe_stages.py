@@ -26,12 +26,10 @@ class StageSection(Section):
         held_out_scores: names of the scores that the stage takes off the held-out loss (see stages/base.py), main first.
         score_names: names of the numbers that a score head gives, where the stage trains one instead of a language model.
         explores: whether a step's batch is made anew, by the model itself, of the samples drawn for it.
-        free: keys that say how a step is computed, not what: a run may resume with other ones.
     """
 
     answers: ClassVar[bool] = True
     explores: ClassVar[bool] = False
-    free: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def precomputes_reference(self) -> bool:
@@ -45,6 +43,11 @@ class StageSection(Section):
     @property
     def score_names(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def free(self) -> frozenset[str]:
+        """Keys that say how a step is computed, not what: a run may resume with other ones."""
+        return frozenset()
 
     @property
     def sequences_per_sample(self) -> int:
@@ -74,7 +77,37 @@ class ComparingSection(StageSection):
 
 
 class CptSection(StageSection):
-    """Continued pre-training on plain text."""
+    """Continued pre-training on plain text.
+
+    `eos_token`: what ends a document, where it is not the tokenizer's own. `fim_rate`: share of the documents told with
+    a middle to fill in, `fim_spm_rate` of these as suffix, prefix, middle; `fim_seed` decides which and where.
+    """
+
+    answers: ClassVar[bool] = False
+
+    eos_token: str | None = None
+    fim_rate: float = Field(0.0, ge=0, le=1)
+    fim_spm_rate: float = Field(0.5, ge=0, le=1)
+    fim_seed: int = Field(0, ge=0)
+
+    @property
+    def held_out_scores(self) -> tuple[str, ...]:
+        return ("mean_logprob", "token_accuracy")
+
+    def misfits(self, data: DataSection, train: TrainSection) -> list[str]:
+        found = []
+        if data.too_long in ("split_turns", "truncate_prompt"):
+            found.append(f"data.too_long: {data.too_long} is for conversations; stage cpt takes error, drop or split")
+        if data.train_on != "assistant":
+            found.append(f"data.train_on: {data.train_on}: has no effect in stage cpt, which trains on every token")
+        return found
+
+    @model_validator(mode="after")
+    def only_where_it_acts(self) -> CptSection:
+        for key in ("fim_spm_rate", "fim_seed"):
+            if not self.fim_rate and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"`{key}` has no effect without `fim_rate`")
+        return self
 
 
 class SftSection(StageSection):
@@ -178,11 +211,11 @@ class GrpoSection(StageSection):
         loss_type: what is averaged: `dapo` tokens, `grpo` answers' means over their tokens, `dr_grpo` answers' sums
             over `max_completion_length`.
         scale_rewards: what centred rewards are divided by; see stages/group.py.
-        engine: what generates: `transformers`, or `paged`, its continuous batching.
+        engine: what generates: `transformers`, or `paged`, its continuous batching, whose answers are others on another
+            number of processes.
     """
 
     explores: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = frozenset({"rollout_batch_size"})
 
     rewards: dict[str, float] = Field(min_length=1)
     num_generations: int = Field(8, ge=2)
@@ -198,7 +231,7 @@ class GrpoSection(StageSection):
     use_bias_correction_kl: bool | None = None
     loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "paged"] = "transformers"
 
     @model_validator(mode="after")
     def nothing_without_effect(self) -> GrpoSection:
@@ -218,6 +251,10 @@ class GrpoSection(StageSection):
         return low, low if self.epsilon_high is None else self.epsilon_high
 
     @property
+    def free(self) -> frozenset[str]:
+        return frozenset() if self.engine == "paged" else frozenset({"rollout_batch_size"})
+
+    @property
     def sequences_per_sample(self) -> int:
         return self.num_generations
 
@@ -235,6 +272,10 @@ class GrpoSection(StageSection):
             "data.too_long": (data.too_long in ("split_turns", "truncate_prompt"), "use error or drop"),
             "train.eval_steps": (train.eval_steps > 0, "there is no held-out loss; the reward of each step is logged"),
             "train.auto_find_batch_size": (train.auto_find_batch_size, "set train.micro_batch_size"),
+            "train.torch_compile": (
+                train.torch_compile and self.engine == "paged",
+                "the engine paged runs the layers in a thread of its own; set one of them otherwise",
+            ),
         }
         return found + [f"{key}: not with stage grpo: {why}" for key, (given, why) in refused.items() if given]
 

@@ -68,11 +68,11 @@ def plan(section: TrainSection, examples: int, processes: int, auto_micro_batch:
 def batch_indices(seed: int, step: int, examples: int, global_batch: int) -> list[int]:
     """Which examples make step `step` (from 0): a slice of the epoch's permutation, the last one of an epoch short."""
     epoch, position = divmod(step, math.ceil(examples / global_batch))
-    return _order(seed, epoch, examples)[position * global_batch : (position + 1) * global_batch].tolist()
+    return order_of_epoch(seed, epoch, examples)[position * global_batch : (position + 1) * global_batch].tolist()
 
 
-@lru_cache(maxsize=1)
-def _order(seed: int, epoch: int, examples: int) -> torch.Tensor:
+@lru_cache(maxsize=8)  # of a mixture's parts
+def order_of_epoch(seed: int, epoch: int, examples: int) -> torch.Tensor:
     """(examples,) int64: the permutation of one epoch."""
     return torch.randperm(examples, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 

@@ -36,6 +36,7 @@ LAYERS = [
         "finetune.recipefile",
         "finetune.recipechain",
         "finetune.schedule",
+        "finetune.shares",
         "finetune.stop",
         "finetune.device",
         "finetune.engine",

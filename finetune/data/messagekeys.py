@@ -47,10 +47,10 @@ class MessageTemplate(Part):
     `tool_calls` are those of an assistant message, whose content may then be left out; a message of role `tool` is the
     result of a call, in the order of the calls. `train: false` marks an assistant message that is context only (a
     worked example in the prompt). `rejected`, beside the answer, is a worse answer: the template is then for the stages
-    that train on preferences.
+    that train on preferences. The role `text` makes a document for continued pre-training; it stands alone.
     """
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Literal["system", "user", "assistant", "tool", "text"]
     content: Source | None = None
     tool_calls: Calls | None = None
     rejected: Source | None = None
@@ -71,6 +71,10 @@ Messages = Annotated[tuple[MessageTemplate, ...], Field(strict=False, min_length
 
 
 def answer_last(messages: tuple[MessageTemplate, ...] | None) -> tuple[MessageTemplate, ...] | None:
+    if messages and any(message.role == "text" for message in messages):
+        if len(messages) > 1:
+            raise ValueError("a message with the role text stands alone")
+        return messages
     if messages and (messages[-1].role != "assistant" or not messages[-1].train):
         raise ValueError("the last message must be the assistant's (the answer)")
     if any(message.rejected is not None for message in (messages or ())[:-1]):
@@ -78,7 +82,7 @@ def answer_last(messages: tuple[MessageTemplate, ...] | None) -> tuple[MessageTe
     return messages
 
 
-def check_use_of_tools(messages: tuple[MessageTemplate, ...], tools: Any, metric: str) -> None:
+def check_use_of_tools(messages: tuple[MessageTemplate, ...], tools: Any, metric: Any) -> None:
     """Raises ValueError: calls without tools, results without calls, an answer that the metric can't score."""
     calling = [message.tool_calls is not None for message in messages]
     if any(calling) and tools is None:
@@ -86,8 +90,8 @@ def check_use_of_tools(messages: tuple[MessageTemplate, ...], tools: Any, metric
     for index, message in enumerate(messages):
         if message.role == "tool" and not (index and (calling[index - 1] or messages[index - 1].role == "tool")):
             raise ValueError(f"message {index + 1} is a tool's, but no call stands before it")
-    if calling[-1] and metric not in ("tool_calls", "exact_match"):
-        raise ValueError(f"the answer calls tools, which metric {metric} can't score; tool_calls can")
+    if calling[-1] and metric is not None and metric.name not in ("tool_calls", "exact_match"):
+        raise ValueError(f"the answer calls tools, which metric {metric.name} can't score; tool_calls can")
 
 
 def message_sources(at: Place, messages: tuple[MessageTemplate, ...]) -> Iterator[tuple[Place, str, bool]]:

@@ -97,7 +97,7 @@ class Prepared:
 # What a template may give, with what makes it so.
 GIVES = {
     "conversation": "conversations", "preference": "preferences (a `rejected` beside the answer's `content`)",
-    "labelled": "labelled answers (a `label`)", "text": "plain text",
+    "labelled": "labelled answers (a `label`)", "text": "plain text (one message with the role text)",
 }  # fmt: skip
 
 

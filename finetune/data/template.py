@@ -48,7 +48,7 @@ class DataTemplate:
         path: the YAML file; its text goes into the bundle as it is.
         sha256: of the file's text.
         columns: column name to what it may hold.
-        metric: how answers are scored, where their task says nothing else.
+        metric: how answers are scored, where their task says nothing else; None for plain text.
         metrics: the same by the `task` of a sample, which is empty where there is one task only.
         rows: what it gives, a value of ROWS_OF_STAGE.
     """
@@ -65,9 +65,11 @@ class DataTemplate:
         self.rows = content.rows
         self._label = compiled_expression(content.label)
         self.tasks = {task.name: CompiledTask(task) for task in content.all_tasks()}
-        by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
-        only = next(iter(by_task.values())) if len(by_task) == 1 else None
-        self.metrics = {"": only} if only else by_task | {"": content.metric}
+        self.metrics: dict[str, Metric] = {}
+        if content.metric is not None:
+            by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
+            only = next(iter(by_task.values())) if len(by_task) == 1 else None
+            self.metrics = {"": only} if only else by_task | {"": content.metric}
 
     def __reduce__(self) -> tuple[type[DataTemplate], tuple[Path, TemplateFile, str]]:
         """Compiled Jinja does not pickle: a worker process compiles it again."""
@@ -183,7 +185,7 @@ class DataTemplate:
         messages = record.messages(variant.messages)
         record.check_calls(messages, tools)
         sample = Sample(values["record"], messages, row.where, tools, name)
-        if self.rows == "conversation":
+        if self.rows in ("conversation", "text"):
             return sample
         asked = tuple({**m, "train": False} if m["role"] == "assistant" else m for m in messages[:-1])
         sample = replace(sample, messages=(*asked, messages[-1]))

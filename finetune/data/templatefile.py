@@ -107,7 +107,7 @@ class Example(Part):
 
 
 class TemplateFile(Part):
-    """The whole file. Exactly one of `messages`, `variants` and `tasks`.
+    """The whole file. Exactly one of `messages`, `variants` and `tasks`; a `metric` unless they make plain text.
 
     `label`: a Jinja expression that says whether the answer is a good one; the template is then for stage kto.
     """
@@ -119,7 +119,7 @@ class TemplateFile(Part):
     variants: Variants | None = None
     tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)] | None = None
     label: Source | None = None
-    metric: Metric
+    metric: Metric | None = None
     tools: Tools | None = None
     limits: Limits = DEFAULT
     examples: Annotated[tuple[Example, ...], Field(strict=False, min_length=1)]
@@ -134,7 +134,7 @@ class TemplateFile(Part):
         _refuse_twice("task", [task.name for task in self.tasks or ()])
         for task in self.all_tasks():
             for messages in filter(None, (task.messages, *(variant.messages for variant in task.variants or ()))):
-                check_use_of_tools(messages, task.tools, (task.metric or self.metric).name)
+                check_use_of_tools(messages, task.tools, task.metric or self.metric)
         return self
 
     @model_validator(mode="after")
@@ -142,6 +142,11 @@ class TemplateFile(Part):
         forms = [
             form for task in self.all_tasks() for form in (task.messages, *(v.messages for v in task.variants or ()))
         ]
+        roles: set[str] = {message.role for form in forms for message in form or ()}
+        if "text" in roles:
+            self._makes_text(roles)
+        elif self.metric is None:
+            raise ValueError("`metric` is missing: how answers are scored")
         worse = {form[-1].rejected is not None for form in forms if form}
         if len(worse) > 1:
             raise ValueError("either every answer has a `rejected` beside it, or none")
@@ -156,6 +161,16 @@ class TemplateFile(Part):
                     raise ValueError(f"examples.{index}: {said}")
         return self
 
+    def _makes_text(self, roles: set[str]) -> None:
+        if len(roles) > 1:
+            raise ValueError(
+                "the role text makes documents, other roles conversations; give each a template of its own"
+            )
+        if self.metric is not None or any(task.metric for task in self.tasks or ()):
+            raise ValueError("`metric` has no effect on documents (role text)")
+        if self.label is not None:
+            raise ValueError("`label` has no effect on documents (role text)")
+
     @property
     def rows(self) -> str:
         """What the template gives: a value of ROWS_OF_STAGE."""
@@ -163,6 +178,8 @@ class TemplateFile(Part):
             return "labelled"
         task = self.all_tasks()[0]
         answer = (task.messages or task.variants[0].messages)[-1]  # type: ignore[index]
+        if answer.role == "text":
+            return "text"
         return "conversation" if answer.rejected is None else "preference"
 
     def all_tasks(self) -> tuple[Task, ...]:

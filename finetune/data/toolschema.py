@@ -60,9 +60,9 @@ def call_problems(name: str, arguments: Any, tools: Sequence[dict[str, Any]], cl
         errors = sorted(validator.iter_errors(arguments), key=lambda error: error.json_path)
     except Exception as error:  # jsonschema's own for references, re's for patterns
         return [f"{name}: its schema can't be used: {_cut(first_line(error))}"]
-    for error in errors:
-        place = error.json_path.removeprefix("$").removeprefix(".")
-        problems.append(f"{name}: {place + ': ' if place else ''}{_cut(error.message)}")
+    for found in errors:
+        place = found.json_path.removeprefix("$").removeprefix(".")
+        problems.append(f"{name}: {place + ': ' if place else ''}{_cut(found.message)}")
     return problems
 
 

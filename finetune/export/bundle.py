@@ -131,7 +131,7 @@ def _fill(
         if text is not None:
             (draft / name).write_text(text, encoding="utf-8")
     for name in (SAMPLES, FACTS):
-        if run is not None and not record.rewards:  # rewards have no answers
+        if run is not None and (run / name).is_file():  # a run without answers has none
             shutil.copyfile(run / name, draft / name)
     rank = max(one.rank for one in (canon, *beside.values()))
     serving = add_serving(draft, base, rank, tuple(beside), record, section.targets, say)

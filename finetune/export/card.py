@@ -86,6 +86,8 @@ def _facts(bundle: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "screening": _screening(recipe, data),
         "settings": _settings(recipe),
         "seed": recipe.get("seed"),
+        "text": recipe.get("stage") == "cpt",
+        "chat": (bundle / "chat_template.jinja").is_file(),
         "task": "text-classification" if manifest.get("rewards") else "text-generation",
         "max_new_tokens": (recipe.get("evaluate") or {}).get("max_new_tokens"),
         "training": _whole(manifest.get("training"), TRAINING),
@@ -201,7 +203,7 @@ def _example(bundle: Path) -> dict[str, Any] | None:
     first = template.examples[0]
     samples = template.render_rows([Row(first.row, str(file), 1)]).samples
     sample = next((item for item in samples if item.answer == first.answer), None)
-    if sample is None:
+    if sample is None or not sample.prompt:
         return None
     ticks = max((len(run) for run in re.findall("`+", sample.answer)), default=0)
     prompt = pprint.pformat(list(sample.prompt), sort_dicts=False, width=110)  # a Python literal, whatever is in it

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from finetune.export.serving import Serving
 
 GGUF_ENGINES = ("llama.cpp", "ollama")
+ASKS_IN_CHAT = (
+    ("transformers", "adapter"),
+    ("openvino", "adapter"),
+    ("onnxruntime", "merged"),
+    ("onnxruntime", "adapter"),
+)
 LEAST_CONTEXT = 4096  # tokens, where the base has as many
 
 Say = Callable[[str], None]
@@ -91,6 +97,13 @@ def check_tokenizer(
     from finetune.export.gotemplate import ollama_template
 
     problems = []
+    if not tokenizer.chat_template:
+        problems += [
+            f"export.targets: {target.engine} ({target.form}): its run.py asks through a chat template, which this tokenizer "
+            "lacks; take another engine, or a tokenizer with one: model.tokenizer_name_or_path"
+            for target in targets
+            if (target.engine, target.form) in ASKS_IN_CHAT
+        ]
     if any(target.engine == "ollama" for target in targets):
         try:
             ollama_template(tokenizer, conversations)
@@ -217,6 +230,7 @@ def _serving(
         revision=record.source.revision,
         adapters=((record.name, "adapter"), *((name, f"adapters/{name}") for name in beside)),
         chat_template=(draft / "adapter/chat_template.jinja").is_file(),
+        golden=bool(golden),
         template=template,
         rewards=record.rewards,
     )
@@ -225,6 +239,8 @@ def _serving(
 def _context(config: dict[str, Any], record: Record) -> int:
     """Tokens that a server has to hold for the longest conversation of the recipe."""
     recipe = record.recipe or {"data": {"max_length": 0}, "evaluate": {"max_new_tokens": 0}}
-    wanted = max(LEAST_CONTEXT, recipe["data"]["max_length"] + recipe["evaluate"]["max_new_tokens"])
+    parts = recipe.get("mixture") or recipe.get("stages") or [recipe]
+    longest = max(part["data"]["max_length"] for part in parts)
+    wanted = max(LEAST_CONTEXT, longest + recipe["evaluate"]["max_new_tokens"])
     positions = (config.get("text_config") or config).get("max_position_embeddings") or wanted
     return min(positions, wanted)

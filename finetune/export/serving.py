@@ -33,6 +33,7 @@ class Serving:
         rank: of the adapter; base: the base's hub id, or a path, which is not written anywhere; revision: its commit.
         adapters: (name, folder in the bundle) of the adapters on this base.
         chat_template: whether the adapter's folder has the chat template in a file.
+        golden: whether there are golden samples to ask.
         template: Ollama's, where it is a target.
         rewards: names of a reward model's outputs.
     """
@@ -45,6 +46,7 @@ class Serving:
     revision: str | None = None
     adapters: tuple[tuple[str, str], ...] = ()
     chat_template: bool = True
+    golden: bool = True
     template: GoTemplate | None = None
     rewards: tuple[str, ...] = ()
 
@@ -192,7 +194,7 @@ def _readme(row: Target, target: TargetSection, words: Mapping[str, str], servin
         request = json.dumps({"model": words["name"], "messages": say["asked"]}, ensure_ascii=False)
         curl = f"curl {row.api}/classify -H 'Content-Type: application/json' -d '{request}'"
         lines += [say["rewards"].format(names=", ".join(serving.rewards)), "", "```bash", curl, "```", ""]
-    elif _serves(target):
+    elif _serves(target) and serving.golden:
         asked = row.asked[target.form].format_map(words)
         lines += [say["verify"], "", "```bash", f"finetune verify {row.api} --bundle . --model {asked}", "```", ""]
     notes = [note[language].format_map(words) for note in row.notes.get(target.form, ())]

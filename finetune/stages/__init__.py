@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from finetune.stages.cpt import Cpt
 from finetune.stages.distill import Distill
 from finetune.stages.dpo import Dpo
 from finetune.stages.grpo import Grpo
@@ -12,5 +13,6 @@ from finetune.stages.sft import Sft
 from finetune.stages.simpo import Simpo
 
 STAGES: dict[str, Any] = {
-    "sft": Sft, "dpo": Dpo, "orpo": Orpo, "simpo": Simpo, "kto": Kto, "reward": Reward, "grpo": Grpo, "distill": Distill,
+    "cpt": Cpt, "sft": Sft, "dpo": Dpo, "orpo": Orpo, "simpo": Simpo, "kto": Kto, "reward": Reward, "grpo": Grpo,
+    "distill": Distill,
 }  # fmt: skip

@@ -25,7 +25,7 @@ class Dpo(PairStage):
         sums = reward_sums(now, settings.beta * chosen, settings.beta * rejected)
         sums |= {"logps/chosen": now.chosen.detach().sum(), "logps/rejected": now.rejected.detach().sum()}
         if settings.rpo_alpha:
-            # Per answer and not per token of the batch, as Pang et al. 2024 (arXiv 2404.19733), equation 1: so the sum
+            # Per answer and not per token of the batch, as Pang et al. 2024 (arXiv 2404.19733) have it: so the sum
             # over pairs does not depend on which pairs share a micro-batch.
             nll = -now.mean_chosen
             losses = losses + settings.rpo_alpha * nll

@@ -16,7 +16,8 @@ def sigmoid(margin: torch.Tensor, beta: float, label_smoothing: float = 0.0) -> 
     """DPO: - log sigmoid(beta * margin), (B,). Rafailov et al. 2023 (arXiv 2305.18290), equation 7.
 
     With `label_smoothing` e, the chance that a pair is labelled the wrong way round: conservative DPO,
-    -(1 - e) log sigmoid(beta * margin) - e log sigmoid(-beta * margin), Mitchell 2023, equation 3.
+    -(1 - e) log sigmoid(beta * margin) - e log sigmoid(-beta * margin) (Mitchell 2023, "A note on DPO with noisy
+    preferences & relationship to IPO").
 
     Args:
         margin: (B,) log-ratio of the chosen answer less that of the rejected one; of mean log-ratios, the loss is
@@ -27,8 +28,8 @@ def sigmoid(margin: torch.Tensor, beta: float, label_smoothing: float = 0.0) -> 
 
 
 def hinge(margin: torch.Tensor, beta: float) -> torch.Tensor:
-    """max(0, 1 - beta * margin), (B,): the calibration loss of SLiC-HF (Zhao et al. 2023, arXiv 2305.10425, equation 1)
-    with log-ratios as scores, as in Liu et al. 2023 (RSO, arXiv 2309.06657), section 3.
+    """max(0, 1 - beta * margin), (B,): SLiC-HF's loss (Zhao et al. 2023, arXiv 2305.10425) with log-ratios as scores, the
+    hinge-norm loss of RSO (Liu et al. 2023, arXiv 2309.06657).
     """
     return torch.relu(1 - beta * margin)
 
@@ -72,8 +73,7 @@ def kto(
 ) -> torch.Tensor:
     """w_D (1 - sigmoid(beta (r - kl))) of a desirable answer, w_U (1 - sigmoid(beta (kl - r))) of another, (B,).
 
-    Ethayarajh et al. 2024 (arXiv 2402.01306), equations 6 and 7, less the constants lambda_y: 1 - v instead of
-    lambda_y - v, so that the loss of an answer lies between 0 and its weight.
+    Ethayarajh et al. 2024 (arXiv 2402.01306), section 4.1: lambda_y - v(x, y), the weights being its lambdas.
 
     Args:
         log_ratio: (B,) r, of the answers.

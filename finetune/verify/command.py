@@ -43,6 +43,11 @@ def verify_command(options: argparse.Namespace) -> list[str]:
         )
     if rewards:
         return _reward_folder(bundle, rewards)
+    if not (bundle / FACTS).is_file() and (bundle / "MANIFEST.json").is_file():
+        raise RecipeError(
+            f"{bundle}: no {FACTS} in it: no golden samples to ask. A run of plain text has no answers; what was "
+            "proved of it is in MANIFEST.json (merge_proof)"
+        )
     facts, goldens = read_facts(bundle / FACTS), read_golden(bundle / SAMPLES)[: options.samples]
     checks, evidence, who = (_server if is_url else _folder)(options, facts, goldens, limits)
     if options.json:
