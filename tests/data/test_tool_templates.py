@@ -12,7 +12,7 @@ from finetune.data.rows import Row, Sample
 from finetune.data.template import load_template
 from finetune.data.toolschema import call_problems, calls_text, schema_problem
 from finetune.errors import DataError
-from tests.conftest import CHATML, CHATML_TOOLS, byte_tokenizer
+from tests.conftest import CHATML, CHATML_TOOLS, ROOT, byte_tokenizer
 from tests.data.chats import TOOLS, assistant, template_tokenizer, user
 
 STATION = {
@@ -265,3 +265,28 @@ def test_ready_conversations_are_held_against_their_schemas():
     with pytest.raises(DataError) as error:
         to_samples([row('{"station": "ENBR", "hours": "6"}')], "messages")
     assert error.value.problems == ["f.jsonl:3: messages[1].tool_calls: observe: hours: '6' is not of type 'integer'"]
+
+
+def test_the_cash_flow_sample_is_what_its_script_makes(tmp_path, monkeypatch):
+    """Byte for byte; every call's result is the answer that numpy-financial and exact fractions agree on."""
+    import sys
+
+    pytest.importorskip("numpy_financial")
+    monkeypatch.setattr(sys, "argv", ["make_cashflow_tools.py", "--out", str(tmp_path / "made.jsonl")])
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import make_cashflow_tools
+
+    make_cashflow_tools.main()
+    sample = ROOT / "data_templates/finance/cashflow_tools.sample.jsonl"
+    assert (tmp_path / "made.jsonl").read_bytes() == sample.read_bytes()
+    rows = [json.loads(line) for line in sample.read_text(encoding="utf-8").splitlines()]
+    samples = load_template(ROOT / "data_templates/finance/cashflow_tools.yaml").render_all(
+        [Row(row, sample.name, line) for line, row in enumerate(rows, 1)]
+    )
+    assert {task: sum(s.task == task for s in samples) for task in ("call", "report", "ask")} == {
+        "call": 467, "report": 467, "ask": 93,
+    }  # fmt: skip
+    worked = next(s for s in samples if s.task == "call" and s.record["asked"] == "npv")
+    arguments = worked.messages[-1]["tool_calls"][0]["function"]["arguments"]
+    value = sum(flow / (1 + arguments["rate"]) ** year for year, flow in enumerate(arguments["cashflows"]))
+    assert abs(value - worked.record["result"]) < 0.005
