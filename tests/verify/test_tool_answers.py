@@ -32,7 +32,7 @@ def test_verify_of_a_model_that_calls(tmp_path, monkeypatch):
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = CHATML_TOOLS
     encoder, model, samples = ChatEncoder(tokenizer), tiny_llama(len(tokenizer)), [called(2)]
-    teach(model, encoder, samples, 25)
+    teach(model, encoder, samples, 40)
     model.eval().save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     prompts = [encoder.encode_prompt(sample.prompt, sample.tools) for sample in samples]
