@@ -223,7 +223,10 @@ def get_ready(
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
     asked = [its for own, its in zip(recipes, data, strict=True) if own.settings.answers]
     check_tokenizer(
-        base.tokenizer, [list(sample.prompt) for its in asked for sample in its.evaluate], recipe.export.targets
+        base.tokenizer,
+        [list(sample.prompt) for its in asked for sample in its.evaluate],
+        recipe.export.targets,
+        any(sample.tools for its in asked for sample in its.evaluate),
     )
     cache = cache or recipe_cache(recipe)
     parts = [

@@ -162,3 +162,19 @@ def test_answers_of_a_model_are_read_with_their_special_tokens():
     assert _with_calls(plain, (), encoder) is plain
     cut = Answer('f{"x": 1', False, ids[:-2])
     assert _with_calls(cut, (TOOL,), encoder) == cut
+
+
+def test_ollama_is_refused_for_data_with_tools():
+    """The template that is made for it shows no tools; nothing else would say so before a user asks in vain."""
+    from finetune.errors import RecipeError
+    from finetune.export.converted import check_tokenizer
+    from finetune.recipe import TargetSection
+
+    tokenizer = byte_tokenizer()
+    prompts = [[user("a")]]
+    check_tokenizer(tokenizer, prompts, [TargetSection(engine="ollama")])
+    with pytest.raises(
+        RecipeError, match=r"export\.targets: ollama: the data have tools, for which the template made for"
+    ):
+        check_tokenizer(tokenizer, prompts, [TargetSection(engine="ollama")], tools=True)
+    check_tokenizer(tokenizer, prompts, [TargetSection(engine="vllm")], tools=True)
