@@ -134,6 +134,16 @@ def check_checkpoints(placement: Placement, save_steps: int, resume: str | None)
         )
 
 
+def check_offloading(placement: Placement, activation_offloading: bool) -> None:
+    """Raises RecipeError when activations are to go to the host from where they lie there, or can't go."""
+    if activation_offloading and placement.device.name == "cpu":
+        raise RecipeError("train.activation_offloading: on cpu they are in the host's memory already; set it to false")
+    if activation_offloading and shards(placement):
+        raise RecipeError(
+            f"train.activation_offloading: not with {placement.engine}; set train.gradient_checkpointing instead"
+        )
+
+
 @contextmanager
 def micro_batch(placement: Placement, model: Any, last: bool) -> Iterator[None]:
     """Around forward and backward of a micro-batch: gradients are exchanged after the last one of a step only.

@@ -30,7 +30,12 @@ LAYERS = [
     {"finetune.stages"},
     {
         "finetune.recipe",
+        "finetune.recipe_stages",
+        "finetune.recipe_train",
         "finetune.recipefile",
+        "finetune.optimizer",
+        "finetune.groups",
+        "finetune.muon",
         "finetune.schedule",
         "finetune.stop",
         "finetune.device",
