@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -33,7 +33,12 @@ class CptSection(StageSection):
 
 
 class SftSection(StageSection):
-    """Supervised fine-tuning on conversations."""
+    """Supervised fine-tuning on conversations.
+
+    `label_smoothing_factor`: the share of the target's probability that training spreads over the whole vocabulary.
+    """
+
+    label_smoothing_factor: float = Field(0.0, ge=0, lt=1)
 
 
 class DpoSection(StageSection):

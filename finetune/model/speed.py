@@ -1,4 +1,4 @@
-"""What the recipe asks of the model for speed and memory before training: compiled layers, checkpointing, a thin head."""
+"""What the recipe asks of the model before training: compiled layers, what memory it may take, noise, a thin head."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
 from finetune.model.head import TrainedPositions
+from finetune.model.noise import EmbeddingNoise
+from finetune.model.offload import ActivationOffloading
 from finetune.recipe import TrainSection
 
 if TYPE_CHECKING:
@@ -37,4 +39,8 @@ def prepare_for_training(
             layer.compile(dynamic=True)
     wrapped = TrainedPositions(model)
     wrapped.start = start
+    if section.neftune_noise_alpha:
+        wrapped.around += (EmbeddingNoise(model.get_input_embeddings(), section.neftune_noise_alpha),)
+    if section.activation_offloading:
+        wrapped.around += (ActivationOffloading(model),)
     return wrapped
