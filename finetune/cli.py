@@ -42,10 +42,11 @@ def check(options: argparse.Namespace) -> int:
     from finetune.recipefile import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)
-    from finetune.inputs import load_data
+    from finetune.inputs import load_stages
 
-    data = load_data(recipe)
-    print(f"{options.recipe}: right; {len(data.train)} samples to train on, {len(data.evaluate)} held out")
+    for stage, data in zip(recipe.stages or (recipe,), load_stages(recipe), strict=True):
+        named = f"stage {stage.name}: " if recipe.stages else ""
+        print(f"{options.recipe}: {named}right; {len(data.train)} samples to train on, {len(data.evaluate)} held out")
     return EXIT_OK
 
 
@@ -56,7 +57,10 @@ def show(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.set)
     from finetune.show import show_samples
 
-    show_samples(recipe, options.rows)
+    for stage in recipe.stages or (recipe,):
+        if recipe.stages:
+            print(f"=== stage {stage.name}: {stage.stage}")
+        show_samples(stage, options.rows)
     return EXIT_OK
 
 
@@ -67,8 +71,13 @@ def audit(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.set)
     from finetune.audit import audit_recipe
 
-    failed, files = audit_recipe(recipe, options.output, options.recipe.parent)
-    print(*files, sep="\n")
+    failed = False
+    for stage in recipe.stages or (recipe,):
+        folder = options.output or Path(f"{recipe.output_dir}.audit")
+        output = folder / stage.name if recipe.stages else options.output
+        wrong, files = audit_recipe(stage, output, options.recipe.parent)
+        print(*files, sep="\n")
+        failed = failed or wrong
     return EXIT_MISTAKE if failed else EXIT_OK
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.chain import check_leaks
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate
@@ -47,6 +48,26 @@ def load_data(recipe: Recipe) -> Prepared:
     return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
 
 
+def load_stages(recipe: Recipe) -> list[Prepared]:
+    """The data of every stage of a chain, or of the one stage that a recipe is.
+
+    Raises:
+        DataError, RecipeError: as `load_data`, of all of them; rows that leak from one stage into another.
+    """
+    stages = recipe.stages or (recipe,)
+    data, problems = [], []
+    for stage in stages:
+        try:
+            data.append(load_data(stage))
+        except RecipeError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+            kind = type(error)
+    if problems:
+        raise kind(problems)
+    check_leaks(stages, data)
+    return data
+
+
 def serving_notes(recipe: Recipe) -> list[str]:
     """What an operator has to know of the recipe's targets.
 
@@ -84,8 +105,8 @@ def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
     return STAGES[recipe.stage](encoder, recipe.data, recipe.settings, pad_to), encoder
 
 
-def encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, log: Log) -> ExampleStore:
-    """The training samples as examples, out of the cache beside the output folder where it has them."""
+def encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, folder: Path, log: Log) -> ExampleStore:
+    """The training samples as examples, out of the cache in `folder` where it has them."""
     from finetune.data.cache import cache_key, encode_cached, encode_uncached, evict
     from finetune.data.contamination import benchmark_files
     from finetune.data.encode import EncodeSamples
@@ -98,7 +119,6 @@ def encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, log: Log) -> Ex
     files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
     text = data.template.path.read_text(encoding="utf-8") if data.template else None
     key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=[recipe.stage, str(recipe.seed)])
-    folder = recipe.output_dir.parent / ".encoded"
     store, hit = encode_cached(blocks, make, key, folder, recipe.data.workers)
     log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")
     removed, freed = evict(folder, key)

@@ -223,7 +223,12 @@ class CardSection(Section):
 
 
 class Recipe(Section):
-    """A whole run. See docs/recipe.md for every key."""
+    """A whole run. See docs/recipe.md for every key.
+
+    `stages`: of a chain, the recipe of each; `stage`, `data`, `train`, `lora` are those of the last then.
+    `continue_from`: within a chain, whether a stage goes on training the last one's adapter, or a fresh one on the
+    model that it was merged into.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     stage: Literal["cpt", "sft", "dpo", "orpo", "simpo", "kto", "reward", "grpo", "distill"] = "sft"
@@ -248,6 +253,8 @@ class Recipe(Section):
     gate: GateSection = GateSection()
     export: ExportSection = ExportSection()  # type: ignore[call-arg]
     card: CardSection = CardSection()
+    continue_from: Literal["adapter", "merged"] | None = None
+    stages: tuple[Recipe, ...] = ()
 
     @property
     def settings(self) -> StageSection:
@@ -271,6 +278,18 @@ class Recipe(Section):
         return self
 
 
+# What a stage of a chain says for itself; everything else is the whole chain's.
+OF_ONE_STAGE = ("name", "stage", "continue_from", "lora", "data", "train", *STAGE_SECTIONS)
+
+
 def resolved(recipe: Recipe) -> dict[str, Any]:
-    """The recipe with every default filled in, as plain values that YAML and JSON can hold."""
-    return {key: value for key, value in recipe.model_dump(mode="json").items() if value is not None}
+    """The recipe with every default filled in, as plain values that YAML and JSON can hold; `load_recipe` reads it."""
+    told = {key: value for key, value in recipe.model_dump(mode="json").items() if value is not None}
+    stages = told.pop("stages")
+    if not stages:
+        return told
+    whole = {key: value for key, value in told.items() if key == "name" or key not in OF_ONE_STAGE}
+    parts = [{key: part[key] for key in OF_ONE_STAGE if part.get(key) is not None} for part in stages]
+    for part in parts:
+        part["name"] = part["name"].removeprefix(f"{told['name']}.")
+    return whole | {"stages": parts}

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError, did_you_mean, plainly
 from finetune.recipe import ExportSection, Recipe, Section
+from finetune.recipechain import chain_problems, split_stages
 from finetune.yamlfile import parse_scalar, read_yaml
 
 Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
@@ -37,7 +38,26 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     data, origin = _with_parents(path, ())
     problems = _apply_overrides(data, origin, overrides)
-    problems += _unknown_lora_keys(data, origin)
+    if "stages" not in data:
+        return _recipe(path, data, origin, problems)
+    entries, problems = split_stages(data, origin, overrides, problems)
+    recipes = []
+    for entry, its_origin in entries:
+        try:
+            recipes.append(_recipe(path, entry, its_origin, []))
+        except RecipeError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if not problems:
+        problems = chain_problems(recipes, origin)
+    if problems:
+        raise RecipeError(problems)
+    whole = {"name": data["name"], "output_dir": recipes[-1].output_dir.parents[1], "continue_from": None}
+    return recipes[-1].model_copy(update=whole | {"stages": tuple(recipes)})
+
+
+def _recipe(path: Path, data: dict[str, Any], origin: Origin, problems: list[str]) -> Recipe:
+    """The recipe of one run; raises RecipeError with what was found before, too."""
+    problems = problems + _unknown_lora_keys(data, origin)
     _resolve_paths(data, origin)
     try:
         recipe = Recipe.model_validate(data)
@@ -122,14 +142,22 @@ def _apply_overrides(data: dict[str, Any], origin: Origin, overrides: Sequence[s
         *sections, last = key.split(".")
         target = data
         for section in sections:
-            target = target.setdefault(section, {})
-            if not isinstance(target, dict):
-                problems.append(f"--set {override}: {section} is not a section")
+            target = _inside(target, section)
+            if not isinstance(target, dict | list):
                 break
+        if not isinstance(target, dict):
+            problems.append(f"--set {override}: {'.'.join(sections)} is not a section")
         else:
             target[last] = parse_scalar(text)
             origin[tuple(key.split("."))] = "--set"
     return problems
+
+
+def _inside(target: Any, word: str) -> Any:
+    """A section of `target`, made where there is none; of a list (the stages of a chain) the entry of that number."""
+    if isinstance(target, list):
+        return target[int(word)] if word.isdigit() and int(word) < len(target) else None
+    return target.setdefault(word, {})
 
 
 def _unknown_lora_keys(data: dict[str, Any], origin: Origin) -> list[str]:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.chain import BASE, KEPT, Before
 from finetune.data.prepare import Prepared
 from finetune.errors import RecipeError
 from finetune.evaluate.gate import pass_gate
 from finetune.evaluate.metrics import Scores
 from finetune.evaluate.results import score_lines, scored
-from finetune.inputs import data_record, encode, encoded_lines, findings_lines, load_data, make_stage
+from finetune.inputs import data_record, encode, encoded_lines, findings_lines, load_stages, make_stage
 from finetune.recipe import Recipe, resolved
-from finetune.runfolder import RunFolder
+from finetune.runfolder import AUTO, RunFolder
 from finetune.stop import Stop, stop_with_parent
-
-BASE = "base"  # in the run's folder: a GGUF base as a folder that others can load
 
 if TYPE_CHECKING:
     from finetune.checkpoint.progress import Progress
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from finetune.data.items import Item
     from finetune.device import Placement
     from finetune.evaluate.generate import Answer
+    from finetune.export.record import Record
     from finetune.log import Log
     from finetune.model.load import Base
     from finetune.stages.base import Stage
@@ -93,7 +93,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
     if device.launched():
         stop_with_parent()
     with Stop() as stop:
-        data = load_data(recipe)
+        data = load_stages(recipe)
         placement = device.start(recipe)
         with RunFolder(recipe.output_dir, placement.accelerator, overwrite, resume) as folder:
             from finetune.engine import check_checkpoints, check_offloading
@@ -103,24 +103,68 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
             log = Log(recipe.output_dir, placement.accelerator)
             placed = f"{placement.device.name}, {placement.dtype}, {placement.accelerator.num_processes} process(es)"
             log.say(f"{recipe.name}: {placed}, {placement.engine}")
-            check_checkpoints(placement, recipe.train.save_steps, resume)
-            check_offloading(placement, recipe.train.activation_offloading)
-            check_optimizer(recipe.train, placement.device.name, placement.engine)
+            for stage in recipe.stages or (recipe,):
+                check_checkpoints(placement, stage.train.save_steps, resume)
+                check_offloading(placement, stage.train.activation_offloading)
+                check_optimizer(stage.train, placement.device.name, placement.engine)
             manifest = folder.finished(resolved(recipe))
             if manifest is not None:
                 log.say(f"this run is finished; bundle: {folder.bundle}")
                 placement.accelerator.end_training()
                 return Result(folder.bundle, manifest["scores"], manifest)
-            ready = get_ready(recipe, data, placement, log)
-            progress = train_adapter(recipe, ready, placement, folder, stop, log)
-            scores = evaluate(recipe, data, ready, placement, log)
+            before = train_stages(recipe, data, placement, folder, stop, log)
+            last, its = before.go_on(recipe), data[-1]
+            ready = get_ready(last, its, placement, log)
+            progress = train_adapter(last, ready, placement, folder, stop, log)
+            scores = evaluate(last, its, ready, placement, log)
             if scores is None:
                 return None
             pass_gate(recipe.gate, scores["base"], scores["tuned"])
-            return export(recipe, data, ready, progress, scores, placement, log)
+            record = make_record(recipe, its, ready, progress, scores, before, placement)
+            return export(recipe, record, ready, log)
 
 
-def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) -> Ready:
+def train_stages(
+    recipe: Recipe, data: Sequence[Prepared], placement: Placement, folder: RunFolder, stop: Stop, log: Log
+) -> Before:
+    """All stages of a chain but the last, each in a folder of its own; those that are finished are not trained again."""
+    before = Before(recipe)
+    for stage, its in zip(recipe.stages[:-1], data[:-1], strict=True):
+        if folder.resume not in (None, AUTO):
+            raise RecipeError(f"--resume {folder.resume}: a chain of stages goes on with --resume auto")
+        stage = before.go_on(stage)
+        told = before.finished(stage, data_record(its, {})["sources"])
+        if told is None:
+            told = train_stage(stage, its, before, placement, folder, stop, log)
+        else:
+            log.say(f"stage {stage.name}: finished before")
+        before.add(stage, told, placement, log.say)
+    return before
+
+
+def train_stage(
+    stage: Recipe, data: Prepared, before: Before, placement: Placement, folder: RunFolder, stop: Stop, log: Log
+) -> dict[str, Any]:
+    """One stage of a chain, from its data to its adapter on disk."""
+    from finetune.log import Log
+
+    log.say(f"stage {stage.name}: {stage.stage}")
+    ready = get_ready(stage, data, placement, log, recipe_cache(before.recipe))
+    folder.begin(keep=KEPT)
+    with RunFolder(stage.output_dir, placement.accelerator, resume=AUTO) as own:
+        progress = train_adapter(stage, ready, placement, own, stop, Log(stage.output_dir, placement.accelerator))
+    done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
+    told: dict[str, Any] = {"name": stage.name, "stage": stage.stage, "training": progress.record() | done}
+    told |= {"data": data_record(data, ready.counts), "source": asdict(ready.base.source), "stops": ready.stop_ids}
+    return before.finish(stage, told, placement)
+
+
+def recipe_cache(recipe: Recipe) -> Path:
+    """Where encoded rows are kept, for all stages of a chain."""
+    return recipe.output_dir.parent / ".encoded"
+
+
+def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, cache: Path | None = None) -> Ready:
     """Base, adapter, stage and encoded examples; nothing is written but the cache of the encoding."""
     from finetune.data.encode import items_of
     from finetune.data.formats import ROWS_OF_STAGE
@@ -143,7 +187,7 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log) ->
     check_tokenizer(base.tokenizer, [list(sample.prompt) for sample in data.evaluate], recipe.export.targets)
     stage, encoder = make_stage(recipe, base.tokenizer)
     with accelerator.main_process_first():
-        store = encode(recipe, data, encoder, log)
+        store = encode(recipe, data, encoder, cache or recipe_cache(recipe), log)
     whole = recipe.train.eval_steps or recipe.settings.held_out_scores
     held_out = stage.encode(data.evaluate if whole else data.evaluate[: recipe.export.parity_rows])
     for line in encoded_lines(store, recipe.data.max_length):
@@ -299,23 +343,22 @@ def freeze_golden(
     write_facts(recipe.output_dir / FACTS, facts)
 
 
-def export(
+def make_record(
     recipe: Recipe,
     data: Prepared,
     ready: Ready,
     progress: Progress,
     scores: dict[str, Scores],
+    before: Before,
     placement: Placement,
-    log: Log,
-) -> Result:
-    """What `finetune export` needs is written down, then the bundle is made of it: merge, proof, serving files."""
+) -> Record:
+    """All that `finetune export` needs of the run beside its adapter."""
     from finetune.evaluate.generate import answer_logprobs
-    from finetune.export.bundle import write_bundle
-    from finetune.export.record import Record, write_record
+    from finetune.export.record import Record
 
     examples = tuple(item.examples[0] for item in ready.held_out[: recipe.export.parity_rows])
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
-    record = Record(
+    return Record(
         name=recipe.name,
         identity=ready.base.identity,
         source=ready.base.source,
@@ -323,20 +366,27 @@ def export(
         stops=ready.stop_ids,
         examples=examples,
         evaluated=answer_logprobs(ready.model, examples, placement),
-        ship_base=recipe.model.gguf_file is not None,
+        ship_base=Path(ready.base.source.name) == (recipe.output_dir / BASE).resolve(),
         template=data.template.path.read_text(encoding="utf-8") if data.template else None,
         recipe=resolved(recipe),
         data=data_record(data, ready.counts),
-        training=progress.record() | done,
+        training=progress.record() | done | ({"stages": before.told} if before.told else {}),
         scores=scores,
     )
+
+
+def export(recipe: Recipe, record: Record, ready: Ready, log: Log) -> Result:
+    """What `finetune export` needs is written down, then the bundle is made of it: merge, proof, serving files."""
+    from finetune.export.bundle import write_bundle
+    from finetune.export.record import write_record
+
     write_record(recipe.output_dir, record)
     ready.model = ready.base = None  # type: ignore[assignment]  # the memory; the rest is read from disk
     folder, bundle = recipe.output_dir, recipe.output_dir / "bundle"
     manifest = write_bundle(record, folder, folder / "adapter", bundle, recipe.export, log.say)
     log.say(f"log: {log.file}")
     log.say(f"bundle: {bundle}")
-    return Result(bundle, scores, manifest)
+    return Result(bundle, manifest["scores"], manifest)
 
 
 def _whole_model(recipe: Recipe, placement: Placement, stops: set[int], tensors: dict[str, Any]) -> tuple[Base, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class RunFolder:
         self.resume = resume
         self._accelerator = accelerator
         self._claimed = False
+        self._keep: tuple[str, ...] = ()
         used = path.exists() and not (path.is_dir() and not any(path.iterdir()))
         if used and not (overwrite or resume):
             raise RecipeError(
@@ -138,11 +140,23 @@ class RunFolder:
             log.say(f"checkpoint: skipped {line}")
         return str(found.folder) if found else None
 
+    def begin(self, keep: Sequence[str]) -> None:
+        """The folder is this run's before its last stage is trained: `claim` leaves what is named `keep` alone then."""
+        if self._accelerator.is_main_process and not self._claimed:
+            if self.resume is None:
+                self._empty()
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "metrics.jsonl").touch()
+            write_run_state(self.path, "running", 0)
+        self._keep = tuple(keep)
+        self._claimed = True
+        self._accelerator.wait_for_everyone()
+
     def claim(self, checkpoint: Checkpoint | None, log: Log) -> None:
         """From here on what lies in the folder is this run's; what an earlier one left after `checkpoint` goes."""
         if self._accelerator.is_main_process:
             if checkpoint is None:
-                shutil.rmtree(self.path, ignore_errors=True)
+                self._empty()
             self.path.mkdir(parents=True, exist_ok=True)
             for left in ("adapter", "bundle", ".bundle.old"):  # a draft of a bundle knows itself what it belongs to
                 shutil.rmtree(self.path / left, ignore_errors=True)
@@ -153,6 +167,15 @@ class RunFolder:
             write_run_state(self.path, "running", max(self.store(1).steps(), default=0))
         self._claimed = True
         self._accelerator.wait_for_everyone()
+
+    def _empty(self) -> None:
+        for entry in self.path.iterdir() if self.path.is_dir() else ():
+            if entry.name in self._keep:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
     def _everywhere(self, action: Any) -> Any:
         """What `action` returns on the main process; its RecipeError is raised on all of them."""

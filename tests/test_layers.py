@@ -22,6 +22,7 @@ LAYERS = [
         "finetune.batch_size",
         "finetune.runfolder",
         "finetune.inputs",
+        "finetune.chain",
         "finetune.evaluate",
         "finetune.export",
         "finetune.verify",
@@ -33,6 +34,7 @@ LAYERS = [
         "finetune.recipe_stages",
         "finetune.recipe_train",
         "finetune.recipefile",
+        "finetune.recipechain",
         "finetune.optimizer",
         "finetune.groups",
         "finetune.muon",
@@ -46,8 +48,8 @@ LAYERS = [
         "finetune.errors",
     },
 ]
-# A stage works on encoded conversations, so it knows the data layer's types.
-ALLOWED = {("finetune.stages", "finetune.data")}
+# A stage works on encoded conversations and asks the model for its reference, so it knows the types of both.
+ALLOWED = {("finetune.stages", "finetune.data"), ("finetune.stages", "finetune.model")}
 
 
 def package_of(module: str) -> str:

@@ -40,7 +40,7 @@ def test_all_problems_at_once_each_with_its_line(tmp_path, tiny_data):
         "train:\n"
         "  max_steps: 3\n"
         "  learnig_rate: 1e-4\n"
-        "stages: []\n",
+        "stagge: []\n",
         encoding="utf-8",
     )
     assert problems_of(file) == [
@@ -49,7 +49,7 @@ def test_all_problems_at_once_each_with_its_line(tmp_path, tiny_data):
         f"{file}:6: lora.r: input should be a valid integer; got 'eight'",
         f"{file}:10: data.split.eval_rows: input should be greater than or equal to 1; got 0",
         f"{file}:13: train.learnig_rate: unknown key; did you mean 'learning_rate'?",
-        f"{file}:14: stages: unknown key; did you mean 'stage'?",
+        f"{file}:14: stagge: unknown key; did you mean 'stage'?",
     ]
 
 

@@ -125,7 +125,7 @@ def test_rows_of_unlike_length():
 def test_examples_are_padded_as_ever():
     """Without packs: a mask and no positions, so that every architecture trains."""
     batch = stage().collate([example(1, 2, 3, trained_from=1), example(4, 5)])
-    assert batch.keys() == {"input_ids", "attention_mask", "keep", "targets", "tokens"}
+    assert batch.keys() == {"input_ids", "attention_mask", "keep", "targets", "rows", "tokens"}
     assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 5, PAD]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["keep"].tolist() == [[True, True, False], [True, False, False]]

@@ -185,7 +185,7 @@ def test_a_column_cut_short_is_seen(tmp_path, name):
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"format": 2}, "format 2, this program reads 1"),
+        ({"format": 3}, "format 3, this program reads 2"),
         ({"examples": 2}, "offsets.npy holds"),
         ({"tokens": 5}, "ids.npy holds"),
         ({"files": None}, "NoneType"),

@@ -1,0 +1,93 @@
+"""`stages:` of a recipe: what each stage of a chain says, on top of what all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import did_you_mean
+from finetune.recipe import OF_ONE_STAGE, Recipe
+from finetune.yamlfile import parse_scalar
+
+Origin = dict[tuple[str, ...], str]
+FOLDER = "stages"  # in the run's folder: one folder for each stage but the last
+
+
+def split_stages(
+    data: dict[str, Any], origin: Origin, overrides: Sequence[str], problems: list[str]
+) -> tuple[list[tuple[dict[str, Any], Origin]], list[str]]:
+    """The keys of each stage's own recipe, with where each comes from.
+
+    An entry's sections go over those of the whole key by key; `--set` goes over both.
+
+    Returns:
+        One (keys, origin) a stage, and the problems with those found here.
+    """
+    where = origin.get(("stages",), "--set")
+    entries = data["stages"]
+    problems = list(problems)
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        return [], [*problems, f"{where}: stages: a list of stages is needed, each with `stage`, `data` and `train`"]
+    if "stage" in data:
+        problems.append(f"{origin.get(('stage',), '--set')}: stage: is given by each of `stages`")
+    shared = {key: value for key, value in data.items() if key not in ("stages", "stage")}
+    found = []
+    for index, entry in enumerate(entries):
+        at = ("stages", str(index))
+        for key in entry:
+            if key not in OF_ONE_STAGE:
+                place = origin.get((*at, key), where)
+                problems.append(f"{place}: stages.{index}.{key}: not a key of a stage{did_you_mean(key, OF_ONE_STAGE)}")
+        own = {key: value for key, value in entry.items() if key in OF_ONE_STAGE}
+        merged = _over(shared, own)
+        for override in overrides:
+            key, _, text = override.partition("=")
+            if not key.startswith("stages."):
+                _put(merged, key.split("."), parse_scalar(text))
+        name = str(own.get("name", own.get("stage", "sft")))
+        merged["name"] = f"{data.get('name')}.{name}"
+        merged["output_dir"] = str(Path(str(data.get("output_dir"))) / FOLDER / f"{index + 1}-{name}")
+        its_origin = {key: place for key, place in origin.items() if key[0] != "stages"}
+        its_origin |= {key[2:]: place for key, place in origin.items() if key[:2] == at and len(key) > 2}
+        its_origin |= {key: place for key, place in origin.items() if place == "--set" and key[0] != "stages"}
+        found.append((merged, its_origin))
+    return found, problems
+
+
+def chain_problems(recipes: Sequence[Recipe], origin: Origin) -> list[str]:
+    """What only the whole chain can tell: what a stage goes on from."""
+    problems = []
+    for index, recipe in enumerate(recipes):
+
+        def place(key: str, index: int = index) -> str:
+            return f"{origin.get(('stages', str(index), key), origin.get(('stages',), '--set'))}: stages.{index}.{key}"
+
+        if index == 0:
+            if recipe.continue_from is not None:
+                problems.append(f"{place('continue_from')}: the first stage has no earlier one to continue from")
+        elif recipe.continue_from != "merged" and recipe.lora != recipes[index - 1].lora:
+            problems.append(
+                f"{place('lora')}: differs from the stage before, whose adapter is trained on; the same settings, or "
+                "continue_from: merged (a fresh adapter on the merged model)"
+            )
+    return problems
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Sections key by key, anything else replaced; a copy, all the way down."""
+    result = {key: _over(value, {}) if isinstance(value, dict) else value for key, value in below.items()}
+    for key, value in above.items():
+        if isinstance(value, dict):
+            result[key] = _over(result[key] if isinstance(result.get(key), dict) else {}, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _put(target: dict[str, Any], words: list[str], value: Any) -> None:
+    for word in words[:-1]:
+        inner = target.get(word)
+        target[word] = inner if isinstance(inner, dict) else {}
+        target = target[word]
+    target[words[-1]] = value
