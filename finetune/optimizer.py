@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finetune.errors import RecipeError
-
 if TYPE_CHECKING:
     from finetune.recipe_train import TrainSection
 
@@ -188,14 +186,6 @@ def filled_args(optim: str, given: dict[str, float]) -> dict[str, float]:
 
 def _up_to(below: float) -> str:
     return "" if below == inf else f" and below {below:g}"
-
-
-def check_optimizer(section: TrainSection, device: str, engine: str) -> None:
-    """Raises RecipeError when the optimizer does not run on this device, or not with this way to share the model."""
-    kind = OPTIMIZERS[section.optim]
-    for what, where in (("on", device), ("under", engine)):
-        if where not in (kind.devices if what == "on" else kind.engines):
-            raise RecipeError(f"train.optim: {section.optim} does not run {what} {where}; use {kind.instead}")
 
 
 def inner(optimizer: Any) -> Any:

@@ -23,7 +23,7 @@ from finetune.recipe_stages import (
     SimpoSection,
     StageSection,
 )
-from finetune.recipe_train import TrainSection
+from finetune.recipe_train import TrainSection, device_problems
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
 
@@ -266,6 +266,13 @@ class Recipe(Section):
         for stage in STAGE_SECTIONS:
             if stage != self.stage and getattr(self, stage) is not None:
                 raise ValueError(f"{stage}: is for stage {stage}; this recipe's stage is {self.stage}")
+        return self
+
+    @model_validator(mode="after")
+    def training_fits_the_device(self) -> Recipe:
+        problems = device_problems(self.train, self.device) if self.device != "auto" else []
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from finetune.optimizer import check_settings, filled_args
+from finetune.optimizer import OPTIMIZERS, check_settings, filled_args
 from finetune.recipe_stages import Section
 
 
@@ -103,6 +103,16 @@ class TrainSection(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+
+def device_problems(section: TrainSection, device: str) -> list[str]:
+    """What the section asks for and this device does not do, one line each."""
+    problems, kind = [], OPTIMIZERS[section.optim]
+    if device not in kind.devices:
+        problems.append(f"train.optim: {section.optim} does not run on {device}; use {kind.instead}")
+    if section.activation_offloading and device == "cpu":
+        problems.append("train.activation_offloading: on cpu they are in the host's memory already; set it to false")
+    return problems
 
 
 def _schedule_problems(section: TrainSection, defaults: dict[str, Any]) -> list[str]:

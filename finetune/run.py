@@ -96,17 +96,15 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
         data = load_stages(recipe)
         placement = device.start(recipe)
         with RunFolder(recipe.output_dir, placement.accelerator, overwrite, resume) as folder:
-            from finetune.engine import check_checkpoints, check_offloading
+            from finetune.engine import check_checkpoints, check_training
             from finetune.log import Log
-            from finetune.optimizer import check_optimizer
 
             log = Log(recipe.output_dir, placement.accelerator)
             placed = f"{placement.device.name}, {placement.dtype}, {placement.accelerator.num_processes} process(es)"
             log.say(f"{recipe.name}: {placed}, {placement.engine}")
             for stage in recipe.stages or (recipe,):
                 check_checkpoints(placement, stage.train.save_steps, resume)
-                check_offloading(placement, stage.train.activation_offloading)
-                check_optimizer(stage.train, placement.device.name, placement.engine)
+                check_training(placement, stage.train)
             manifest = folder.finished(resolved(recipe))
             if manifest is not None:
                 log.say(f"this run is finished; bundle: {folder.bundle}")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from finetune.device import DEVICES
+from finetune.engine import check_training
 from finetune.errors import RecipeError
 from finetune.groups import group_lines, group_rates, parameter_groups
-from finetune.optimizer import OPTIMIZERS, check_optimizer, end_training, evaluation_weights
+from finetune.optimizer import OPTIMIZERS, end_training, evaluation_weights
 from finetune.recipe import TrainSection
 
 LORA = "base_model.model.layers.0.q_proj"
@@ -285,12 +288,31 @@ def test_defaults_are_filled_in():
     assert again == section("adafactor")
 
 
-def test_where_an_optimizer_does_not_run():
-    check_optimizer(section("adamw_torch"), "npu", "zero3")
+def test_where_it_does_not_run():
+    def on(device: str, engine: str) -> Any:
+        return SimpleNamespace(device=DEVICES[device], engine=engine)
+
+    check_training(on("npu", "zero3"), section())
     for optim, device, engine, said in (
-        ("adamw_torch_fused", "npu", "single", "does not run on npu; use adamw_torch"),
+        ("adamw_torch_fused", "npu", "single", "adamw_torch_fused does not run on npu; use adamw_torch"),
         ("muon", "cpu", "fsdp2", "muon does not run under fsdp2; use adamw_torch"),
         ("adafactor", "cuda", "zero2", "adafactor does not run under zero2; use adamw_torch"),
     ):
-        with pytest.raises(RecipeError, match=said):
-            check_optimizer(section(optim), device, engine)
+        with pytest.raises(RecipeError) as caught:
+            check_training(on(device, engine), section(optim))
+        assert caught.value.problems == [f"train.optim: {said}"]
+    with pytest.raises(RecipeError) as caught:
+        check_training(on("cuda", "fsdp2"), section("muon", activation_offloading=True))
+    assert caught.value.problems == [
+        "train.optim: muon does not run under fsdp2; use adamw_torch",
+        "train.activation_offloading: not with fsdp2; set train.gradient_checkpointing instead",
+    ]
+
+
+def test_a_recipe_s_own_device_is_looked_at_first(tiny_recipe):
+    """Without torch, as `finetune check` does; `device: auto` is decided later."""
+    with pytest.raises(RecipeError, match=r"train.activation_offloading: on cpu they are in the host's memory already"):
+        tiny_recipe("train.activation_offloading=true")
+    tiny_recipe("train.activation_offloading=true", "device=auto")
+    with pytest.raises(RecipeError, match=r"train.optim: adamw_torch_fused does not run on npu; use adamw_torch"):
+        tiny_recipe("train.optim=adamw_torch_fused", "device=npu")
