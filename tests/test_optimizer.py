@@ -237,6 +237,8 @@ def test_decay_is_for_matrices_and_lora_plus_for_b():
     assert [(g["label"], g["peak"], g["weight_decay"], len(g["params"])) for g in groups] == [
         ("", 0.01, 0.1, 2), ("lora_B", 0.16, 0.1, 1), ("", 0.01, 0.0, 1),
     ]  # fmt: skip
+    norm = {"base_model.model.norm.modules_to_save.default.weight": nn.Parameter(torch.ones(4))}
+    assert parameter_groups(norm.items(), section(weight_decay=0.1))[0]["weight_decay"] == 0.0
     assert group_rates(groups) == {"learning_rate/lora_B": 0.16}
     assert group_lines(groups)[1] == "learning rate 1.60e-01, weight decay 0.1, adamw: 1 tensors matching lora_B"
 

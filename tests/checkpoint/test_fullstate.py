@@ -102,6 +102,8 @@ def test_every_optimizer_goes_on_bit_for_bit(tmp_path, optim):
             test_optimizer.give_gradients(dict(trainable(model)), step)
             if step < 7:
                 dict(trainable(model))[test_optimizer.HEAD].grad = None  # it begins after the checkpoint
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * (2 if step < 3 else 1)
             optimizer.step()
 
     begun = head.detach().clone()
