@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.data.audit import collect
+from finetune.data.audit_answers import answers_note
 from finetune.data.audit_page import write
 from finetune.data.audit_paths import Relative
 from finetune.data.audit_types import AuditSource, Faults, Subject
 from finetune.data.cache import tokenizer_digest
-from finetune.data.chat import ChatEncoder, Example
-from finetune.data.length import fit
+from finetune.data.chat import Example
+from finetune.data.encode import Encoder, fitted, make_encoder
+from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared, prepare
 from finetune.data.screen import Screened
 from finetune.device import quiet_libraries
@@ -35,9 +37,11 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
     quiet_libraries()
     from finetune.model.load import file_sha256, load_tokenizer
 
-    data = prepare(recipe.data, recipe.seed, recipe.stage)
-    encoder = ChatEncoder(load_tokenizer(recipe.model), recipe.data.train_on, recipe.data.special_tokens_in_data)
+    data = prepare(recipe.data, recipe.seed, recipe.stage, recipe.settings)
+    encoder = make_encoder(load_tokenizer(recipe.model), recipe.data, recipe.settings)
+    whole = recipe.data.train_on == "all" or recipe.stage == "cpt"  # then no turn ends
     dropped, problems = list(data.dropped), _without_findings(data)
+    rows = ROWS_OF_STAGE[recipe.stage]
     paths = Relative(folder, named_files(recipe.data))
     notes, by_source = _by_source(data.notes, [facts.name for facts in data.sources])
     sources = _encoded(recipe, data, encoder, dropped, problems, by_source)
@@ -54,10 +58,10 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
         name=recipe.name,
         tokenizer=encoder.tokenizer,
         max_length=recipe.data.max_length,
-        stop_ids=frozenset() if recipe.data.train_on == "all" else frozenset(encoder.control_ids),
+        stop_ids=frozenset() if whole else frozenset(encoder.control_ids),
         splits={"train": len(data.train), "eval": len(data.evaluate)},
         hashes=hashes,
-        notes=notes,
+        notes=notes + answers_note([example for source in sources for example in source.examples], rows),
     )
     report = paths.audit(collect(subject, sources, faults))
     return report.failed, write(report, output or Path(f"{recipe.output_dir}.audit"))
@@ -83,7 +87,7 @@ def _without_findings(data: Prepared) -> list[str]:
 def _encoded(
     recipe: Recipe,
     data: Prepared,
-    encoder: ChatEncoder,
+    encoder: Encoder,
     dropped: list[tuple[str, str]],
     problems: list[str],
     notes: Sequence[Sequence[str]],
@@ -93,7 +97,7 @@ def _encoded(
     trained = len(recipe.data.train)
     also_held_out = {facts.name: trained + i for i, facts in enumerate(data.sources[trained:])}  # a file may be both
     for part, samples in enumerate((data.train, data.evaluate)):
-        for row in fit(encoder, samples, recipe.data.max_length, recipe.data.too_long):
+        for row in fitted(encoder, recipe.data, ROWS_OF_STAGE[recipe.stage], samples):
             index = data.source_of(row.where)
             index = also_held_out.get(data.sources[index].name, index) if part else index
             split[index][part].extend(row.examples)

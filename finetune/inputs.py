@@ -7,15 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from finetune.chain import check_leaks
+from finetune.data.aspects import check_decided
+from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
-from finetune.evaluate.gate import check_gate
+from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import Recipe
+from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
 
 if TYPE_CHECKING:
-    from finetune.data.chat import ChatEncoder
+    from finetune.data.encode import Encoder
     from finetune.data.store import ExampleStore
     from finetune.log import Log
 
@@ -29,14 +34,14 @@ def load_data(recipe: Recipe) -> Prepared:
         DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
             that would serve the export wrong or not at all.
     """
-    problems: list[str] = []
+    problems = _without_effect(recipe)
     notes: list[str] = []
     try:
         notes = serving_notes(recipe)
     except RecipeError as error:
         problems += error.problems
     try:
-        data = prepare(recipe.data, recipe.seed, recipe.stage)
+        data = prepare(recipe.data, recipe.seed, recipe.stage, recipe.settings)
         problems += data.refusals
     except RecipeError as error:
         raise type(error)(problems + error.problems) from None
@@ -45,7 +50,29 @@ def load_data(recipe: Recipe) -> Prepared:
     check_gate(
         recipe.gate, [*recipe.settings.held_out_scores, *(known_scores(data) if recipe.settings.answers else ())]
     )
-    return replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
+    data = replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
+    if isinstance(recipe.settings, RewardSection):
+        check_decided(data.train, recipe.settings, "training pairs")
+        check_decided(data.evaluate, recipe.settings, "held-out pairs")
+    if isinstance(recipe.settings, GrpoSection):
+        check_rewards(recipe.settings.rewards, row_scores(data))
+    with_good_answers(data, recipe.stage)
+    return data
+
+
+def with_good_answers(data: Prepared, stage: str) -> Prepared:
+    """Of labelled rows, those held out whose answer was found good: a model's answers are held against them.
+
+    Raises:
+        DataError: the held-out rows are all good or all bad.
+    """
+    if ROWS_OF_STAGE[stage] != "labelled":
+        return data
+    good = np.array([sample.marks[0] == 1 for sample in data.evaluate])
+    if good.all() or not good.any():
+        kind = "good (true)" if good.all() else "bad (false)"
+        raise DataError(f"held-out rows: all {len(good)} are labelled {kind}; both kinds are needed to compare them")
+    return replace(data, evaluate=data.evaluate.pick(good))
 
 
 def load_stages(recipe: Recipe) -> list[Prepared]:
@@ -68,6 +95,13 @@ def load_stages(recipe: Recipe) -> list[Prepared]:
     return data
 
 
+def _without_effect(recipe: Recipe) -> list[str]:
+    """Settings that a reward model has no use for."""
+    if recipe.settings.score_names and recipe.export.adapters:
+        return ["export.adapters: no engine serves several reward models on one base; export each by itself"]
+    return []
+
+
 def serving_notes(recipe: Recipe) -> list[str]:
     """What an operator has to know of the recipe's targets.
 
@@ -78,47 +112,61 @@ def serving_notes(recipe: Recipe) -> list[str]:
     from finetune.export.servable import config_of_base
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
-    return check_serving(recipe.lora.model_dump(), config_of_base(recipe.model), recipe.export.targets, dtype)
+    lora = recipe.lora.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
+    return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype)
 
 
 def known_scores(data: Prepared) -> list[str]:
     """Names that the metrics give, by the template's worked examples; those of one task as `task/name` too."""
+    return [
+        name for task, found in _scores_of_tasks(data) for name in (*found, *(f"{task}/{n}" for n in found if task))
+    ]
+
+
+def row_scores(data: Prepared) -> list[str]:
+    """Names that a single answer may have a score under."""
+    return [*dict.fromkeys(name for _task, found in _scores_of_tasks(data) for name in found), "finished"]
+
+
+def _scores_of_tasks(data: Prepared) -> list[tuple[str, list[str]]]:
+    """The task (empty where there is one only) and the names of its scores, of each of the template's examples."""
     if data.template is None:
-        return score_names(data.evaluate[0].answer, data.metrics[""])
-    several = len(data.metrics) > 1
-    names = []
+        return [("", score_names(data.evaluate[0].answer, data.metrics[""]))]
+    found = []
     for example in data.template.examples:
-        task = (example.task or "") if several else ""
+        task = (example.task or "") if len(data.metrics) > 1 else ""
         check_metric(data.metrics[task], str(data.template.path))
-        found = score_names(example.answer, data.metrics[task])
-        names += found + [f"{task}/{name}" for name in found if task]
-    return names
+        found.append((task, score_names(example.answer, data.metrics[task])))
+    return found
 
 
 def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
-    """The recipe's stage and the chat encoder it shares with evaluation."""
-    from finetune.data.chat import ChatEncoder
+    """The recipe's stage and the encoder it shares with evaluation."""
+    from finetune.data.encode import make_encoder
     from finetune.stages import STAGES
 
-    encoder = ChatEncoder(tokenizer, recipe.data.train_on, recipe.data.special_tokens_in_data)
+    encoder = make_encoder(tokenizer, recipe.data, recipe.settings)
     pad_to = 32 if recipe.train.torch_compile else 1  # fewer shapes to compile
     return STAGES[recipe.stage](encoder, recipe.data, recipe.settings, pad_to), encoder
 
 
-def encode(recipe: Recipe, data: Prepared, encoder: ChatEncoder, folder: Path, log: Log) -> ExampleStore:
+def encode(recipe: Recipe, data: Prepared, encoder: Encoder, folder: Path, log: Log) -> ExampleStore:
     """The training samples as examples, out of the cache in `folder` where it has them."""
     from finetune.data.cache import cache_key, encode_cached, encode_uncached, evict
     from finetune.data.contamination import benchmark_files
     from finetune.data.encode import EncodeSamples
     from finetune.model.load import load_tokenizer
 
-    make = EncodeSamples(partial(load_tokenizer, recipe.model), recipe.data, recipe.stage)
+    make = EncodeSamples(partial(load_tokenizer, recipe.model), recipe.data, recipe.stage, recipe.settings)
     blocks = data.train.blocks()
     if not recipe.data.cache:
         return encode_uncached(blocks, make, recipe.data.workers)
     files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
     text = data.template.path.read_text(encoding="utf-8") if data.template else None
-    key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=[recipe.stage, str(recipe.seed)])
+    rest = [recipe.stage, str(recipe.seed)]
+    if isinstance(recipe.settings, RewardSection | CptSection):
+        rest.append(recipe.settings.model_dump_json())  # decides the marks, or what a document is
+    key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=rest)
     store, hit = encode_cached(blocks, make, key, folder, recipe.data.workers)
     log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")
     removed, freed = evict(folder, key)

@@ -27,6 +27,8 @@ from finetune.recipe_train import TrainSection, device_problems
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
 
+Format = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "preference", "labelled", "text"]
+
 TRACKERS = ("tensorboard", "wandb", "swanlab", "trackio")
 
 
@@ -88,7 +90,7 @@ class SourceSection(Section):
     subset: str | None = None
     split: str | None = None
     kind: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "excel", "text"] = "auto"
-    format: Literal["auto", "template", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] | None = None
+    format: Literal["template"] | Format | None = None
     encoding: str = "auto"
     header: str | None = None
     delimiter: str | None = Field(None, pattern=r'^[^0-9A-Za-z"\r\n]$')
@@ -126,12 +128,12 @@ class DataSection(Section):
     """Rows, and how they become conversations: a data template, or a known format of ready conversations."""
 
     template: Path | None = None
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] | None = None
+    format: Format | None = None
     train: Annotated[tuple[SourceSection, ...], Field(strict=False)]
     eval: Annotated[tuple[SourceSection, ...], Field(strict=False)] = ()
     split: SplitSection | None = None
     max_length: int = Field(1024, ge=8)
-    too_long: Literal["error", "drop", "split_turns", "truncate_prompt"] = "error"
+    too_long: Literal["error", "drop", "split_turns", "truncate_prompt", "split"] = "error"
     train_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     special_tokens_in_data: Literal["escape", "error", "allow"] = "escape"
     packing: bool = False
@@ -271,6 +273,18 @@ class Recipe(Section):
     @model_validator(mode="after")
     def training_fits_the_device(self) -> Recipe:
         problems = device_problems(self.train, self.device) if self.device != "auto" else []
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def fits_its_stage(self) -> Recipe:
+        needed = [key for key, field in STAGE_SECTIONS[self.stage].model_fields.items() if field.is_required()]
+        if needed and getattr(self, self.stage) is None:
+            raise ValueError(f"{self.stage}: is missing: {', '.join(f'{self.stage}.{key}' for key in needed)}")
+        problems = self.settings.misfits(self.data, self.train)
+        if self.data.too_long == "split" and self.stage != "cpt":
+            problems.append(f"data.too_long: split is for documents (stage cpt); stage {self.stage} has none")
         if problems:
             raise ValueError("; ".join(problems))
         return self

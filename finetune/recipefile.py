@@ -26,7 +26,7 @@ Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
 PATH_KEYS = (
     ("model", "name_or_path"), ("model", "tokenizer_name_or_path"), ("model", "adapter_name_or_path"),
     ("data", "template"), ("data", "train"), ("data", "eval"), ("data", "screen", "benchmarks"), ("export", "targets"),
-    ("export", "adapters"),
+    ("export", "adapters"), ("distill", "teacher", "name_or_path"), ("distill", "teacher", "adapter_name_or_path"),
 )  # fmt: skip
 
 
@@ -183,9 +183,8 @@ def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
         where = origin.get(location, "--set")
         folder = Path() if where == "--set" else Path(where.rpartition(":")[0]).parent
         value = values[key]
-        if (
-            location[0] == "model"
-        ):  # a hub id looks like a relative path: only what exists, or starts with a dot, is one
+        if key.endswith("name_or_path"):
+            # A hub id looks like a relative path: only what exists, or starts with a dot, is one.
             if isinstance(value, str) and (value.startswith(".") or (folder / value).is_dir()):
                 values[key] = str((folder / value).resolve())
         elif key == "adapters":

@@ -15,7 +15,15 @@ from finetune.errors import RecipeError
 from finetune.evaluate.gate import pass_gate
 from finetune.evaluate.metrics import Scores
 from finetune.evaluate.results import score_lines, scored
-from finetune.inputs import data_record, encode, encoded_lines, findings_lines, load_stages, make_stage
+from finetune.inputs import (
+    data_record,
+    encode,
+    encoded_lines,
+    findings_lines,
+    load_stages,
+    make_stage,
+    with_good_answers,
+)
 from finetune.recipe import Recipe, resolved
 from finetune.runfolder import AUTO, RunFolder
 from finetune.stop import Stop, stop_with_parent
@@ -49,7 +57,7 @@ class Ready:
         examples: items, as the loop batches them (data/items.py); `held_out` too.
         counts: how many rows each thing happened to on the way to `examples`.
         held_out: encoded, for the held-out loss and the proof.
-        stops: ids that training ends a turn with.
+        ends: ids that training ends a turn with; of whole conversations, where `rewards` are read off their last token.
         lora: what the adapter covers, in a line.
         initial: the adapter's weights at the start, where the base was changed for them; see model/adapter.py.
         start: the adapter's weights at the start by parameter name, where they are not fresh ones.
@@ -62,14 +70,18 @@ class Ready:
     examples: Sequence[Item]
     counts: dict[str, int]
     held_out: Sequence[Item]
-    stops: set[int]
+    ends: set[int]
     lora: str
     initial: dict[str, Any] | None
     start: dict[str, Any] | None
+    about: dict[str, Any]
+    rewards: tuple[str, ...] = ()
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """What ends an answer: the trained ids and the base's own."""
+        """What ends an answer: the trained ids and the base's own; none where nothing answers."""
+        if self.rewards:
+            return ()
         ids = self.model.generation_config.eos_token_id
         return (ids,) if isinstance(ids, int) else tuple(ids)
 
@@ -172,17 +184,18 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, ca
     from finetune.fullstate import full_tensors
     from finetune.model.adapter import add_adapter, initial_weights
     from finetune.model.isolation import check_isolation
-    from finetune.model.load import load_base, set_stop_ids
     from finetune.model.start import start_from
+    from finetune.stages.base import Prepares
 
     accelerator = placement.accelerator
     dropped = [f"{where}: dropped: {reason}" for where, reason in data.dropped[:5]]
     for line in (*data.notes, *findings_lines(data), *dropped):
         log.say(f"data: {line}")
     log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
-    base = load_base(recipe.model, placement, recipe.output_dir / BASE)
+    base = _load_base(recipe, placement)
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
-    check_tokenizer(base.tokenizer, [list(sample.prompt) for sample in data.evaluate], recipe.export.targets)
+    prompts = [list(sample.prompt) for sample in data.evaluate] if recipe.settings.answers else []
+    check_tokenizer(base.tokenizer, prompts, recipe.export.targets)
     stage, encoder = make_stage(recipe, base.tokenizer)
     with accelerator.main_process_first():
         store = encode(recipe, data, encoder, cache or recipe_cache(recipe), log)
@@ -190,25 +203,45 @@ def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, ca
     held_out = stage.encode(data.evaluate if whole else data.evaluate[: recipe.export.parity_rows])
     for line in encoded_lines(store, recipe.data.max_length):
         log.say(line)
-    stops = store.stops() & encoder.control_ids
-    set_stop_ids(base.model, base.tokenizer, stops)
+    rewards = recipe.settings.score_names
+    ends = store.last_ids() if rewards else store.stops() & encoder.control_ids
+    _tell_ends(base, ends, rewards)
+    about = stage.prepare(base.model, data.metrics, placement) if isinstance(stage, Prepares) else {}
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.model.adapter_name_or_path:
         log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path))}")
-    start = full_tensors(model) if recipe.model.adapter_name_or_path else None
     if recipe.data.joined_by:
         if recipe.data.allow_cross_doc:
             log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
         else:
             check_isolation(model, placement.torch_dtype, accelerator.device, recipe.data.joined_by)
-    examples = items_of(store, ROWS_OF_STAGE[recipe.stage])
+    if recipe.settings.explores:  # then an item is a prompt with all that its answers are judged by
+        examples: Sequence[Item] = stage.encode(data.train)
+    else:
+        examples = items_of(store, ROWS_OF_STAGE[recipe.stage], recipe.data.max_length)
     if recipe.data.packing:
         packs = pack(store, recipe.data.max_length)
         log.say(packing_line(packs, recipe.data.max_length))
         examples = list(packs)
     initial = initial_weights(model, recipe.lora)
-    return Ready(base, model, stage, encoder, examples, store.counts, held_out, stops, coverage.line(), initial, start)
+    # With the adapter off, the model is the base: not where training starts, when the adapter or the base was changed.
+    start = full_tensors(model) if recipe.model.adapter_name_or_path or initial is not None else None
+    return Ready(
+        base,
+        model,
+        stage,
+        encoder,
+        examples,
+        store.counts,
+        held_out,
+        ends,
+        coverage.line(),
+        initial,
+        start,
+        about,
+        rewards,
+    )
 
 
 def train_adapter(
@@ -227,19 +260,24 @@ def train_adapter(
     from finetune.model.gguf_base import write_gguf_base
     from finetune.model.save import save_adapter
     from finetune.model.speed import prepare_for_training
+    from finetune.reference_logps import ReferenceCache
     from finetune.schedule import plan
     from finetune.train import Training, train
 
     section, accelerator = recipe.train, placement.accelerator
     facts = facts_of(
-        recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json"), ready.base.identity, placement.dtype,
-        recipe.lora, section, ready.examples, ready.held_out, ready.initial, ready.start,
-    )  # fmt: skip
+        recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json", exclude=set(recipe.settings.free)),
+        ready.base.identity, placement.dtype, recipe.lora, section, ready.examples, ready.held_out, ready.initial,
+        ready.start,
+    ) | {f"{recipe.stage}: {key}": value for key, value in ready.about.items()}  # fmt: skip
     checkpoint = folder.checkpoint(section.save_total_limit, facts, log)
     if checkpoint is not None:
         load_adapter(ready.model, checkpoint)
     model_to_train = prepare_for_training(ready.model, section, ready.start)
-    layout = plan(section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch)
+    layout = plan(
+        section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch,
+        recipe.settings.sequences_per_sample,
+    )  # fmt: skip
     if section.auto_find_batch_size:
         if engine.shards(placement):
             raise RecipeError(f"train.auto_find_batch_size: not with {placement.engine}; set train.micro_batch_size")
@@ -263,9 +301,11 @@ def train_adapter(
         facts=facts,
         main=accelerator.is_main_process,
     )
+    cache = ReferenceCache(recipe.output_dir.parent / ".reference", facts)
     training = Training(
-        ready.stage, ready.examples, ready.held_out, section, layout, placement, recipe.seed, checkpoints, stop, log
-    )
+        ready.stage, ready.examples, ready.held_out, section, layout, placement, recipe.seed, checkpoints, stop, log,
+        cache if recipe.settings.precomputes_reference else None,
+    )  # fmt: skip
     with stop.deferred(), checkpoints:
         progress = train(model_to_train, training)
     if engine.shards(placement):
@@ -273,7 +313,7 @@ def train_adapter(
         tensors = full_tensors(model_to_train)
         del model_to_train, checkpoints, training  # the memory of the parts
         ready.model = ready.base = None  # type: ignore[assignment]
-        ready.base, ready.model = _whole_model(recipe, placement, ready.stops, tensors)
+        ready.base, ready.model = _whole_model(recipe, placement, ready.ends, tensors)
     if section.load_best_model_at_end:
         load_adapter(ready.model, folder.of_step(progress.best_step))
         log.say(f"the best held-out loss, {progress.best_loss:.4f}, was that of step {progress.best_step}: taken")
@@ -291,6 +331,7 @@ def evaluate(recipe: Recipe, data: Prepared, ready: Ready, placement: Placement,
     from finetune.evaluate.generate import answer
     from finetune.evaluate.measure import measure
 
+    data = with_good_answers(data, recipe.stage)
     main = placement.accelerator.is_main_process
     scores: dict[str, Scores] = {"base": {}, "tuned": {}}
     answers: dict[str, Sequence[Answer]] = {}
@@ -351,11 +392,15 @@ def make_record(
     placement: Placement,
 ) -> Record:
     """All that `finetune export` needs of the run beside its adapter."""
-    from finetune.evaluate.generate import answer_logprobs
+    from finetune.evaluate.generate import answer_logprobs, answer_rewards
     from finetune.export.record import Record
+    from finetune.model.score import score_config
 
-    examples = tuple(item.examples[0] for item in ready.held_out[: recipe.export.parity_rows])
+    held_out, of_item = ready.held_out[: recipe.export.parity_rows], None if ready.rewards else 1
+    examples = tuple(example for item in held_out for example in item.examples[:of_item])
+    evaluated = (answer_rewards if ready.rewards else answer_logprobs)(ready.model, examples, placement)
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
+    done |= ready.about
     return Record(
         name=recipe.name,
         identity=ready.base.identity,
@@ -363,13 +408,14 @@ def make_record(
         dtype=placement.dtype,
         stops=ready.stop_ids,
         examples=examples,
-        evaluated=answer_logprobs(ready.model, examples, placement),
+        evaluated=evaluated,
         ship_base=Path(ready.base.source.name) == (recipe.output_dir / BASE).resolve(),
         template=data.template.path.read_text(encoding="utf-8") if data.template else None,
         recipe=resolved(recipe),
         data=data_record(data, ready.counts),
         training=progress.record() | done | ({"stages": before.told} if before.told else {}),
         scores=scores,
+        score_config=score_config(ready.model) if ready.rewards else None,
     )
 
 
@@ -387,14 +433,34 @@ def export(recipe: Recipe, record: Record, ready: Ready, log: Log) -> Result:
     return Result(bundle, manifest["scores"], manifest)
 
 
-def _whole_model(recipe: Recipe, placement: Placement, stops: set[int], tensors: dict[str, Any]) -> tuple[Base, Any]:
+def _load_base(recipe: Recipe, placement: Placement) -> Base:
+    """The base, under a score head of zeros where the stage trains one."""
+    from finetune.model.load import load_base
+    from finetune.model.score import with_score_head
+
+    base = load_base(recipe.model, placement, recipe.output_dir / BASE)
+    rewards = recipe.settings.score_names
+    return replace(base, model=with_score_head(base.model, rewards)) if rewards else base
+
+
+def _tell_ends(base: Base, ends: set[int], rewards: tuple[str, ...]) -> None:
+    """Configurations say where an answer stops, or which token is padding and no conversation's last."""
+    from finetune.model.load import set_stop_ids
+    from finetune.model.score import choose_padding
+
+    if rewards:
+        choose_padding(base.model, base.tokenizer, ends)
+    else:
+        set_stop_ids(base.model, base.tokenizer, ends)
+
+
+def _whole_model(recipe: Recipe, placement: Placement, ends: set[int], tensors: dict[str, Any]) -> tuple[Base, Any]:
     """The base as at the start and the peft model with the trained weights, both unsharded, on the device."""
     from finetune.fullstate import load_full_tensors
     from finetune.model.adapter import add_adapter
-    from finetune.model.load import load_base, set_stop_ids
 
-    base = load_base(recipe.model, placement, recipe.output_dir / BASE)
-    set_stop_ids(base.model, base.tokenizer, stops)
+    base = _load_base(recipe, placement)
+    _tell_ends(base, ends, recipe.settings.score_names)
     model, _coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     load_full_tensors(model, tensors)
     return base, model.to(placement.accelerator.device)

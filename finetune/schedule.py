@@ -15,13 +15,19 @@ from finetune.recipe import TrainSection
 
 @dataclass(frozen=True)
 class Plan:
-    """How a global batch falls on processes and micro-batches. All sizes in sequences."""
+    """How a global batch falls on processes and micro-batches. All sizes in sequences, `per_sample` of each sample."""
 
     global_batch: int
     processes: int
     micro_batch: int
     accumulation: int
     steps: int
+    per_sample: int = 1
+
+    @property
+    def drawn(self) -> int:
+        """How many samples of the data make a step."""
+        return self.global_batch // self.per_sample
 
     def line(self) -> str:
         return (
@@ -30,8 +36,11 @@ class Plan:
         )
 
 
-def plan(section: TrainSection, examples: int, processes: int, auto_micro_batch: int) -> Plan:
+def plan(section: TrainSection, examples: int, processes: int, auto_micro_batch: int, per_sample: int = 1) -> Plan:
     """The batch arithmetic.
+
+    Args:
+        per_sample: how many sequences a sample that is drawn becomes; a divisor of the global batch.
 
     Raises:
         RecipeError: a size that does not divide, with the arithmetic; a schedule that is longer than the run.
@@ -51,7 +60,7 @@ def plan(section: TrainSection, examples: int, processes: int, auto_micro_batch:
             f"train.micro_batch_size: {whole} sequences / {processes} processes / {micro} = {share / micro:.2f} "
             f"micro-batches; allowed: {', '.join(str(size) for size in range(1, share + 1) if share % size == 0)}"
         )
-    per_epoch = math.ceil(examples / whole)
+    per_epoch = math.ceil(examples * per_sample / whole)
     steps = section.max_steps or max(1, round((section.num_train_epochs or 0) * per_epoch))
     warmup, decay = _warmup_and_decay(section, steps)
     if decay < 0 or warmup + decay > steps:
@@ -59,17 +68,17 @@ def plan(section: TrainSection, examples: int, processes: int, auto_micro_batch:
         stable = section.lr_scheduler_type == "warmup_stable_decay"
         falling = f" and {decay} of decay (train.decay_ratio)" if stable else ""
         raise RecipeError(f"train.{given}: {warmup} steps of warm-up{falling} don't fit into {steps} steps")
-    return Plan(whole, processes, micro, share // micro, steps)
+    return Plan(whole, processes, micro, share // micro, steps, per_sample)
 
 
 def batch_indices(seed: int, step: int, examples: int, global_batch: int) -> list[int]:
     """Which examples make step `step` (from 0): a slice of the epoch's permutation, the last one of an epoch short."""
     epoch, position = divmod(step, math.ceil(examples / global_batch))
-    return _order(seed, epoch, examples)[position * global_batch : (position + 1) * global_batch].tolist()
+    return order_of_epoch(seed, epoch, examples)[position * global_batch : (position + 1) * global_batch].tolist()
 
 
-@lru_cache(maxsize=1)
-def _order(seed: int, epoch: int, examples: int) -> torch.Tensor:
+@lru_cache(maxsize=8)  # of a mixture's parts
+def order_of_epoch(seed: int, epoch: int, examples: int) -> torch.Tensor:
     """(examples,) int64: the permutation of one epoch."""
     return torch.randperm(examples, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 

@@ -13,7 +13,7 @@ from finetune import engine
 from finetune.data.items import Item
 from finetune.device import Placement
 from finetune.schedule import Plan
-from finetune.stages.base import Batch, Stage, means
+from finetune.stages.base import Batch, Sharing, Stage, means
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def take_step(
     count, tokens, stop, failed = accelerator.reduce(counted.to(accelerator.device), reduction="sum").tolist()
     if stop or failed:
         return Halt(bool(stop), bool(failed))
+    share(model, stage, micro_batches, placement)
     sums: dict[str, torch.Tensor] = {}
     for index, batch in enumerate(micro_batches):
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
@@ -93,8 +94,10 @@ def held_out_loss(
     model.eval()
     plain = accelerator.unwrap_model(model)  # DDP's own forward would exchange buffers
     sums: dict[str, torch.Tensor] = {}
+    batches = micro_batches_of(stage, examples, layout.processes, layout.micro_batch, accelerator.process_index)
+    share(plain, stage, batches, placement)
     with torch.no_grad(), placement.autocast():
-        for batch in micro_batches_of(stage, examples, layout.processes, layout.micro_batch, accelerator.process_index):
+        for batch in batches:
             told = torch.tensor(int(stop.requested is not None), device=accelerator.device)
             if accelerator.reduce(told, reduction="sum").item():
                 break
@@ -110,6 +113,18 @@ def held_out_loss(
             return {f"eval_{name}": value for name, value in means(named).items()}
     model.train()
     return None
+
+
+def share(model: torch.nn.Module, stage: Stage, batches: Sequence[Batch], placement: Placement) -> None:
+    """What the stage's loss needs of the whole global batch, into each of this process's micro-batches (see `Sharing`)."""
+    if not isinstance(stage, Sharing):
+        return
+    accelerator = placement.accelerator
+    with torch.no_grad(), placement.autocast():
+        parts = [stage.shared(model, {n: t.to(accelerator.device) for n, t in batch.items()}) for batch in batches]
+    total = accelerator.reduce(torch.stack(parts).double().sum(0), reduction="sum")
+    for batch in batches:
+        batch["shared"] = total
 
 
 def micro_batches_of(

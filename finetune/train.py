@@ -22,8 +22,9 @@ from finetune.groups import group_rates, parameter_groups
 from finetune.log import Log
 from finetune.optimizer import OPTIMIZERS, end_training, evaluation_weights
 from finetune.recipe import TrainSection
+from finetune.reference_logps import ReferenceCache, with_reference
 from finetune.schedule import Plan, batch_indices, learning_rate, step_seed
-from finetune.stages.base import Stage, means
+from finetune.stages.base import Explores, Stage, means
 from finetune.step import Halt, Outcome, held_out_loss, take_step
 from finetune.stop import Preempted, Stop
 
@@ -38,6 +39,8 @@ class Training:
         examples: the same sequence on every process.
         held_out: what `train.eval_steps` looks at.
         layout: how the global batch falls on the processes.
+        reference: where the reference's log-probabilities are kept that are computed before training; None: each step
+            computes its own.
     """
 
     stage: Stage
@@ -50,6 +53,7 @@ class Training:
     checkpoints: TrainingCheckpoints
     stop: Stop
     log: Log
+    reference: ReferenceCache | None = None
 
 
 def train(model: torch.nn.Module, this: Training) -> Progress:
@@ -70,6 +74,7 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
     optimizer = OPTIMIZERS[section.optim].build(parameter_groups(trainable(model), section), section)
     model, optimizer = engine.prepare(this.placement, model, optimizer)
     model.train()
+    this = with_reference(model, this)
     progress = this.checkpoints.restore(model, optimizer)
     first, window_started = progress.step, time.perf_counter()
     started = window_started - progress.seconds
@@ -77,21 +82,16 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
         _between_steps(this, model, optimizer, progress, step > first and _every(section.save_steps, step))
         if progress.stopped_early:
             break
-        chosen = [this.examples[i] for i in batch_indices(this.seed, step, len(this.examples), layout.global_batch)]
+        chosen = [this.examples[i] for i in batch_indices(this.seed, step, len(this.examples), layout.drawn)]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(section, step, layout.steps, group["peak"])
+        updates = 1
+        if isinstance(this.stage, Explores):
+            chosen = this.stage.explore(model, chosen, step_seed(this.seed, step, 0), this.placement)
+            updates = this.stage.num_iterations
         set_seed(step_seed(this.seed, step, accelerator.process_index))  # dropout
-        wishes = this.stop.requested is not None, this.checkpoints.failed
-        try:
-            outcome = take_step(
-                model, optimizer, this.stage, chosen, layout, section.max_grad_norm, this.placement, wishes
-            )
-        except RuntimeError as error:
-            _explain_memory(error, step, layout, chosen)
-            raise
-        if isinstance(outcome, Halt):
-            _halt(this, model, optimizer, progress, outcome.failed)
-        _judge(this, outcome, progress, chosen)
+        for update in range(updates):
+            _update(this, model, optimizer, progress, chosen, first=update == 0)
         progress.step = step + 1
         now = time.perf_counter()
         progress.seconds = now - started
@@ -106,6 +106,24 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
     end_training(optimizer)
     accelerator.free_memory()  # accelerate's hold on DDP, which would outlive the process group
     return progress
+
+
+def _update(
+    this: Training, model: Any, optimizer: Any, progress: Progress, chosen: Sequence[Item], first: bool
+) -> None:
+    """One change of the weights by the global batch `chosen`; only before the first of a step can a run be halted."""
+    layout = this.layout
+    wishes = (this.stop.requested is not None, this.checkpoints.failed) if first else (False, False)
+    try:
+        outcome = take_step(
+            model, optimizer, this.stage, chosen, layout, this.section.max_grad_norm, this.placement, wishes
+        )
+    except RuntimeError as error:
+        _explain_memory(error, progress.step, layout, chosen)
+        raise
+    if isinstance(outcome, Halt):
+        _halt(this, model, optimizer, progress, outcome.failed)
+    _judge(this, outcome, progress, chosen)
 
 
 def _every(steps: int, step: int) -> bool:
@@ -168,6 +186,7 @@ def _judge(this: Training, outcome: Outcome, progress: Progress, chosen: Sequenc
     progress.tokens += int(sums["tokens"])
     progress.trained_tokens += int(sums["count"])
     progress.empty_steps += sums["count"] == 0
+    progress.moved |= sums["count"] > 0 and sums["grad_norm"] > 0
     recent = progress.recent
     if len(recent) == SPIKE_STEPS and mean > fmean(recent) + SPIKE_DEVIATIONS * pstdev(recent):
         rows = ", ".join(example.where for example in chosen[:8])
@@ -194,8 +213,9 @@ def _explain_memory(error: RuntimeError, step: int, layout: Plan, chosen: Sequen
 def _line(step: int, steps: int, values: dict[str, float], unit: str) -> str:
     rate = values[f"trained_{unit}_per_second"]
     trained = f"({rate:.0f} trained)" if unit == "tokens" else f"({rate:.1f} {unit}/s)"
+    reward = f"reward {values['reward']:.4f}  " if "reward" in values else ""
     return (
-        f"step {step:>{len(str(steps))}}/{steps}  loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}  "
+        f"step {step:>{len(str(steps))}}/{steps}  loss {values['loss']:.4f}  {reward}lr {values['learning_rate']:.2e}  "
         f"grad norm {values['grad_norm']:.2f}  {values['tokens_per_second']:.0f} tokens/s "
         f"{trained}  peak {values['peak_memory_gib']:.2f} GiB"
     )

@@ -19,6 +19,7 @@ LAYERS = [
         "finetune.model",
         "finetune.train",
         "finetune.step",
+        "finetune.reference_logps",
         "finetune.batch_size",
         "finetune.runfolder",
         "finetune.inputs",
@@ -39,6 +40,7 @@ LAYERS = [
         "finetune.groups",
         "finetune.muon",
         "finetune.schedule",
+        "finetune.shares",
         "finetune.stop",
         "finetune.device",
         "finetune.engine",
@@ -48,8 +50,8 @@ LAYERS = [
         "finetune.errors",
     },
 ]
-# A stage works on encoded conversations and asks the model for its reference, so it knows the types of both.
-ALLOWED = {("finetune.stages", "finetune.data"), ("finetune.stages", "finetune.model")}
+# A stage works on encoded conversations, asks the model for its reference, and (grpo) has answers made and scored.
+ALLOWED = {("finetune.stages", f"finetune.{package}") for package in ("data", "model", "evaluate")}
 
 
 def package_of(module: str) -> str:

@@ -21,6 +21,7 @@ class Progress:
         best_step, best_loss: of the look with the lowest held-out loss; -1 before the first.
         waited: looks in a row that were not clearly better.
         seconds: spent training, over all processes' lives.
+        moved: whether a step had a gradient other than 0, so that the weights have changed.
     """
 
     step: int = 0
@@ -37,6 +38,7 @@ class Progress:
     waited: int = 0
     stopped_early: bool = False
     seconds: float = 0.0
+    moved: bool = False
 
     def looked(self, loss: float, threshold: float, patience: int | None) -> bool:
         """Notes a held-out loss; whether it is the best so far. Patience ends after so many looks in a row that were
@@ -49,11 +51,6 @@ class Progress:
         if better:
             self.best_step, self.best_loss = self.step, loss
         return better
-
-    @property
-    def moved(self) -> bool:
-        """Whether a step has changed the weights."""
-        return self.step > self.empty_steps + self.nonfinite_steps
 
     def record(self) -> dict[str, Any]:
         """What the manifest says."""

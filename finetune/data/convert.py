@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from finetune.data.aspects import with_marks
 from finetune.data.findings import DataFile, Findings
 from finetune.data.formats import check_rows, detect, to_samples
 from finetune.data.mix import name_of
@@ -19,6 +20,7 @@ from finetune.data.spool import Block, Spool, block
 from finetune.data.template import DataTemplate, Rendered
 from finetune.errors import DataError
 from finetune.recipe import DataSection, SourceSection
+from finetune.recipe_stages import RewardSection, StageSection
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,16 @@ class Converted:
 
 @dataclass(frozen=True)
 class Convert:
-    """Makes the work of one process. `stage`: what the samples are for."""
+    """Makes the work of one process.
+
+    Attributes:
+        stage: what the samples are for.
+        settings: of that stage: what else of a row its loss wants to know.
+    """
 
     template: DataTemplate | None
     stage: str
+    settings: StageSection | None = None
 
     def __call__(self) -> Callable[[Chunk], Converted]:
         return self.convert
@@ -98,6 +106,9 @@ class Convert:
             name = f"template {self.template.name}"
         else:
             name, samples, report = _samples(chunk, self.stage)
+        if isinstance(self.settings, RewardSection):
+            samples, problems = with_marks(samples, self.settings)
+            report.problems += problems
         return Converted(chunk.source, len(chunk.rows), block(samples), name, report)
 
 
@@ -160,7 +171,12 @@ class _Taken:
 
 
 def take(
-    section: DataSection, template: DataTemplate | None, spool: Spool, notes: list[str], stage: str = "sft"
+    section: DataSection,
+    template: DataTemplate | None,
+    spool: Spool,
+    notes: list[str],
+    stage: str = "sft",
+    settings: StageSection | None = None,
 ) -> list[_Taken]:
     """Reads every source here and renders it in `data.workers` processes; the samples go into the spool, in order.
 
@@ -177,7 +193,7 @@ def take(
             source.stopped = True
             problem = f"{name_of(source.section)}: format: template, but the recipe names no data.template"
             source.whole.problems.append(problem)
-    with closing(map_chunks(_chunks(sources), Convert(template, stage), section.workers)) as results:
+    with closing(map_chunks(_chunks(sources), Convert(template, stage, settings), section.workers)) as results:
         for part in results:
             sources[part.source].add(part, spool, part.source)
     reading = Findings()

@@ -93,7 +93,7 @@ def packing_line(packs: Sequence[Pack], budget: int) -> str:
     documents = sum(len(row.lengths) for row in packs)
     tokens = sum(len(row.ids) for row in packs)
     return (
-        f"packed: {documents} conversations in {len(packs)} rows of at most {budget} tokens, "
+        f"packed: {documents} documents in {len(packs)} rows of at most {budget} tokens, "
         f"{tokens / (budget * len(packs)):.1%} full; train.global_batch_size counts these rows"
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.data.convert import SourceFacts, take
+from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.mix import mix
 from finetune.data.screen import Finding, check_licences, look, refusals
 from finetune.data.split import split_samples
@@ -18,6 +19,7 @@ from finetune.data.spool import SampleFile, Spool, place
 from finetune.data.template import DataTemplate, Metric, load_template
 from finetune.errors import RecipeError, did_you_mean
 from finetune.recipe import DataSection, SplitSection
+from finetune.recipe_stages import StageSection
 
 PLAIN_METRIC = Metric(name="exact_match", tolerance=0.0)  # of ready conversations, which have no template to name one
 
@@ -92,8 +94,18 @@ class Prepared:
         return Lineage(file, line, source.name, source.format, tuple(filter(None, tasks)), *about)
 
 
-def prepare(section: DataSection, seed: int, stage: str = "sft") -> Prepared:
+# What a template may give, with what makes it so.
+GIVES = {
+    "conversation": "conversations", "preference": "preferences (a `rejected` beside the answer's `content`)",
+    "labelled": "labelled answers (a `label`)", "text": "plain text (one message with the role text)",
+}  # fmt: skip
+
+
+def prepare(section: DataSection, seed: int, stage: str = "sft", settings: StageSection | None = None) -> Prepared:
     """Rows of all sources to the samples that a stage trains on; nothing here needs a model or a tokenizer.
+
+    Args:
+        settings: of that stage.
 
     Raises:
         DataError, RecipeError: everything that is wrong with sources, template, rows and split. What screening
@@ -103,11 +115,16 @@ def prepare(section: DataSection, seed: int, stage: str = "sft") -> Prepared:
     if problems:
         raise RecipeError(problems)
     template = load_template(section.template) if section.template else None
+    if template and template.rows != ROWS_OF_STAGE[stage]:
+        raise RecipeError(
+            f"data.template: {template.path} gives {GIVES[template.rows]}; stage {stage} trains on "
+            f"{GIVES[ROWS_OF_STAGE[stage]]}"
+        )
     if section.split:
         _check_split(section.split, template)
     notes: list[str] = []
     spool = Spool()
-    taken = take(section, template, spool, notes, stage)
+    taken = take(section, template, spool, notes, stage, settings)
     samples = spool.samples()
     trained = samples.facts("source") < len(section.train)
     train, evaluate = samples.pick(trained), samples.pick(~trained)

@@ -138,6 +138,10 @@ class ExampleStore(Sequence[Example]):
             found.update(ids[np.cumsum(counts)[counts > 0] - 1].tolist())
         return found
 
+    def last_ids(self) -> set[int]:
+        """Ids that examples end with, trained or not."""
+        return set(np.unique(self.ids[self.offsets[1:] - 1]).tolist())
+
     def where(self, i: int) -> str:
         """The row that example `i` came from, as its `where`."""
         name, line = self.files[self.file[i]], int(self.line[i])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,9 @@ class DataTemplate:
         path: the YAML file; its text goes into the bundle as it is.
         sha256: of the file's text.
         columns: column name to what it may hold.
-        metric: how answers are scored, where their task says nothing else.
+        metric: how answers are scored, where their task says nothing else; None for plain text.
         metrics: the same by the `task` of a sample, which is empty where there is one task only.
+        rows: what it gives, a value of ROWS_OF_STAGE.
     """
 
     def __init__(self, path: Path, content: TemplateFile, sha256: str = "") -> None:
@@ -62,10 +63,14 @@ class DataTemplate:
         self.metric = content.metric
         self.examples = content.examples
         self.limits = content.limits
+        self.rows = content.rows
+        self._label = _expression(content.label)
         self.tasks = {task.name: _CompiledTask(task) for task in content.all_tasks()}
-        by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
-        only = next(iter(by_task.values())) if len(by_task) == 1 else None
-        self.metrics = {"": only} if only else by_task | {"": content.metric}
+        self.metrics: dict[str, Metric] = {}
+        if content.metric is not None:
+            by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
+            only = next(iter(by_task.values())) if len(by_task) == 1 else None
+            self.metrics = {"": only} if only else by_task | {"": content.metric}
 
     def __reduce__(self) -> tuple[type[DataTemplate], tuple[Path, TemplateFile, str]]:
         """Compiled Jinja does not pickle: a worker process compiles it again."""
@@ -168,10 +173,25 @@ class DataTemplate:
             chosen = self._chosen(task, variant, values, row)
             if chosen is not None:
                 task_name = name if len(self.tasks) > 1 else ""
-                samples.append(Sample(record, self._messages(chosen, values, row), row.where, task=task_name))
+                samples.append(self._sample(chosen, values, row, task_name))
         if not samples:
             raise DropRowError("no task applies" if only is None else f"task {only} does not apply")
         return samples
+
+    def _sample(self, variant: _CompiledVariant, values: dict[str, Any], row: Row, task: str) -> Sample:
+        messages = self._messages(variant, values, row)
+        sample = Sample(values["record"], messages, row.where, task=task)
+        if self.rows in ("conversation", "text"):
+            return sample
+        asked = tuple({**m, "train": False} if m["role"] == "assistant" else m for m in messages[:-1])
+        sample = replace(sample, messages=(*asked, messages[-1]))
+        if self._label is not None:
+            return replace(sample, marks=(float(self._true(self._label, values, row, "`label`")),))
+        assert variant.rejected is not None  # as in every form of the file
+        worse = self._text(variant.rejected, values, row, "rejected answer")
+        if worse == sample.answer:
+            raise DataError(f"{row.where}: the rejected answer of {self.path} renders to the same as the better one")
+        return replace(sample, rejected=(*asked, {"role": "assistant", "content": worse}))
 
     def _chosen(
         self, task: _CompiledTask, forced: str | None, values: dict[str, Any], row: Row
@@ -194,28 +214,32 @@ class DataTemplate:
         return max(applying, key=lambda v: keys[v.name], default=None)
 
     def _holds(self, when: Callable[..., Any] | None, values: dict[str, Any], row: Row, what: str) -> bool:
-        if when is None:
-            return True
+        return when is None or self._true(when, values, row, f"`when` of {what}")
+
+    def _true(self, expression: Callable[..., Any], values: dict[str, Any], row: Row, what: str) -> bool:
         try:
-            answer = evaluate(when, values, self.limits)
+            answer = evaluate(expression, values, self.limits)
             if not isinstance(answer, bool):
                 raise TypeError(f"it gives {answer!r}; true or false is needed (`x is not none`, `x > 0`)")
         except Exception as error:  # whatever the expression raises
-            raise DataError(f"{row.where}: `when` of {what} of {self.path} can't be evaluated: {error}") from error
+            raise DataError(f"{row.where}: {what} of {self.path} can't be evaluated: {error}") from error
         return answer
 
     def _messages(self, variant: _CompiledVariant, values: dict[str, Any], row: Row) -> tuple[Message, ...]:
         messages: list[Message] = []
         for part, template in variant.messages:
-            try:
-                text = render(template, values, self.limits)
-            except Exception as error:  # whatever the expressions of the template raise
-                problem = f"{row.where}: the {part.role} message of {self.path} can't be rendered: {error}"
-                raise DataError(problem) from error
-            if not text:
-                raise DataError(f"{row.where}: the {part.role} message of {self.path} renders to nothing")
+            text = self._text(template, values, row, f"{part.role} message")
             messages.append({"role": part.role, "content": text} | ({} if part.train else {"train": False}))
         return tuple(messages)
+
+    def _text(self, template: jinja2.Template, values: dict[str, Any], row: Row, what: str) -> str:
+        try:
+            text = render(template, values, self.limits)
+        except Exception as error:  # whatever the expressions of the template raise
+            raise DataError(f"{row.where}: the {what} of {self.path} can't be rendered: {error}") from error
+        if not text:
+            raise DataError(f"{row.where}: the {what} of {self.path} renders to nothing")
+        return text
 
 
 @dataclass(frozen=True)
@@ -223,6 +247,7 @@ class _CompiledVariant:
     name: str
     when: Callable[..., Any] | None
     messages: list[tuple[MessageTemplate, jinja2.Template]]
+    rejected: jinja2.Template | None
 
 
 class _CompiledTask:
@@ -234,7 +259,10 @@ class _CompiledTask:
         forms = [(v.name, v.when, v.messages) for v in task.variants or ()] or [("", None, task.messages or ())]
         self.variants = {
             name: _CompiledVariant(
-                name, _expression(when), [(part, ENVIRONMENT.from_string(part.content)) for part in messages]
+                name,
+                _expression(when),
+                [(part, ENVIRONMENT.from_string(part.content)) for part in messages],
+                None if messages[-1].rejected is None else ENVIRONMENT.from_string(messages[-1].rejected),
             )
             for name, when, messages in forms
         }
@@ -270,9 +298,16 @@ def _example_problems(template: DataTemplate, example: Example, line: int) -> li
     except DataError as error:
         return error.problems
     user = next((item["content"] for item in reversed(sample.prompt) if item["role"] == "user"), "")
+    worse = sample.rejected[-1]["content"] if sample.rejected else ""
+    if example.label is not None and sample.marks != (float(example.label),):
+        return [f"{template.path}:{line}: examples: the row's label is {str(not example.label).lower()}"]
     return [
         f"{template.path}:{line}: examples: the row renders to the {what} {got!r}"
-        for what, expected, got in (("answer", example.answer, sample.answer), ("prompt", example.prompt, user))
+        for what, expected, got in (
+            ("answer", example.answer, sample.answer),
+            ("prompt", example.prompt, user),
+            ("rejected answer", example.rejected, worse),
+        )
         if expected is not None and expected.strip() != got
     ]
 

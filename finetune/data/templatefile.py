@@ -25,11 +25,14 @@ Source = Annotated[str, Field(max_length=50_000)]  # Jinja
 class MessageTemplate(Part):
     """One message; `content` is Jinja over the columns. White space around the rendered text is cut off.
 
-    `train: false` marks an assistant message that is context only (a worked example in the prompt).
+    `train: false` marks an assistant message that is context only (a worked example in the prompt). `rejected`, beside
+    the answer's `content`, is a worse answer: the template is then for the stages that train on preferences. The role
+    `text` makes a document for continued pre-training; it stands alone.
     """
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "text"]
     content: Source
+    rejected: Source | None = None
     train: bool = True
 
     @model_validator(mode="after")
@@ -43,8 +46,14 @@ Messages = Annotated[tuple[MessageTemplate, ...], Field(strict=False, min_length
 
 
 def _answer_last(messages: tuple[MessageTemplate, ...] | None) -> tuple[MessageTemplate, ...] | None:
+    if messages and any(message.role == "text" for message in messages):
+        if len(messages) > 1:
+            raise ValueError("a message with the role text stands alone")
+        return messages
     if messages and (messages[-1].role != "assistant" or not messages[-1].train):
         raise ValueError("the last message must be the assistant's (the answer)")
+    if any(message.rejected is not None for message in (messages or ())[:-1]):
+        raise ValueError("`rejected` is for the last message (the answer)")
     return messages
 
 
@@ -95,17 +104,23 @@ class Example(Part):
     """A worked example: this row must render to this last answer (and this last user message, when given).
 
     `task` says which one, where the template has several; `variant` takes that wording, whatever the record's hash.
+    `rejected` and `label` are what the template's own must come to, where it has them.
     """
 
     row: dict[str, Any]
     answer: str
+    rejected: str | None = None
+    label: bool | None = None
     prompt: str | None = None
     task: str | None = None
     variant: str | None = None
 
 
 class TemplateFile(Part):
-    """The whole file. Exactly one of `messages`, `variants` and `tasks`."""
+    """The whole file. Exactly one of `messages`, `variants` and `tasks`; a `metric` unless they make plain text.
+
+    `label`: a Jinja expression that says whether the answer is a good one; the template is then for stage kto.
+    """
 
     name: str
     description: str
@@ -113,7 +128,8 @@ class TemplateFile(Part):
     messages: Messages | None = None
     variants: Variants | None = None
     tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)] | None = None
-    metric: Metric
+    label: Source | None = None
+    metric: Metric | None = None
     limits: Limits = DEFAULT
     examples: Annotated[tuple[Example, ...], Field(strict=False, min_length=1)]
 
@@ -126,6 +142,51 @@ class TemplateFile(Part):
         _refuse_twice("variant", [variant.name for variant in self.variants or ()])
         _refuse_twice("task", [task.name for task in self.tasks or ()])
         return self
+
+    @model_validator(mode="after")
+    def one_kind_of_rows(self) -> TemplateFile:
+        forms = [
+            form for task in self.all_tasks() for form in (task.messages, *(v.messages for v in task.variants or ()))
+        ]
+        roles: set[str] = {message.role for form in forms for message in form or ()}
+        if "text" in roles:
+            self._makes_text(roles)
+        elif self.metric is None:
+            raise ValueError("`metric` is missing: how answers are scored")
+        worse = {form[-1].rejected is not None for form in forms if form}
+        if len(worse) > 1:
+            raise ValueError("either every answer has a `rejected` beside it, or none")
+        if self.label is not None and worse == {True}:
+            raise ValueError("`label` and `rejected` are for different stages; give one of them")
+        for index, example in enumerate(self.examples):
+            for key, here in (("rejected", worse == {True}), ("label", self.label is not None)):
+                if (getattr(example, key) is not None) != here:
+                    said = (
+                        f"the template has a `{key}`: say what it comes to" if here else f"the template has no `{key}`"
+                    )
+                    raise ValueError(f"examples.{index}: {said}")
+        return self
+
+    def _makes_text(self, roles: set[str]) -> None:
+        if len(roles) > 1:
+            raise ValueError(
+                "the role text makes documents, other roles conversations; give each a template of its own"
+            )
+        if self.metric is not None or any(task.metric for task in self.tasks or ()):
+            raise ValueError("`metric` has no effect on documents (role text)")
+        if self.label is not None:
+            raise ValueError("`label` has no effect on documents (role text)")
+
+    @property
+    def rows(self) -> str:
+        """What the template gives: a value of ROWS_OF_STAGE."""
+        if self.label is not None:
+            return "labelled"
+        task = self.all_tasks()[0]
+        answer = (task.messages or task.variants[0].messages)[-1]  # type: ignore[index]
+        if answer.role == "text":
+            return "text"
+        return "conversation" if answer.rejected is None else "preference"
 
     def all_tasks(self) -> tuple[Task, ...]:
         """Every form as tasks: a template without tasks has one, named like the template."""
@@ -162,18 +223,25 @@ def read_template_file(path: Path) -> tuple[TemplateFile, Lines]:
 
 def _sources(content: TemplateFile) -> Iterator[tuple[tuple[str, ...], str, bool]]:
     """Key path and text of all Jinja in the file; whether it is an expression."""
+    if content.label is not None:
+        yield ("label",), content.label, True
     for index, task in enumerate(content.all_tasks()):
         at: tuple[str, ...] = ("tasks", str(index)) if content.tasks else ()
         if task.when is not None:
             yield (*at, "when"), task.when, True
-        for i, message in enumerate(task.messages or ()):
-            yield (*at, "messages", str(i), "content"), message.content, False
+        yield from _texts((*at, "messages"), task.messages or ())
         for k, variant in enumerate(task.variants or ()):
             place = (*at, "variants", str(k))
             if variant.when is not None:
                 yield (*place, "when"), variant.when, True
-            for i, message in enumerate(variant.messages):
-                yield (*place, "messages", str(i), "content"), message.content, False
+            yield from _texts((*place, "messages"), variant.messages)
+
+
+def _texts(at: tuple[str, ...], messages: tuple[MessageTemplate, ...]) -> Iterator[tuple[tuple[str, ...], str, bool]]:
+    for i, message in enumerate(messages):
+        yield (*at, str(i), "content"), message.content, False
+        if message.rejected is not None:
+            yield (*at, str(i), "rejected"), message.rejected, False
 
 
 def _jinja(

@@ -11,14 +11,12 @@ from finetune.recipe import GateSection
 
 def check_gate(section: GateSection, names: Iterable[str]) -> None:
     """Raises RecipeError when the gate names a score that the template's metric does not give."""
-    known = list(names)
-    problems = [
-        f"gate.min.{name}: not a score of this template's metric{did_you_mean(name, known)}"
-        for name in section.min
-        if name not in known
-    ]
-    if problems:
-        raise RecipeError(problems)
+    _check_names("gate.min", section.min, list(names))
+
+
+def check_rewards(rewards: Iterable[str], names: Iterable[str]) -> None:
+    """Raises RecipeError when `grpo.rewards` names what no answer is scored by."""
+    _check_names("grpo.rewards", rewards, list(names))
 
 
 def pass_gate(section: GateSection, base: Scores, tuned: Scores) -> None:
@@ -39,3 +37,13 @@ def pass_gate(section: GateSection, base: Scores, tuned: Scores) -> None:
         )
     if failed:
         raise GateError("the tuned model did not pass the gate:\n" + "\n".join(failed))
+
+
+def _check_names(key: str, given: Iterable[str], known: list[str]) -> None:
+    problems = [
+        f"{key}.{name}: not a score of this template's metric{did_you_mean(name, known)}"
+        for name in given
+        if name not in known
+    ]
+    if problems:
+        raise RecipeError(problems)

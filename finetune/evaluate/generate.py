@@ -49,9 +49,10 @@ def answer(
     model.eval()
     model.get_base_model().set_attn_implementation(placement.generation_attention)
     # Compiled layers are made for training's shapes; one token at a time would compile them anew again and again.
-    with torch.inference_mode(), torch.compiler.set_stance("force_eager"), _adapter_in(model, placement.torch_dtype):
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"), adapter_in(model, placement.torch_dtype):
         for batch in log.track(batches, len(batches), what):
-            answers = _batch(model, encoder.tokenizer, [prompts[index] for index in batch], section, placement)
+            batched = [prompts[index] for index in batch]
+            answers = generate_batch(model, encoder.tokenizer, batched, section.max_new_tokens, placement)
             found += zip(batch, answers, strict=True)
     everyone = gather_object(found) if accelerator.num_processes > 1 else found
     return [item for _, item in sorted(everyone, key=lambda pair: pair[0])]
@@ -63,8 +64,17 @@ def answer_logprobs(model: Any, examples: Sequence[Example], placement: Placemen
     from finetune.export.parity import logits
 
     model.eval()
-    with placement.autocast(), torch.compiler.set_stance("force_eager"), _adapter_in(model, placement.torch_dtype):
+    with placement.autocast(), torch.compiler.set_stance("force_eager"), adapter_in(model, placement.torch_dtype):
         return [of_logits(logits(model, example), example) for example in examples]
+
+
+def answer_rewards(model: Any, examples: Sequence[Example], placement: Placement) -> list[list[float]]:
+    """What the reward model that is being evaluated gives each conversation; see export/rewards.py."""
+    from finetune.export.rewards import peft_rewards
+
+    model.eval()
+    with placement.autocast(), torch.compiler.set_stance("force_eager"):
+        return peft_rewards(model, examples)
 
 
 def as_example(prompt: Sequence[int], answer: Answer, where: str) -> Example:
@@ -73,7 +83,7 @@ def as_example(prompt: Sequence[int], answer: Answer, where: str) -> Example:
 
 
 @contextmanager
-def _adapter_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
+def adapter_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
     """The adapter's float32 weights rounded once to the dtype that autocast would round them to at every step."""
     kept = [(p, p.data) for name, p in model.named_parameters() if "lora_" in name and p.dtype == torch.float32]
     try:
@@ -85,24 +95,41 @@ def _adapter_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
             parameter.data = data
 
 
-def _batch(
-    model: Any, tokenizer: Any, prompts: list[list[int]], section: EvaluateSection, placement: Placement
+def generate_batch(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    placement: Placement,
+    processors: Sequence[Any] = (),
 ) -> list[Answer]:
-    from transformers import GenerationConfig
+    """One answer a prompt: at each step the token with the highest score.
+
+    Args:
+        processors: of transformers' kind, which change the scores (B, V) first.
+    """
+    from transformers import GenerationConfig, LogitsProcessorList
 
     width = max(len(prompt) for prompt in prompts)
     pad = tokenizer.pad_token_id
     device = placement.accelerator.device
-    input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)  # (B, T)
+    input_ids = torch.tensor(
+        [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device
+    )  # (B, T)
     attention_mask = torch.tensor(
         [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
     )  # (B, T)
     stops = model.generation_config.eos_token_id
     config = GenerationConfig(
-        max_new_tokens=section.max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=pad, use_cache=True
+        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=pad, use_cache=True
     )
     with placement.autocast():
-        output = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
+        output = model.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList(processors),
+        )
     stop_ids = {stops} if isinstance(stops, int) else set(stops)
     answers = []
     for row in output[:, width:].tolist():

@@ -9,7 +9,7 @@ import torch
 
 from finetune.evaluate.metrics import Scores
 from finetune.stages.base import Stage, means
-from finetune.step import micro_batches_of
+from finetune.step import micro_batches_of, share
 
 if TYPE_CHECKING:
     from finetune.data.items import Item
@@ -32,15 +32,15 @@ def measure(
     Args:
         start: as `prepare_for_training` takes it.
     """
-    from finetune.model.head import TrainedPositions
+    from finetune.model.speed import wrap
 
     accelerator = placement.accelerator
-    wrapped = TrainedPositions(model.eval())
-    wrapped.start = start
-    wrapped.eval()
+    wrapped = wrap(model.eval(), start).eval()
     sums: dict[str, torch.Tensor] = {}
     with placement.autocast(), torch.compiler.set_stance("force_eager"):
-        for batch in micro_batches_of(stage, items, accelerator.num_processes, ROWS, accelerator.process_index):
+        batches = micro_batches_of(stage, items, accelerator.num_processes, ROWS, accelerator.process_index)
+        share(wrapped, stage, batches, placement)
+        for batch in batches:
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             loss = stage.loss(wrapped, batch)
             count = torch.tensor(stage.count(batch), device=loss.value.device)

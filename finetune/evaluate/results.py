@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,19 @@ from finetune.evaluate.metrics import Scores, mean, score_rows
 if TYPE_CHECKING:
     from finetune.evaluate.generate import Answer
 
+MEAN_LOGPROB = "mean_logprob"  # a score of stage cpt, in nats a token
+
 
 def score_lines(scores: dict[str, Scores]) -> list[str]:
-    """Base and tuned side by side, one score a line."""
+    """Base and tuned side by side, one score a line; what a model gives a token on average as perplexity too."""
     width = max(len(name) for name in scores["tuned"])
-    return [f"{'score':<{width}}   base  tuned"] + [
-        f"{name:<{width}}  {scores['base'][name]:.3f}  {value:.3f}" for name, value in scores["tuned"].items()
-    ]
+    lines = [f"{'score':<{width}}   base  tuned"]
+    for name, value in scores["tuned"].items():
+        lines.append(f"{name:<{width}}  {scores['base'][name]:.3f}  {value:.3f}")
+        if name.endswith(MEAN_LOGPROB):
+            before, after = (math.exp(-score) for score in (scores["base"][name], value))
+            lines.append(f"{'(perplexity)':<{width}}  {before:.3f}  {after:.3f}")
+    return lines
 
 
 def scored(folder: Path, data: Prepared, answers: Sequence[Answer], who: str) -> Scores:

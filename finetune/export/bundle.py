@@ -27,6 +27,7 @@ from finetune.export.layout import modes_follow_umask, write_layout
 from finetune.export.merge import merge
 from finetune.export.parity import prove
 from finetune.export.record import Record
+from finetune.export.rewards import prove_rewards
 from finetune.export.sbom import write_sbom
 from finetune.export.shards import STATE
 from finetune.model.load import Source, file_sha256
@@ -117,26 +118,20 @@ def _fill(
         _name_base(draft / folder, named)
 
     dtype = _dtype(base, record, section)
-    merged = merge(base, draft / "adapter", draft, dtype, section.max_shard_size, target=record.merge_into)
+    merged = merge(base, draft / "adapter", draft, dtype, section.max_shard_size, target=record.merge_into,
+                   score_head=bool(record.rewards))  # fmt: skip
     trusted = record.source.trust_remote_code
     own = (adapter / "tokenizer_config.json").is_file()
     layout = write_layout(
         base, draft / "adapter" if own else base, draft, dtype=merged.dtype, tied=merged.tied,
-        vocabulary=merged.vocabulary, stops=record.stops, trust_remote_code=trusted,
+        vocabulary=merged.vocabulary, stops=record.stops, trust_remote_code=trusted, score_config=record.score_config,
     )  # fmt: skip
-    source = Source(str(base), trust_remote_code=trusted)
-    other = record.nf4 and record.merge_into == "original"  # not the base that the adapter was evaluated on
-    proof = prove(
-        source, draft / "adapter", draft, record.examples, record.evaluated, record.dtype, record.nf4, binding=not other
-    )
-    if other:
-        say("merged into the original base, NOT the 4-bit one that the adapter was trained on; score it again")
-    say(_proof_line(proof))
+    proof = _prove(record, Source(str(base), trust_remote_code=trusted), draft, say)
     for text, name in ((record.template, "data_template.yaml"), (_yaml(record.recipe), "recipe.yaml")):
         if text is not None:
             (draft / name).write_text(text, encoding="utf-8")
     for name in (SAMPLES, FACTS):
-        if run is not None:
+        if run is not None and (run / name).is_file():  # a run without answers has none
             shutil.copyfile(run / name, draft / name)
     rank = max(one.rank for one in (canon, *beside.values()))
     serving = add_serving(draft, base, rank, tuple(beside), record, section.targets, say)
@@ -147,6 +142,7 @@ def _fill(
         "data": record.data,
         "training": record.training,
         "scores": record.scores,
+        **({"rewards": list(record.rewards)} if record.rewards else {}),
         "adapter": {key: value for key, value in asdict(canon).items() if key != "folder"},
         "merge": asdict(merged) | {"tokenizer": layout.tokenizer, "patched": layout.patched},
         "merge_proof": proof,
@@ -161,6 +157,24 @@ def _fill(
     manifest = {key: value for key, value in manifest.items() if key != "recipe"} | {"files": _hashes(draft)}
     (draft / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
+
+
+def _prove(record: Record, source: Source, draft: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Merged = adapter, by logits or, of a reward model, by rewards."""
+    adapter = draft / "adapter"
+    if record.rewards:
+        proof = prove_rewards(source, adapter, draft, record.rewards, record.examples, record.evaluated, record.dtype)
+        say(f"merged = adapter: largest reward difference {proof['max_reward_difference']:.2e} of rewards up to "
+            f"{proof['largest_reward']:.3g} ({proof['dtype']}, {proof['rows']} conversations)")  # fmt: skip
+        return proof
+    other = record.nf4 and record.merge_into == "original"  # not the base that the adapter was evaluated on
+    proof = prove(
+        source, adapter, draft, record.examples, record.evaluated, record.dtype, record.nf4, binding=not other
+    )
+    if other:
+        say("merged into the original base, NOT the 4-bit one that the adapter was trained on; score it again")
+    say(_proof_line(proof))
+    return proof
 
 
 def _dtype(base: Path, record: Record, section: ExportSection) -> torch.dtype | None:

@@ -35,6 +35,7 @@ SETTINGS = (
 # What the sections on data, training and the merge read of the manifest.
 DATA = ("sources", "train_samples", "evaluate_samples", "dropped_by_template", "screening")
 TRAINING = ("steps", "tokens", "trained_tokens", "loss", "seconds", "processes", "lora")
+REWARD_PROOF = ("dtype", "rows", "max_reward_difference", "largest_reward", "limits")
 PROOF = ("dtype", "rows", "positions", "max_logit_difference", "mean_kl", "greedy_agreement", "limits")
 
 
@@ -85,9 +86,14 @@ def _facts(bundle: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "screening": _screening(recipe, data),
         "settings": _settings(recipe),
         "seed": recipe.get("seed"),
+        "text": recipe.get("stage") == "cpt",
+        "chat": (bundle / "chat_template.jinja").is_file(),
+        "task": "text-classification" if manifest.get("rewards") else "text-generation",
         "max_new_tokens": (recipe.get("evaluate") or {}).get("max_new_tokens"),
         "training": _whole(manifest.get("training"), TRAINING),
         "proof": _whole(manifest.get("merge_proof"), PROOF),
+        "reward_proof": _whole(manifest.get("merge_proof"), REWARD_PROOF),
+        "rewards": list(manifest.get("rewards") or ()),
         "versions": manifest.get("versions") or {},
         "environment": manifest.get("environment") or {},
         "git_commit": manifest.get("git_commit"),
@@ -120,7 +126,7 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
     dataset = template.get("name") or facts["name"]
     results = [
         EvalResult(
-            task_type="text-generation", dataset_type=dataset, dataset_name=f"{dataset}, held-out rows",
+            task_type=facts["task"], dataset_type=dataset, dataset_name=f"{dataset}, held-out rows",
             dataset_split="held-out", metric_type=name, metric_name=name, metric_value=tuned,
         )
         for name, _base, tuned in facts["scores"]
@@ -132,8 +138,8 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
         base_model_relation=("finetune" if merged else "adapter") if base.on_hub else None,
         language=list(facts["card"]["language"] or ()) or None,
         library_name="transformers" if merged else "peft",
-        pipeline_tag="text-generation",
-        tags=["lora", "peft", "finetune"],
+        pipeline_tag=facts["task"],
+        tags=["lora", "peft", "finetune", *(["reward-model"] if facts["rewards"] else [])],
         datasets=hub_sets or None,
         metrics=[name for name, _base, _tuned in facts["scores"]] or None,
         model_name=facts["name"],
@@ -199,7 +205,7 @@ def _example(bundle: Path) -> dict[str, Any] | None:
     first = template.examples[0]
     samples = template.render_rows([Row(first.row, str(file), 1)]).samples
     sample = next((item for item in samples if item.answer == first.answer), None)
-    if sample is None:
+    if sample is None or not sample.prompt:
         return None
     ticks = max((len(run) for run in re.findall("`+", sample.answer)), default=0)
     prompt = pprint.pformat(list(sample.prompt), sort_dicts=False, width=110)  # a Python literal, whatever is in it

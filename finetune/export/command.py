@@ -80,6 +80,7 @@ def _export_adapter(folder: Path, options: argparse.Namespace) -> Path:
     from finetune import device
     from finetune.export.beside import check_beside
     from finetune.export.bundle import check_free, write_bundle
+    from finetune.export.facts import read_json
     from finetune.export.nf4 import check_bitsandbytes
 
     if options.output is None:
@@ -94,6 +95,10 @@ def _export_adapter(folder: Path, options: argparse.Namespace) -> Path:
     into: Literal["original", "dequantised"] = options.merge_into or (
         "dequantised" if options.trained_on else "original"
     )
+    if read_json(folder / "adapter_config.json", needed=True).get("task_type") == "SEQ_CLS":
+        raise RecipeError(
+            f"{folder}: an adapter with a score head (task_type SEQ_CLS) is exported from its run's folder"
+        )
     record = _record_of_adapter(folder, options.base, options.prompts)
     record = replace(record, nf4=options.trained_on is not None, merge_into=into)
     check_beside(section.adapters, record.name, record.identity, record.source.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
-from finetune.export.targets import TARGETS, gguf_file
+from finetune.export.targets import REWARD_TARGETS, TARGETS, gguf_file
 from finetune.recipe import TargetSection
 
 if TYPE_CHECKING:
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from finetune.export.serving import Serving
 
 GGUF_ENGINES = ("llama.cpp", "ollama")
+ASKS_IN_CHAT = (
+    ("transformers", "adapter"),
+    ("openvino", "adapter"),
+    ("onnxruntime", "merged"),
+    ("onnxruntime", "adapter"),
+)
 LEAST_CONTEXT = 4096  # tokens, where the base has as many
 
 Say = Callable[[str], None]
@@ -38,7 +44,8 @@ def check_serving(
     """What an operator has to know of these targets; asked before training, and before an export does its work.
 
     Args:
-        lora: settings under peft's names. base_config: the base's config.json, None where it is not at hand.
+        lora: settings under peft's names; a task_type of SEQ_CLS is a reward model.
+        base_config: the base's config.json, None where it is not at hand.
         dtype: of the merged model, None where the base decides.
 
     Raises:
@@ -48,9 +55,10 @@ def check_serving(
     from finetune.export.servable import check_targets, stop_or_warn
 
     # Every export has a merged folder, so the rules of transformers hold without a target too.
+    wanting = reward_refusals(targets) if lora.get("task_type") == "SEQ_CLS" else []
     targets = targets or (TargetSection(engine="transformers"),)  # type: ignore[call-arg]
     found = check_targets(lora, base_config, targets, dtype, initial=True)
-    wanting = [
+    wanting += [
         f"export.targets: {target.engine}: {why}"
         for target in targets
         if (types := gguf_types(target)) and (why := available(target.converter, types))
@@ -62,6 +70,16 @@ def check_serving(
     if wanting:
         raise RecipeError(wanting)
     return notes
+
+
+def reward_refusals(targets: Sequence[TargetSection]) -> list[str]:
+    """A line for each target that would not serve a reward model."""
+    return [
+        f"export.targets: {target.engine} ({target.form}): does not serve a reward model; take vllm (merged), or none and "
+        "load the bundle with transformers' AutoModelForSequenceClassification"
+        for target in targets
+        if target.form != "merged" or target.engine not in REWARD_TARGETS
+    ]
 
 
 def check_tokenizer(
@@ -79,6 +97,13 @@ def check_tokenizer(
     from finetune.export.gotemplate import ollama_template
 
     problems = []
+    if not tokenizer.chat_template:
+        problems += [
+            f"export.targets: {target.engine} ({target.form}): its run.py asks through a chat template, which this tokenizer "
+            "lacks; take another engine, or a tokenizer with one: model.tokenizer_name_or_path"
+            for target in targets
+            if (target.engine, target.form) in ASKS_IN_CHAT
+        ]
     if any(target.engine == "ollama" for target in targets):
         try:
             ollama_template(tokenizer, conversations)
@@ -205,7 +230,9 @@ def _serving(
         revision=record.source.revision,
         adapters=((record.name, "adapter"), *((name, f"adapters/{name}") for name in beside)),
         chat_template=(draft / "adapter/chat_template.jinja").is_file(),
+        golden=bool(golden),
         template=template,
+        rewards=record.rewards,
     )
 
 

@@ -47,6 +47,8 @@ def ollama_template(tokenizer: Any, conversations: Iterable[Messages]) -> GoTemp
     def render(messages: Messages, ask: bool) -> str:
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
 
+    if not tokenizer.chat_template:
+        raise RecipeError(f"ollama: the tokenizer has no chat template to make its TEMPLATE of; {OTHERWISE}")
     if "strftime_now" in (tokenizer.chat_template or ""):
         raise RecipeError(f"ollama: the chat template writes today's date, which a TEMPLATE can't; {OTHERWISE}")
     begins = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] if tokenizer.bos_token else False

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ggml", ".h5", ".msg
 NOT_TAKEN = ("README.md", "MANIFEST.json", "merge.state.json", "adapter_config.json")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
              "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json")  # fmt: skip
+ENDS = ("bos_token", "eos_token")
 TEMPLATES = "additional_chat_templates"
 ONLY_V5 = ("backend", "is_local", "local_files_only")  # of tokenizer_config.json: how it was loaded, not what it is
 
@@ -49,6 +50,7 @@ def write_layout(
     vocabulary: int | None = None,
     stops: Sequence[int] = (),
     trust_remote_code: bool = False,
+    score_config: Mapping[str, Any] | None = None,
 ) -> Layout:
     """Everything beside the weights, into an existing folder: the base's files as they are, patched where they must be.
 
@@ -58,6 +60,8 @@ def write_layout(
         base: the base's folder. tokenizer_folder: where the training tokenizer was saved by transformers.
         dtype, tied, vocabulary: of merge.Merged; None: as in the base.
         stops: all ids that end an answer; empty: the base's.
+        score_config: of a reward model: what config.json says of its score head. Its padding token then is the
+            tokenizer's, so that the base's tokenizer will not do where its padding is another; it generates nothing.
         trust_remote_code: the base's own *.py come along; else they don't, nor what config.json says of them.
 
     Raises:
@@ -66,8 +70,8 @@ def write_layout(
     check_folder("base", str(base))
     check_folder("tokenizer", str(tokenizer_folder))
     taken = [file for file in sorted(base.iterdir()) if _wanted(file, trust_remote_code)]
-    sources = {file.name: file for file in taken}
-    same = same_tokenizer(base, tokenizer_folder)
+    sources = {file.name: file for file in taken if not (score_config and file.name == "generation_config.json")}
+    same = same_tokenizer(base, tokenizer_folder, (*ENDS, "pad_token") if score_config else ENDS)
     if not same:
         sources = {name: file for name, file in sources.items() if name not in TOKENIZER}
         sources |= {name: tokenizer_folder / name for name in TOKENIZER if (tokenizer_folder / name).is_file()}
@@ -79,7 +83,8 @@ def write_layout(
         for file in sorted(templates.iterdir()):
             shutil.copyfile(file, output / TEMPLATES / file.name)
     before = {name: (output / name).read_bytes() for name in sources}
-    config = _patch_config(output / "config.json", dtype, tied, vocabulary, stops, trust_remote_code)
+    further = score_config or {}
+    config = _patch_config(output / "config.json", dtype, tied, vocabulary, stops, trust_remote_code, further)
     _patch_generation(output / "generation_config.json", config, stops)
     _patch_tokenizer(output)
     now = {file.name: file.read_bytes() for file in output.iterdir() if file.name in before or file.suffix == ".json"}
@@ -96,7 +101,7 @@ def _wanted(file: Path, trust_remote_code: bool) -> bool:
     return trust_remote_code if file.suffix == ".py" else not file.name.endswith(WEIGHTS)
 
 
-def same_tokenizer(left: Path, right: Path) -> bool:
+def same_tokenizer(left: Path, right: Path, tokens: Sequence[str] = ENDS) -> bool:
     """Whether two folders hold one tokenizer: tokenizer.json's content, the chat template, what begins and ends a text."""
     files = [folder / "tokenizer.json" for folder in (left, right)]
     if not all(file.is_file() for file in files):
@@ -106,7 +111,7 @@ def same_tokenizer(left: Path, right: Path) -> bool:
         for runtime in ("padding", "truncation", "version"):  # how it was called last
             content.pop(runtime, None)
     settings = [_read(folder / "tokenizer_config.json") for folder in (left, right)]
-    ends = [[_token(given.get(name)) for name in ("bos_token", "eos_token")] for given in settings]
+    ends = [[_token(given.get(name)) for name in tokens] for given in settings]
     return contents[0] == contents[1] and ends[0] == ends[1] and chat_template(left) == chat_template(right)
 
 
@@ -131,8 +136,9 @@ def _patch_config(
     vocabulary: int | None,
     stops: Sequence[int],
     trust_remote_code: bool,
+    further: Mapping[str, Any],
 ) -> Json:
-    config = _read(file)
+    config = {**_read(file), **further}
     if not trust_remote_code:
         config.pop("auto_map", None)
     for place in (config, config.get("text_config")):

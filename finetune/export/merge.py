@@ -23,7 +23,9 @@ from finetune.export.nf4 import check_bitsandbytes, to_nf4_and_back
 from finetune.export.plan import plan
 from finetune.export.shards import Shard
 from finetune.export.sums import Operands, Scratch, by_column, column_factor, merged_rows
+from finetune.export.tied import is_output
 from finetune.export.weights import model_tensors
+from finetune.model.adapter import SCORE
 
 FORMAT = 1  # of what is written: another number makes an interrupted merge of an older version start anew
 
@@ -61,6 +63,7 @@ def merge(
     max_shard_size: str = "5GB",
     threads: int | None = None,
     target: Literal["original", "dequantised"] = "original",
+    score_head: bool = False,
 ) -> Merged:
     """Writes the merged weights and their index into `output`, an existing folder; the other files are layout.py's.
 
@@ -73,6 +76,7 @@ def merge(
         dtype: of all floating tensors; None: each keeps its own.
         target: `dequantised`: into the base's linear weights as nf4 leaves them, which an adapter trained on a 4-bit base
             was trained on; needs bitsandbytes, and a whole tensor of memory for each.
+        score_head: the adapter's score head goes in as it is, in float32, and the base's output layer is left out.
         threads: that read, compute and write; default: as many as the machine has cores, at most 8.
 
     Raises:
@@ -89,10 +93,16 @@ def merge(
         check_bitsandbytes()
     tensors = model_tensors(base)
     changes = read_adapter(adapter)
+    head = changes.changes.pop(f"{SCORE}.weight").replaced if score_head else None
     todo = plan(base, config, tensors, changes, dtype, dequantised=target == "dequantised")
+    if head is not None:
+        body = (job for job in todo.jobs if not is_output(job.name))
+        todo = replace(todo, jobs=(*body, Job(f"{SCORE}.weight", head, head.dtype)))
     shards = files.cut(todo.jobs, limit)
     inputs = [base / "config.json", *sorted({tensor.file for tensor in tensors.values()})]
-    state = files.State(output, files.fingerprint(inputs, _files(adapter), [FORMAT, str(dtype), limit, target]))
+    state = files.State(
+        output, files.fingerprint(inputs, _files(adapter), [FORMAT, str(dtype), limit, target, score_head])
+    )
     files.clear(output, keep=[*state.finished, files.STATE])
     operands, scratch = Operands(), Scratch()
     with _one_thread_each(), ThreadPoolExecutor(_workers(threads), "merge", initializer=_alone) as pool:

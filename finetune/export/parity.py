@@ -129,9 +129,14 @@ def prove(
     return record
 
 
-def load_with_adapter(source: Source, adapter: Path, nf4: bool = False) -> Any:
-    """The adapter on its base, both from disk and computed in float32; with `nf4` the base in 4 bits, as QLoRA trains."""
+def load_with_adapter(source: Source, adapter: Path, nf4: bool = False, names: Sequence[str] = ()) -> Any:
+    """The adapter on its base, both from disk and computed in float32; with `nf4` the base in 4 bits, as QLoRA trains.
+
+    With `names` of rewards the base is under a score head, whose weights are the adapter's.
+    """
     from peft import PeftModel
+
+    from finetune.model.score import with_score_head
 
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
     if nf4:
@@ -142,6 +147,7 @@ def load_with_adapter(source: Source, adapter: Path, nf4: bool = False) -> Any:
             bnb_4bit_compute_dtype=torch.float32,
         )  # fmt: skip
     base = source.load(**options)
+    base = with_score_head(base, names) if names else base
     with warnings.catch_warnings():  # peft's about tied layers, which the merge unties
         warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
         return PeftModel.from_pretrained(base, str(adapter)).eval()

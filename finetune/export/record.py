@@ -34,6 +34,8 @@ class Record:
         examples: conversations to prove the merge on.
         evaluated: log-probabilities of their trained tokens in the model that got the scores; see export/parity.py.
         template: text of the data template, None without one.
+        score_config: of a reward model, what its config.json says of the score head (see model/score.py); `examples` are
+            then whole conversations of pairs, the better answer before the worse, and `evaluated` their rewards.
     """
 
     name: str
@@ -51,6 +53,12 @@ class Record:
     data: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
     scores: dict[str, Scores] | None = None
+    score_config: dict[str, Any] | None = None
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """Names of a reward model's outputs."""
+        return tuple(self.score_config["id2label"].values()) if self.score_config else ()
 
 
 def write_record(folder: Path, record: Record) -> None:

@@ -16,7 +16,7 @@ from finetune.errors import RecipeError
 from finetune.export import snippets
 from finetune.export.adapterfile import next_rank
 from finetune.export.gotemplate import GoTemplate
-from finetune.export.targets import TARGETS, Target, folder_of, gguf_file, types_of
+from finetune.export.targets import REWARD_TARGETS, TARGETS, Target, folder_of, gguf_file, types_of
 from finetune.recipe import TargetSection
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -33,7 +33,9 @@ class Serving:
         rank: of the adapter; base: the base's hub id, or a path, which is not written anywhere; revision: its commit.
         adapters: (name, folder in the bundle) of the adapters on this base.
         chat_template: whether the adapter's folder has the chat template in a file.
+        golden: whether there are golden samples to ask.
         template: Ollama's, where it is a target.
+        rewards: names of a reward model's outputs.
     """
 
     dtype: str
@@ -44,7 +46,13 @@ class Serving:
     revision: str | None = None
     adapters: tuple[tuple[str, str], ...] = ()
     chat_template: bool = True
+    golden: bool = True
     template: GoTemplate | None = None
+    rewards: tuple[str, ...] = ()
+
+    def row(self, engine: str) -> Target:
+        """How an engine serves this export."""
+        return (REWARD_TARGETS if self.rewards else TARGETS)[engine]
 
 
 def write_targets(bundle: Path, name: str, targets: Sequence[TargetSection], serving: Serving) -> list[Path]:
@@ -82,7 +90,7 @@ def write_targets(bundle: Path, name: str, targets: Sequence[TargetSection], ser
 
 def target_files(name: str, target: TargetSection, serving: Serving) -> dict[str, str]:
     """File name -> content of one target's folder."""
-    row = TARGETS[target.engine]
+    row = serving.row(target.engine)
     words = _words(name, target, serving)
     files = {
         "README.md": _readme(row, target, words, serving, 0),
@@ -110,7 +118,13 @@ def target_files(name: str, target: TargetSection, serving: Serving) -> dict[str
     return files
 
 
-def command(target: TargetSection, words: Mapping[str, str], here: str = '"$PWD"', inside: bool = False) -> list[str]:
+def command(
+    target: TargetSection,
+    words: Mapping[str, str],
+    here: str = '"$PWD"',
+    inside: bool = False,
+    row: Target | None = None,
+) -> list[str]:
     """The program's arguments, a line each; `inside` a container, the bundle is /bundle and a local base /base."""
     more = dict(words) | {"here": here, "host": "0.0.0.0" if inside else "127.0.0.1"}
     more["inner"] = "80" if inside else words["port"]
@@ -126,7 +140,7 @@ def command(target: TargetSection, words: Mapping[str, str], here: str = '"$PWD"
         more["base_gguf"] = "/base.gguf"
         more["template"] = words["template"].replace(" adapter/", " /bundle/adapter/")
         more["template_file"] = words["template_file"].replace(" adapter/", " /bundle/adapter/")
-    lines = [line.format_map(more) for line in TARGETS[target.engine].arguments[target.form]]
+    lines = [line.format_map(more) for line in (row or TARGETS[target.engine]).arguments[target.form]]
     return [line for line in lines if line]
 
 
@@ -164,7 +178,7 @@ def _readme(row: Target, target: TargetSection, words: Mapping[str, str], servin
     lines = [f"# {row.title}: {words['name']} ({say[target.form]})", "", say["where"], ""]
     shell = [line.format_map(words).replace("  ", " ") for line in row.prepare.get(target.form, ())]
     if row.program and row.arguments[target.form]:
-        shell.append(" \\\n    ".join([row.program, *command(target, words)]))
+        shell.append(" \\\n    ".join([row.program, *command(target, words, row=row)]))
     needed = "\n".join(shell)
     variables = [f"export {key}=/path/to/{what}" for key, what in (("BASE", "base-model"), ("BASE_GGUF", "base.gguf"))
                  if f'"${key}"' in needed]  # fmt: skip
@@ -176,7 +190,11 @@ def _readme(row: Target, target: TargetSection, words: Mapping[str, str], servin
     more = types_of(target.engine, target.form, target.types)[1:]
     if more:
         lines += [say["types"].format(types=", ".join(more)), ""]
-    if _serves(target):
+    if serving.rewards:
+        request = json.dumps({"model": words["name"], "messages": say["asked"]}, ensure_ascii=False)
+        curl = f"curl {row.api}/classify -H 'Content-Type: application/json' -d '{request}'"
+        lines += [say["rewards"].format(names=", ".join(serving.rewards)), "", "```bash", curl, "```", ""]
+    elif _serves(target) and serving.golden:
         asked = row.asked[target.form].format_map(words)
         lines += [say["verify"], "", "```bash", f"finetune verify {row.api} --bundle . --model {asked}", "```", ""]
     notes = [note[language].format_map(words) for note in row.notes.get(target.form, ())]
@@ -188,7 +206,7 @@ def _readme(row: Target, target: TargetSection, words: Mapping[str, str], servin
 
 def _compose(row: Target, target: TargetSection, words: Mapping[str, str]) -> str:
     """compose.yaml; relative paths in it start from its own folder."""
-    arguments = shlex.split(" ".join(command(target, words, "/bundle", inside=True)))
+    arguments = shlex.split(" ".join(command(target, words, "/bundle", inside=True, row=row)))
     extra: dict[str, Any] = dict(row.compose)
     volumes = ["../..:/bundle:ro"]
     text = " ".join(arguments)

@@ -13,7 +13,7 @@ from finetune.recipe import TargetSection
 if TYPE_CHECKING:
     from finetune.export.serving import Serving
 
-WORDS: tuple[Mapping[str, str], Mapping[str, str]] = (
+WORDS: tuple[Mapping[str, Any], Mapping[str, Any]] = (
     {
         "merged": "merged model", "adapter": "adapter on its base",
         "where": "Run in the bundle's folder (the one with MANIFEST.json).",
@@ -21,6 +21,8 @@ WORDS: tuple[Mapping[str, str], Mapping[str, str]] = (
         "compose": "In a container:",
         "types": "Also there: {types}; put the type into the file names above.",
         "verify": "Then ask the running server the golden samples: same prompt, same answers, right stop.",
+        "rewards": "Then ask for the rewards of a conversation ({names}):",
+        "asked": [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "an answer"}],
         "proven": "TEMPLATE writes {count} prompts exactly as the chat template does, compared when this was exported.",
         "version": "Written for",
     },
@@ -31,6 +33,8 @@ WORDS: tuple[Mapping[str, str], Mapping[str, str]] = (
         "compose": "在容器中：",
         "types": "另有：{types}；将上面文件名中的类型替换即可。",
         "verify": "随后用黄金样本核对运行中的服务：提示一致、回答一致、结束符正确。",
+        "rewards": "随后询问一段对话的奖励（{names}）：",
+        "asked": [{"role": "user", "content": "问题"}, {"role": "assistant", "content": "回答"}],
         "proven": "TEMPLATE 与对话模板逐字相同：导出时比对了 {count} 个提示。",
         "version": "适用版本",
     },

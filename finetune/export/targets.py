@@ -228,6 +228,23 @@ TARGETS: Mapping[str, Target] = {
 }  # fmt: skip
 
 
+# The engines that serve a reward model, merged; the others generate text.
+REWARD_TARGETS: Mapping[str, Target] = {
+    "vllm": Target(
+        title="vLLM", version="0.18.0", evidence=_READ,
+        program="vllm serve",
+        arguments={"merged": ("{here}", "--served-model-name {name}", "--runner pooling", "--dtype {dtype}",
+                              "--host {host}", "--port 8000")},
+        api="http://127.0.0.1:8000", port=8000, image="vllm/vllm-openai:v0.18.0", compose=GPU | {"ipc": "host"},
+        notes={"merged": (
+            ("`probs` holds the rewards in the order of id2label in config.json: plain numbers, because problem_type there is "
+             "regression. Send whole conversations, the assistant's answer last.",
+             "`probs` 即各项奖励，顺序同 config.json 的 id2label；因其中 problem_type 为 regression，故为原始数值。"
+             "须发送完整对话，以助手回答结尾。"),)},
+    ),
+}  # fmt: skip
+
+
 def folder_of(engine: str, form: str) -> str:
     """Where a target's files go, below serve/."""
     return engine if form == "merged" else f"{engine}-adapter"

@@ -15,6 +15,11 @@ EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddi
 HEADS = ("lm_head", "embed_out")
 
 
+def is_output(name: str) -> bool:
+    """Whether a tensor of this name is an output layer's."""
+    return name.rpartition(".")[0].rpartition(".")[2] in HEADS
+
+
 def is_tied(config: dict[str, Any]) -> bool | None:
     """config.json's word on it, wherever the text model's settings are; None when it has none."""
     for place in (config, config.get("text_config") or {}):

@@ -10,6 +10,8 @@ from typing import Any
 from finetune.errors import RecipeError, did_you_mean
 from finetune.recipe import LoraSection
 
+SCORE = "score"  # what transformers calls the head of a decoder for sequence classification
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -47,7 +49,8 @@ def add_adapter(model: Any, section: LoraSection, seed: int) -> tuple[Any, Cover
             raise RecipeError(f"lora.target_modules: {target!r} matches no linear layer{did_you_mean(target, kinds)}")
     torch.manual_seed(seed)
     try:
-        config = LoraConfig(task_type="CAUSAL_LM", **settings)
+        # Under SEQ_CLS peft trains the score head whole and saves it with the adapter.
+        config = LoraConfig(task_type="SEQ_CLS" if hasattr(model, SCORE) else "CAUSAL_LM", **settings)
         with warnings.catch_warnings():  # that a tied layer can't be merged: export/merge.py unties it
             warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
             peft_model = get_peft_model(model, config)
@@ -89,5 +92,5 @@ def _linear_layers(model: Any) -> list[str]:
 
 
 def _output_name(model: Any) -> str | None:
-    head = model.get_output_embeddings()
+    head = getattr(model, SCORE, None) or model.get_output_embeddings()
     return next((name for name, module in model.named_modules() if module is head), None)

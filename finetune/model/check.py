@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import GateError
+from finetune.model.adapter import SCORE
 
 Shape = tuple[int, ...]
 
@@ -31,7 +32,8 @@ def check_adapter(folder: Path, expected: Mapping[str, Shape], trained: bool) ->
 
     Args:
         expected: names and shapes, as from `adapter_shapes`.
-        trained: whether a step has been made, so that the B matrices, which start at 0, can't all be 0 any more.
+        trained: whether a step has been made, so that the B matrices and a score head, which start at 0, can't
+            all be 0 any more (after one step the head alone is not: it is what B gets its gradient through).
 
     Raises:
         GateError: no such file, a tensor missing, unknown, empty, of another shape or not finite, or all B still 0;
@@ -55,7 +57,7 @@ def check_adapter(folder: Path, expected: Mapping[str, Shape], trained: bool) ->
             problems.append(f"{name} has the shape {tuple(tensor.shape)}, not {tuple(expected[name])}")
         elif not torch.isfinite(tensor).all():
             problems.append(f"{name} is not finite")
-    zero_at_start = re.compile(r"\.lora_(B\.|embedding_A$)")
+    zero_at_start = re.compile(rf"\.lora_(B\.|embedding_A$)|\.{SCORE}\.weight$")
     start_at_zero = [tensor for name, tensor in tensors.items() if zero_at_start.search(name) and tensor.numel()]
     if trained and start_at_zero and not any(bool(tensor.any()) for tensor in start_at_zero):
         problems.append("every lora_B is 0, as before training")

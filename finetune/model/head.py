@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 from torch import nn
 
-# (attention_mask, position_ids) to what a forward pass of training runs in
-Around = Callable[[torch.Tensor | None, torch.Tensor | None], AbstractContextManager[None]]
+from finetune.model.around import Around, in_training
 
 
 class TrainedPositions(nn.Module):
@@ -24,7 +21,7 @@ class TrainedPositions(nn.Module):
         super().__init__()
         self.model = model
         self.start: dict[str, torch.Tensor] | None = None  # an adapter that training began with; see reference.py
-        self.around: tuple[Around, ...] = ()  # not for looks, answers or the reference policy
+        self.around: tuple[Around, ...] = ()
         self._keep: torch.Tensor | None = None
         self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
 
@@ -47,9 +44,7 @@ class TrainedPositions(nn.Module):
             inputs = packed_inputs(self.model.config, input_ids, position_ids)
         self._keep = keep.reshape(inputs["input_ids"].shape)  # type: ignore[union-attr]
         try:
-            with ExitStack() as stack:
-                for context in self.around if self.training and torch.is_grad_enabled() else ():
-                    stack.enter_context(context(attention_mask, position_ids))
+            with in_training(self.around, self.training, attention_mask, position_ids):
                 output = self.model(**inputs, use_cache=False)
         finally:
             self._keep = None

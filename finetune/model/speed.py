@@ -5,18 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
+from finetune.model.adapter import SCORE
 from finetune.model.head import TrainedPositions
 from finetune.model.noise import EmbeddingNoise
 from finetune.model.offload import ActivationOffloading
+from finetune.model.score import SequenceScores
 from finetune.recipe import TrainSection
 
 if TYPE_CHECKING:
     import torch
 
 
+def wrap(model: Any, start: dict[str, torch.Tensor] | None = None) -> TrainedPositions | SequenceScores:
+    """The peft model as the losses call it: for logits at trained positions, or with a score head for rewards."""
+    wrapped = SequenceScores(model) if hasattr(model.get_base_model(), SCORE) else TrainedPositions(model)
+    wrapped.start = start
+    return wrapped
+
+
 def prepare_for_training(
     model: Any, section: TrainSection, start: dict[str, torch.Tensor] | None = None
-) -> TrainedPositions:
+) -> TrainedPositions | SequenceScores:
     """The peft model, wrapped for training; `model` itself stays what evaluation and export use.
 
     Args:
@@ -37,8 +46,7 @@ def prepare_for_training(
             raise RecipeError(f"train.torch_compile: no decoder layers found in {type(base).__name__}; set it to false")
         for layer in layers:
             layer.compile(dynamic=True)
-    wrapped = TrainedPositions(model)
-    wrapped.start = start
+    wrapped = wrap(model, start)
     if section.neftune_noise_alpha:
         wrapped.around += (EmbeddingNoise(model.get_input_embeddings(), section.neftune_noise_alpha),)
     if section.activation_offloading:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
+
+if TYPE_CHECKING:
+    from finetune.data.template import Metric
+    from finetune.device import Placement
 
 Batch = dict[str, torch.Tensor]
 
@@ -40,6 +44,56 @@ class Stage(Protocol):
         one first; higher is better. Empty where answers are scored instead."""
 
 
+@runtime_checkable
+class Sharing(Protocol):
+    """What a stage has besides when its loss needs numbers of the whole global batch (kto's distance to the reference)."""
+
+    def shared(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """(K,) sums over this batch, computed before any loss of the step and without gradient. Their total over all
+        micro-batches and processes is in every batch as `shared` when `loss` sees it."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A stage that needs more than its settings, once, before training."""
+
+    def prepare(self, model: Any, metrics: Mapping[str, Metric], placement: Placement) -> dict[str, Any]:
+        """Gets it.
+
+        Args:
+            model: the base that is going to be trained.
+            metrics: how answers are scored, by the `task` of their samples.
+
+        Returns:
+            What the manifest says of it; it must be the same in a run that resumes.
+
+        Raises:
+            RecipeError: it is not to be had.
+        """
+
+
+@runtime_checkable
+class Explores(Protocol):
+    """A stage whose model makes a step's items itself, of those that were drawn.
+
+    Attributes:
+        num_iterations: how many times the optimizer steps on them.
+    """
+
+    num_iterations: int
+
+    def explore(self, model: Any, chosen: Sequence[Any], seed: int, placement: Placement) -> list[Any]:
+        """The items to train on, the same list on every process.
+
+        A function of the model's weights and the arguments alone, so that a resumed run makes the same ones.
+
+        Args:
+            model: as prepared for training; left in training mode.
+            chosen: the items drawn for the step, the same on every process.
+            seed: of this step, the same on every process.
+        """
+
+
 @dataclass(frozen=True)
 class LossSum:
     """`value` carries the gradient; `sums` are plain numbers summed over the same items, logged as means.
@@ -53,9 +107,9 @@ class LossSum:
 
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
-    """Sums as means: over `NAME:count` where there is one, else over `count`."""
+    """Sums as means: over `NAME:count` where there is one (left out where that is 0), else over `count`."""
     return {
         name: value / max(1.0, sums.get(f"{name}:count", sums["count"]))
         for name, value in sums.items()
-        if name != "count" and not name.endswith(":count")
+        if name != "count" and not name.endswith(":count") and sums.get(f"{name}:count") != 0
     }

@@ -16,6 +16,7 @@ from finetune.verify.evidence import Evidence, Heard, Served, gather
 from finetune.verify.golden import FACTS, SAMPLES, Facts, Golden, read_facts, read_golden
 from finetune.verify.measure import speed
 
+MANIFEST = "MANIFEST.json"
 SHOWN = 3  # answers that differ, in the lines for people; all of them are in the JSON
 
 
@@ -34,6 +35,19 @@ def verify_command(options: argparse.Namespace) -> list[str]:
     if not bundle.is_dir():
         hint = "" if options.bundle else "; a URL begins with http:// or https://"
         raise RecipeError(f"{'--bundle' if options.bundle else 'server'}: no such folder: {bundle}{hint}")
+    rewards = _rewards(bundle)
+    if rewards and is_url:
+        raise RecipeError(
+            f"{bundle}: a reward model ({', '.join(rewards)}) gives no answers, so it has no golden samples to ask a server "
+            "for; `finetune verify` of the folder checks its files"
+        )
+    if rewards:
+        return _reward_folder(bundle, rewards)
+    if not (bundle / FACTS).is_file() and (bundle / "MANIFEST.json").is_file():
+        raise RecipeError(
+            f"{bundle}: no {FACTS} in it: no golden samples to ask. A run of plain text has no answers; what was "
+            "proved of it is in MANIFEST.json (merge_proof)"
+        )
     facts, goldens = read_facts(bundle / FACTS), read_golden(bundle / SAMPLES)[: options.samples]
     checks, evidence, who = (_server if is_url else _folder)(options, facts, goldens, limits)
     if options.json:
@@ -42,6 +56,27 @@ def verify_command(options: argparse.Namespace) -> list[str]:
     if any(check.status == FAIL for check in checks):
         raise GateError("\n".join(lines))
     return lines
+
+
+def _rewards(bundle: Path) -> list[str]:
+    """Names of a reward model's outputs, by the bundle's manifest."""
+    from finetune.export.facts import read_json
+
+    return list(read_json(bundle / MANIFEST).get("rewards") or ())
+
+
+def _reward_folder(bundle: Path, rewards: Sequence[str]) -> list[str]:
+    """Of a reward model on disk only the files can be checked."""
+    from finetune.verify.folder import check_files
+
+    files = check_files(bundle)
+    lines = [
+        f"verify {bundle}: a reward model ({', '.join(rewards)})",
+        f"{files.status}  {files.name}  {files.message}",
+    ]
+    if files.status == FAIL:
+        raise GateError("\n".join([*lines, f"do: {files.fix}", "verify stopped: files"]))
+    return [*lines, "no golden samples: it gives no answers; MANIFEST.json has the proof of its rewards (merge_proof)"]
 
 
 def _server(

@@ -59,7 +59,7 @@ def test_by_hand():
     assert packs[0].ids == (0, 1, 2, 3, 4, 13, 14, 15)
     assert packs[0].where == "f:1, f:4"
     assert packing_line(packs, 8) == (
-        "packed: 5 conversations in 3 rows of at most 8 tokens, 83.3% full; train.global_batch_size counts these rows"
+        "packed: 5 documents in 3 rows of at most 8 tokens, 83.3% full; train.global_batch_size counts these rows"
     )
 
 

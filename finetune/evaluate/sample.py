@@ -1,0 +1,106 @@
+"""Answers drawn from the model while it is trained, spread over the processes, the same whatever their number."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finetune.device import Placement
+from finetune.evaluate.generate import Answer, adapter_in, generate_batch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn. `top_k` 0 and `top_p` 1 leave out nothing; `batch_size` answers at once a process."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    batch_size: int
+
+
+def sample_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int, sampling: Sampling, placement: Placement
+) -> list[Answer]:
+    """One answer a prompt, in the order of the prompts, on every process the same list.
+
+    Each has a random stream of its own, out of `seed` and its place in `prompts`: how answers fall on processes and
+    batches changes the logits' last bits, and nothing else.
+
+    Args:
+        model: the peft model; left in the mode and with the attention it came with.
+    """
+    from accelerate.utils import gather_object
+
+    accelerator = placement.accelerator
+    longest_first = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
+    mine = longest_first[accelerator.process_index :: accelerator.num_processes]
+    found: list[tuple[int, Answer]] = []
+    with torch.no_grad(), _generating(model, placement), adapter_in(model, placement.torch_dtype):
+        for start in range(0, len(mine), sampling.batch_size):
+            batch = mine[start : start + sampling.batch_size]
+            processors = _processors(sampling, [_seed_of(seed, index) for index in batch], accelerator.device)
+            batched = [prompts[index] for index in batch]
+            answers = generate_batch(model, tokenizer, batched, sampling.max_new_tokens, placement, processors)
+            found += zip(batch, answers, strict=True)
+    everyone = gather_object(found) if accelerator.num_processes > 1 else found
+    return [item for _, item in sorted(everyone, key=lambda pair: pair[0])]
+
+
+class Gumbel:
+    """A logits processor that makes the highest score a draw: argmax(log p + g), g of Gumbel(0, 1), has p's distribution.
+
+    (Gumbel 1954; Maddison et al., "A* sampling", arXiv 1411.0030, section 2.)
+
+    Args:
+        seeds: of the rows' own streams.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self.streams = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """(B, V) scores with noise; -log of an exponential variable is a Gumbel one."""
+        noise = torch.empty_like(scores)
+        for row, stream in zip(noise, self.streams, strict=True):
+            row.exponential_(generator=stream)
+        return scores - noise.log()
+
+
+def _processors(sampling: Sampling, seeds: Sequence[int], device: torch.device) -> list[Any]:
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    found: list[Any] = []
+    if sampling.temperature != 1.0:
+        found.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        found.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1.0:
+        found.append(TopPLogitsWarper(sampling.top_p))
+    return [*found, Gumbel(seeds, device)]
+
+
+def _seed_of(seed: int, index: int) -> int:
+    """32 bits."""
+    return int.from_bytes(hashlib.sha256(f"answer {seed} {index}".encode()).digest()[:4], "big")
+
+
+@contextmanager
+def _generating(model: Any, placement: Placement) -> Iterator[None]:
+    """Inside, the peft model is in eval mode with the attention that generation takes, and is not compiled."""
+    base = model.get_base_model()
+    training, attention = model.training, base.config._attn_implementation
+    model.eval()
+    base.set_attn_implementation(placement.generation_attention)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        base.set_attn_implementation(attention)
+        model.train(training)
