@@ -7,6 +7,7 @@ import torch
 from finetune.model.adapter import add_adapter
 from finetune.model.noise import lengths
 from finetune.model.reference import reference
+from finetune.model.score import with_score_head
 from finetune.model.speed import prepare_for_training
 from finetune.recipe import LoraSection, TrainSection
 from tests.conftest import tiny_llama
@@ -78,6 +79,21 @@ def test_no_noise_but_in_training():
     assert all(torch.equal(given, embedded) for given in seen)
     model.train()(IDS, MASK, KEEP)
     assert not torch.equal(seen[-1], embedded)
+
+
+def test_a_reward_model_gets_noise_in_training_too():
+    """Rewards of a head of ones move with the noise; at a look they don't."""
+    model, _ = add_adapter(with_score_head(tiny_llama(258), ["reward"]), LoraSection(r=2), seed=0)
+    ready = prepare_for_training(model, TrainSection(max_steps=1, neftune_noise_alpha=ALPHA)).train()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "score" in name:
+                parameter.fill_(1.0)
+        looks = [ready(IDS, MASK) for _ in range(2)]
+    trained = [ready(IDS, MASK) for _ in range(2)]
+    assert torch.equal(looks[0], looks[1])
+    assert not torch.allclose(trained[0], trained[1])
+    assert not torch.allclose(trained[0], looks[0])
 
 
 def test_gradient_checkpointing_sees_the_same_noise():
