@@ -134,6 +134,15 @@ def check_checkpoints(placement: Placement, save_steps: int, resume: str | None)
         )
 
 
+def let_go(model: Any) -> None:
+    """After forward passes without a backward one: under FSDP2 what the outermost module had gathered is parts again.
+
+    Until then its parameters (a score head is among them) are others than those that the optimizer knows.
+    """
+    if hasattr(model, "reshard"):
+        model.reshard()
+
+
 @contextmanager
 def micro_batch(placement: Placement, model: Any, last: bool) -> Iterator[None]:
     """Around forward and backward of a micro-batch: gradients are exchanged after the last one of a step only.
