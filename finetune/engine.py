@@ -13,11 +13,14 @@ from torch import nn
 
 from finetune.device import launcher_setting
 from finetune.errors import RecipeError
+from finetune.optimizer import OPTIMIZERS
+from finetune.recipe_train import device_problems
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from finetune.device import Placement
+    from finetune.recipe_train import TrainSection
 
 # accelerate's DistributedType -> how the processes share the model
 ENGINES = {
@@ -141,6 +144,21 @@ def let_go(model: Any) -> None:
     """
     if hasattr(model, "reshard"):
         model.reshard()
+
+
+def check_training(placement: Placement, section: TrainSection) -> None:
+    """Raises RecipeError: all that the section asks for and can't have on this device or with this engine."""
+    problems, kind, engine = (
+        device_problems(section, placement.device.name),
+        OPTIMIZERS[section.optim],
+        placement.engine,
+    )
+    if engine not in kind.engines:
+        problems.append(f"train.optim: {section.optim} does not run under {engine}; use {kind.instead}")
+    if section.activation_offloading and shards(placement):
+        problems.append(f"train.activation_offloading: not with {engine}; set train.gradient_checkpointing instead")
+    if problems:
+        raise RecipeError(problems)
 
 
 @contextmanager
