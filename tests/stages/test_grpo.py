@@ -276,12 +276,12 @@ def test_micro_batches(tiny_recipe, two_updates):
 
 
 def test_resumed_is_uninterrupted(tiny_recipe, two_updates, monkeypatch):
-    """Stopped at the second update of step 2: that step is finished first, and the answers of step 3 are the same."""
+    """Told to stop at the first update of step 2: its second one comes first, and the answers of step 3 are the same."""
     plain, seen = Grpo.loss, []
 
     def interrupted(self, model, batch):
         seen.append(1)
-        if len(seen) == 7:  # two micro-batches an update: the second update of step 2
+        if len(seen) == 6:  # two micro-batches an update: the end of the first one of step 2
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, model, batch)
 
