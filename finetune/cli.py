@@ -44,8 +44,8 @@ def check(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.set)
     from finetune.inputs import load_stages
 
-    for stage, data in zip(recipe.stages or (recipe,), load_stages(recipe), strict=True):
-        named = f"stage {stage.name}: " if recipe.stages else ""
+    for stage, data in zip(recipe.stages or recipe.mixture or (recipe,), load_stages(recipe), strict=True):
+        named = f"{'stage' if recipe.stages else 'part'} {stage.name}: " if recipe.stages or recipe.mixture else ""
         print(f"{options.recipe}: {named}right; {len(data.train)} samples to train on, {len(data.evaluate)} held out")
     return EXIT_OK
 
@@ -57,9 +57,9 @@ def show(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.set)
     from finetune.show import show_samples
 
-    for stage in recipe.stages or (recipe,):
-        if recipe.stages:
-            print(f"=== stage {stage.name}: {stage.stage}")
+    for stage in recipe.stages or recipe.mixture or (recipe,):
+        if recipe.stages or recipe.mixture:
+            print(f"=== {'stage' if recipe.stages else 'part'} {stage.name}: {stage.stage}")
         show_samples(stage, options.rows)
     return EXIT_OK
 
@@ -72,9 +72,9 @@ def audit(options: argparse.Namespace) -> int:
     from finetune.audit import audit_recipe
 
     failed = False
-    for stage in recipe.stages or (recipe,):
+    for stage in recipe.stages or recipe.mixture or (recipe,):
         folder = options.output or Path(f"{recipe.output_dir}.audit")
-        output = folder / stage.name if recipe.stages else options.output
+        output = folder / stage.name if recipe.stages or recipe.mixture else options.output
         wrong, files = audit_recipe(stage, output, options.recipe.parent)
         print(*files, sep="\n")
         failed = failed or wrong

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, score_names
-from finetune.recipe import Recipe
+from finetune.recipe import GateSection, Recipe
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
 
 if TYPE_CHECKING:
@@ -76,23 +78,44 @@ def with_good_answers(data: Prepared, stage: str) -> Prepared:
 
 
 def load_stages(recipe: Recipe) -> list[Prepared]:
-    """The data of every stage of a chain, or of the one stage that a recipe is.
+    """The data of every stage of a chain, of every part of a mixture, or of the one stage that a recipe is.
 
     Raises:
         DataError, RecipeError: as `load_data`, of all of them; rows that leak from one stage into another.
     """
-    stages = recipe.stages or (recipe,)
+    stages = recipe.stages or recipe.mixture or (recipe,)
     data, problems = [], []
     for stage in stages:
         try:
-            data.append(load_data(stage))
+            data.append(load_data(stage.model_copy(update={"gate": GateSection()}) if recipe.mixture else stage))
         except RecipeError as error:
             problems += [problem for problem in error.problems if problem not in problems]
             kind = type(error)
     if problems:
         raise kind(problems)
-    check_leaks(stages, data)
+    if recipe.mixture:
+        check_gate(recipe.gate, _known_of_parts(recipe, data))
+        for index in range(len(stages)):  # each part's held-out rows against the other parts
+            check_leaks(
+                [*stages[:index], *stages[index + 1 :], stages[index]], [*data[:index], *data[index + 1 :], data[index]]
+            )
+    else:
+        check_leaks(stages, data)
     return data
+
+
+def _known_of_parts(recipe: Recipe, data: Sequence[Prepared]) -> list[str]:
+    """Scores of a mixture: each part's, with its name before them."""
+    return [
+        f"{part_name(recipe, part)}/{name}"
+        for part, its in zip(recipe.mixture, data, strict=True)
+        for name in (*part.settings.held_out_scores, *(known_scores(its) if part.settings.answers else ()))
+    ]
+
+
+def part_name(recipe: Recipe, part: Recipe) -> str:
+    """A part's own name; empty for a recipe that is no mixture."""
+    return part.name.removeprefix(f"{recipe.name}.") if recipe.mixture else ""
 
 
 def _without_effect(recipe: Recipe) -> list[str]:
@@ -224,3 +247,18 @@ def data_record(data: Prepared, counts: dict[str, int]) -> dict[str, Any]:
         "screening": data.counts,
         "encoding": counts,
     }
+
+
+def data_record_of_parts(recipe: Recipe, data: Sequence[Prepared], counts: Sequence[dict[str, int]]) -> dict[str, Any]:
+    """What the manifest says of the data of a mixture: of all parts together, and of each under `parts`."""
+    records = [data_record(its, own) for its, own in zip(data, counts, strict=True)]
+    if not recipe.mixture:
+        return records[0]
+    whole: dict[str, Any] = {"template": None, "template_sha256": None}
+    whole["sources"] = [source for record in records for source in record["sources"]]
+    for key in ("train_samples", "evaluate_samples", "dropped_by_template"):
+        whole[key] = sum(record[key] for record in records)
+    for key in ("screening", "encoding"):
+        whole[key] = dict(sum((Counter(record[key]) for record in records), Counter[str]()))
+    names = [part_name(recipe, part) for part in recipe.mixture]
+    return whole | {"parts": dict(zip(names, records, strict=True))}

@@ -278,6 +278,8 @@ class Recipe(Section):
     `stages`: of a chain, the recipe of each; `stage`, `data`, `train`, `lora` are those of the last then.
     `continue_from`: within a chain, whether a stage goes on training the last one's adapter, or a fresh one on the
     model that it was merged into.
+    `mixture`: of several stages in one run, the recipe of each, with its `weight` (share of the items of a batch) and
+    `loss_weight`; `stage` and `data` are those of the first then.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -305,6 +307,9 @@ class Recipe(Section):
     card: CardSection = CardSection()
     continue_from: Literal["adapter", "merged"] | None = None
     stages: tuple[Recipe, ...] = ()
+    weight: float | None = Field(None, gt=0)
+    loss_weight: float = Field(1.0, gt=0)
+    mixture: tuple[Recipe, ...] = ()
 
     @property
     def settings(self) -> StageSection:
@@ -343,15 +348,23 @@ class Recipe(Section):
 # What a stage of a chain says for itself; everything else is the whole chain's.
 OF_ONE_STAGE = ("name", "stage", "continue_from", "lora", "data", "train", *STAGE_SECTIONS)
 
+# What a part of a mixture says for itself.
+OF_ONE_PART = ("name", "stage", "weight", "loss_weight", "data", *STAGE_SECTIONS)
+# Stages that may be parts: each trains a language model on rows that are there before training.
+IN_MIXTURES = ("cpt", "sft", "dpo", "orpo", "simpo", "kto", "distill")
+
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with every default filled in, as plain values that YAML and JSON can hold; `load_recipe` reads it."""
     told = {key: value for key, value in recipe.model_dump(mode="json").items() if value is not None}
-    stages = told.pop("stages")
-    if not stages:
+    stages, mixture = told.pop("stages"), told.pop("mixture")
+    if recipe.weight is None:
+        del told["loss_weight"]
+    if not stages and not mixture:
         return told
-    whole = {key: value for key, value in told.items() if key == "name" or key not in OF_ONE_STAGE}
-    parts = [{key: part[key] for key in OF_ONE_STAGE if part.get(key) is not None} for part in stages]
+    own = OF_ONE_STAGE if stages else OF_ONE_PART
+    whole = {key: value for key, value in told.items() if key == "name" or key not in own}
+    parts = [{key: part[key] for key in own if part.get(key) is not None} for part in stages or mixture]
     for part in parts:
         part["name"] = part["name"].removeprefix(f"{told['name']}.")
-    return whole | {"stages": parts}
+    return whole | {"stages" if stages else "mixture": parts}

@@ -1,4 +1,4 @@
-"""`stages:` of a recipe: what each stage of a chain says, on top of what all of them share."""
+"""`stages:` and `mixture:` of a recipe: what each stage of a chain, or part of a mixture, says on top of what all share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import did_you_mean
-from finetune.recipe import OF_ONE_STAGE, Recipe
+from finetune.recipe import IN_MIXTURES, OF_ONE_PART, OF_ONE_STAGE, Recipe
 from finetune.yamlfile import parse_scalar
 
 Origin = dict[tuple[str, ...], str]
@@ -71,6 +71,71 @@ def chain_problems(recipes: Sequence[Recipe], origin: Origin) -> list[str]:
                 f"{place('lora')}: differs from the stage before, whose adapter is trained on; the same settings, or "
                 "continue_from: merged (a fresh adapter on the merged model)"
             )
+    return problems
+
+
+def split_mixture(
+    data: dict[str, Any], origin: Origin, overrides: Sequence[str]
+) -> tuple[list[tuple[dict[str, Any], Origin]], list[str]]:
+    """The keys of each part's own recipe, with where each comes from.
+
+    The top level's `data` holds for all parts, an entry's goes over it key by key; `--set` goes over both.
+
+    Returns:
+        One (keys, origin) a part, and problems.
+    """
+    where = origin.get(("mixture",), "--set")
+    entries = data["mixture"]
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        return [], [f"{where}: mixture: a list of parts is needed, each with `stage`, `weight` and `data`"]
+    problems = [
+        f"{origin.get((key,), '--set')}: {key}: {why}"
+        for key, why in (
+            ("stages", "a chain can't be a mixture"),
+            *((key, "is given by each part of `mixture`") for key in OF_ONE_PART if key not in ("name", "data")),
+        )
+        if key in data
+    ]
+    shared = {key: value for key, value in data.items() if key != "mixture"}
+    names = [str(entry.get("name", entry.get("stage", "sft"))) for entry in entries]
+    found = []
+    for index, (entry, name) in enumerate(zip(entries, names, strict=True)):
+        at = ("mixture", str(index))
+        place = origin.get(at, where)
+        problems += [
+            f"{origin.get((*at, key), place)}: mixture.{index}.{key}: not a key of a part{did_you_mean(key, OF_ONE_PART)}"
+            for key in entry
+            if key not in OF_ONE_PART
+        ]
+        if names.count(name) > 1:
+            problems.append(f"{place}: mixture.{index}: several parts are called {name!r}; give each a `name`")
+        if entry.get("stage", "sft") not in IN_MIXTURES:
+            problems.append(
+                f"{place}: mixture.{index}.stage: {entry.get('stage')!r} can't be a part; {', '.join(IN_MIXTURES)} can"
+            )
+        if "weight" not in entry:
+            problems.append(f"{place}: mixture.{index}.weight: is missing: the part's share of the items of a batch")
+        merged = _over(shared, {key: value for key, value in entry.items() if key in OF_ONE_PART})
+        for override in overrides:
+            key, _, text = override.partition("=")
+            if not key.startswith("mixture."):
+                _put(merged, key.split("."), parse_scalar(text))
+        merged["name"] = f"{data.get('name')}.{name}"
+        its_origin = {key: place for key, place in origin.items() if key[0] != "mixture"}
+        its_origin |= {key[2:]: place for key, place in origin.items() if key[:2] == at and len(key) > 2}
+        its_origin |= {key: place for key, place in origin.items() if place == "--set" and key[0] != "mixture"}
+        found.append((merged, its_origin))
+    return found, problems
+
+
+def mixture_problems(recipes: Sequence[Recipe], origin: Origin) -> list[str]:
+    """What only the parts together can tell."""
+    problems = []
+    for index, recipe in enumerate(recipes):
+        if recipe.settings.precomputes_reference:
+            place = origin.get(("mixture", str(index), recipe.stage), origin.get(("mixture",), "--set"))
+            key = f"mixture.{index}.{recipe.stage}.precompute_ref_log_probs"
+            problems.append(f"{place}: {key}: not in a mixture, where each step computes its own; set it to false")
     return problems
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError, did_you_mean, plainly
 from finetune.recipe import ExportSection, Recipe, Section
-from finetune.recipechain import chain_problems, split_stages
+from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
 from finetune.yamlfile import parse_scalar, read_yaml
 
 Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
@@ -38,8 +38,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     data, origin = _with_parents(path, ())
     problems = _apply_overrides(data, origin, overrides)
+    if "mixture" in data:
+        return _mixture(path, data, origin, overrides, problems)
     if "stages" not in data:
-        return _recipe(path, data, origin, problems)
+        recipe = _recipe(path, data, origin, problems)
+        if "weight" in data or "loss_weight" in data:
+            key = "weight" if "weight" in data else "loss_weight"
+            raise RecipeError(f"{origin.get((key,), '--set')}: {key}: is for the parts of a `mixture`")
+        return recipe
     entries, problems = split_stages(data, origin, overrides, problems)
     recipes = []
     for entry, its_origin in entries:
@@ -53,6 +59,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(problems)
     whole = {"name": data["name"], "output_dir": recipes[-1].output_dir.parents[1], "continue_from": None}
     return recipes[-1].model_copy(update=whole | {"stages": tuple(recipes)})
+
+
+def _mixture(path: Path, data: dict[str, Any], origin: Origin, overrides: Sequence[str], problems: list[str]) -> Recipe:
+    """The recipe of a run of several stages at once."""
+    entries, found = split_mixture(data, origin, overrides)
+    problems = problems + found
+    recipes = []
+    for entry, its_origin in entries:
+        try:
+            recipes.append(_recipe(path, entry, its_origin, []))
+        except RecipeError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if not problems:
+        problems = mixture_problems(recipes, origin)
+    if problems:
+        raise RecipeError(problems)
+    whole = {"name": data["name"], "weight": None, "loss_weight": 1.0}
+    return recipes[0].model_copy(update=whole | {"mixture": tuple(recipes)})
 
 
 def _recipe(path: Path, data: dict[str, Any], origin: Origin, problems: list[str]) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,11 +17,13 @@ from finetune.evaluate.metrics import Scores
 from finetune.evaluate.results import score_lines, scored
 from finetune.inputs import (
     data_record,
+    data_record_of_parts,
     encode,
     encoded_lines,
     findings_lines,
     load_stages,
     make_stage,
+    part_name,
     with_good_answers,
 )
 from finetune.recipe import Recipe, resolved
@@ -30,7 +32,6 @@ from finetune.stop import Stop, stop_with_parent
 
 if TYPE_CHECKING:
     from finetune.checkpoint.progress import Progress
-    from finetune.data.chat import ChatEncoder
     from finetune.data.items import Item
     from finetune.device import Placement
     from finetune.evaluate.generate import Answer
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from finetune.log import Log
     from finetune.model.load import Base
     from finetune.stages.base import Stage
+    from finetune.stages.mixture import Mixture
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,35 @@ class Result:
     manifest: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class ReadyPart:
+    """What a stage trains on.
+
+    Attributes:
+        name: of a mixture's part; empty where it is alone.
+        recipe: its own; of a run of one stage that of the run.
+        examples: items, as the loop batches them (data/items.py); `held_out` too.
+        counts: how many rows each thing happened to on the way to `examples`.
+        held_out: encoded, for the held-out loss and the proof.
+    """
+
+    name: str
+    recipe: Recipe
+    data: Prepared
+    stage: Stage
+    encoder: Any
+    examples: Sequence[Item]
+    counts: dict[str, int]
+    held_out: Sequence[Item]
+    ends: set[int]
+
+
 @dataclass
 class Ready:
     """All that training needs: examples encoded, the adapter on the base.
 
     Attributes:
-        examples: items, as the loop batches them (data/items.py); `held_out` too.
-        counts: how many rows each thing happened to on the way to `examples`.
-        held_out: encoded, for the held-out loss and the proof.
+        parts: of a mixture; else the one stage. `stage`, `examples` and `held_out` are those of all together.
         ends: ids that training ends a turn with; of whole conversations, where `rewards` are read off their last token.
         lora: what the adapter covers, in a line.
         initial: the adapter's weights at the start, where the base was changed for them; see model/adapter.py.
@@ -65,10 +88,9 @@ class Ready:
 
     base: Base
     model: Any
-    stage: Stage
-    encoder: ChatEncoder
+    parts: Sequence[ReadyPart]
+    stage: Stage | Mixture
     examples: Sequence[Item]
-    counts: dict[str, int]
     held_out: Sequence[Item]
     ends: set[int]
     lora: str
@@ -122,14 +144,14 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
                 placement.accelerator.end_training()
                 return Result(folder.bundle, manifest["scores"], manifest)
             before = train_stages(recipe, data, placement, folder, stop, log)
-            last, its = before.go_on(recipe), data[-1]
-            ready = get_ready(last, its, placement, log)
+            last = before.go_on(recipe)
+            ready = get_ready(last, data if recipe.mixture else data[-1:], placement, log)
             progress = train_adapter(last, ready, placement, folder, stop, log)
-            scores = evaluate(last, its, ready, placement, log)
+            scores = evaluate(last, ready, placement, log)
             if scores is None:
                 return None
             pass_gate(recipe.gate, scores["base"], scores["tuned"])
-            record = make_record(recipe, its, ready, progress, scores, before, placement)
+            record = make_record(recipe, ready, progress, scores, before, placement)
             return export(recipe, record, ready, log)
 
 
@@ -138,7 +160,7 @@ def train_stages(
 ) -> Before:
     """All stages of a chain but the last, each in a folder of its own; those that are finished are not trained again."""
     before = Before(recipe)
-    for stage, its in zip(recipe.stages[:-1], data[:-1], strict=True):
+    for stage, its in zip(recipe.stages[:-1], data[: len(recipe.stages[:-1])], strict=True):
         if folder.resume not in (None, AUTO):
             raise RecipeError(f"--resume {folder.resume}: a chain of stages goes on with --resume auto")
         stage = before.go_on(stage)
@@ -158,13 +180,17 @@ def train_stage(
     from finetune.log import Log
 
     log.say(f"stage {stage.name}: {stage.stage}")
-    ready = get_ready(stage, data, placement, log, recipe_cache(before.recipe))
+    ready = get_ready(stage, [data], placement, log, recipe_cache(before.recipe))
     folder.begin(keep=KEPT)
     with RunFolder(stage.output_dir, placement.accelerator, resume=AUTO) as own:
         progress = train_adapter(stage, ready, placement, own, stop, Log(stage.output_dir, placement.accelerator))
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
     told: dict[str, Any] = {"name": stage.name, "stage": stage.stage, "training": progress.record() | done}
-    told |= {"data": data_record(data, ready.counts), "source": asdict(ready.base.source), "stops": ready.stop_ids}
+    told |= {
+        "data": data_record(data, ready.parts[0].counts),
+        "source": asdict(ready.base.source),
+        "stops": ready.stop_ids,
+    }
     return before.finish(stage, told, placement)
 
 
@@ -173,74 +199,137 @@ def recipe_cache(recipe: Recipe) -> Path:
     return recipe.output_dir.parent / ".encoded"
 
 
-def get_ready(recipe: Recipe, data: Prepared, placement: Placement, log: Log, cache: Path | None = None) -> Ready:
-    """Base, adapter, stage and encoded examples; nothing is written but the cache of the encoding."""
-    from finetune.data.encode import items_of
-    from finetune.data.formats import ROWS_OF_STAGE
-    from finetune.data.pack import pack, packing_line
+def get_ready(
+    recipe: Recipe, data: Sequence[Prepared], placement: Placement, log: Log, cache: Path | None = None
+) -> Ready:
+    """Base, adapter, stage and encoded examples; nothing is written but the cache of the encoding.
+
+    Args:
+        data: of the one stage, or of each part of a mixture.
+    """
     from finetune.export.beside import check_beside
     from finetune.export.converted import check_tokenizer
     from finetune.fullstate import full_tensors
     from finetune.model.adapter import add_adapter, initial_weights
-    from finetune.model.isolation import check_isolation
     from finetune.model.start import start_from
+    from finetune.shares import MixedItems
     from finetune.stages.base import Prepares
+    from finetune.stages.mixture import Mixture, MixturePart
 
-    accelerator = placement.accelerator
-    dropped = [f"{where}: dropped: {reason}" for where, reason in data.dropped[:5]]
-    for line in (*data.notes, *findings_lines(data), *dropped):
-        log.say(f"data: {line}")
-    log.say(f"data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
+    recipes = recipe.mixture or (recipe,)
+    for own, its in zip(recipes, data, strict=True):
+        _tell_data(part_name(recipe, own), its, log)
     base = _load_base(recipe, placement)
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
-    prompts = [list(sample.prompt) for sample in data.evaluate] if recipe.settings.answers else []
-    check_tokenizer(base.tokenizer, prompts, recipe.export.targets)
-    stage, encoder = make_stage(recipe, base.tokenizer)
-    with accelerator.main_process_first():
-        store = encode(recipe, data, encoder, cache or recipe_cache(recipe), log)
-    whole = recipe.train.eval_steps or recipe.settings.held_out_scores
-    held_out = stage.encode(data.evaluate if whole else data.evaluate[: recipe.export.parity_rows])
-    for line in encoded_lines(store, recipe.data.max_length):
-        log.say(line)
-    rewards = recipe.settings.score_names
-    ends = store.last_ids() if rewards else store.stops() & encoder.control_ids
-    _tell_ends(base, ends, rewards)
-    about = stage.prepare(base.model, data.metrics, placement) if isinstance(stage, Prepares) else {}
+    asked = [its for own, its in zip(recipes, data, strict=True) if own.settings.answers]
+    check_tokenizer(
+        base.tokenizer, [list(sample.prompt) for its in asked for sample in its.evaluate], recipe.export.targets
+    )
+    cache = cache or recipe_cache(recipe)
+    parts = [
+        _ready_part(part_name(recipe, own), own, its, base.tokenizer, cache, placement, log)
+        for own, its in zip(recipes, data, strict=True)
+    ]
+    ends = set().union(*(part.ends for part in parts))
+    _tell_ends(base, ends, recipe.settings.score_names)
+    about: dict[str, Any] = {}
+    for part in parts:
+        if isinstance(part.stage, Prepares):
+            about |= part.stage.prepare(base.model, part.data.metrics, placement)
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.model.adapter_name_or_path:
         log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path))}")
-    if recipe.data.joined_by:
-        if recipe.data.allow_cross_doc:
-            log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
-        else:
-            check_isolation(model, placement.torch_dtype, accelerator.device, recipe.data.joined_by)
-    if recipe.settings.explores:  # then an item is a prompt with all that its answers are judged by
-        examples: Sequence[Item] = stage.encode(data.train)
-    else:
-        examples = items_of(store, ROWS_OF_STAGE[recipe.stage], recipe.data.max_length)
-    if recipe.data.packing:
-        packs = pack(store, recipe.data.max_length)
-        log.say(packing_line(packs, recipe.data.max_length))
-        examples = list(packs)
+    _check_packing(recipes, model, placement, log)
     initial = initial_weights(model, recipe.lora)
     # With the adapter off, the model is the base: not where training starts, when the adapter or the base was changed.
     start = full_tensors(model) if recipe.model.adapter_name_or_path or initial is not None else None
+    stage: Stage | Mixture = parts[0].stage
+    examples, held_out = parts[0].examples, parts[0].held_out
+    if recipe.mixture:
+        weights = [part.recipe.weight or 1.0 for part in parts]
+        stage = Mixture(
+            [MixturePart(p.name, p.stage, w, p.recipe.loss_weight) for p, w in zip(parts, weights, strict=True)]
+        )
+        examples = MixedItems([part.examples for part in parts], weights)
+        held_out = list(MixedItems([part.held_out for part in parts], weights))
     return Ready(
         base,
         model,
+        parts,
         stage,
-        encoder,
         examples,
-        store.counts,
         held_out,
         ends,
         coverage.line(),
         initial,
         start,
         about,
-        rewards,
+        recipe.settings.score_names,
     )
+
+
+def _mixed_by(parts: Sequence[ReadyPart]) -> dict[str, Any]:
+    """What must be the same in a mixture that resumes, beside the rows."""
+    return {
+        f"mixture.{part.name}": {
+            "stage": part.recipe.stage,
+            "rows": len(part.examples),
+            "weight": part.recipe.weight,
+            "loss_weight": part.recipe.loss_weight,
+            "settings": part.recipe.settings.model_dump(mode="json", exclude=set(part.recipe.settings.free)),
+        }
+        for part in parts
+        if part.name
+    }
+
+
+def _tell_data(name: str, data: Prepared, log: Log) -> None:
+    lead = f"{name}: " if name else ""
+    dropped = [f"{where}: dropped: {reason}" for where, reason in data.dropped[:5]]
+    for line in (*data.notes, *findings_lines(data), *dropped):
+        log.say(f"{lead}data: {line}")
+    log.say(f"{lead}data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
+
+
+def _ready_part(
+    name: str, recipe: Recipe, data: Prepared, tokenizer: Any, cache: Path, placement: Placement, log: Log
+) -> ReadyPart:
+    """The rows of one stage as items."""
+    from finetune.data.encode import items_of
+    from finetune.data.formats import ROWS_OF_STAGE
+    from finetune.data.pack import pack, packing_line
+
+    lead = f"{name}: " if name else ""
+    stage, encoder = make_stage(recipe, tokenizer)
+    with placement.accelerator.main_process_first():
+        store = encode(recipe, data, encoder, cache, log)
+    whole = recipe.train.eval_steps or recipe.settings.held_out_scores
+    held_out = stage.encode(data.evaluate if whole else data.evaluate[: recipe.export.parity_rows])
+    for line in encoded_lines(store, recipe.data.max_length):
+        log.say(f"{lead}{line}")
+    ends = store.last_ids() if recipe.settings.score_names else store.stops() & encoder.control_ids
+    if recipe.settings.explores:  # then an item is a prompt with all that its answers are judged by
+        examples: Sequence[Item] = stage.encode(data.train)
+    else:
+        examples = items_of(store, ROWS_OF_STAGE[recipe.stage], recipe.data.max_length)
+    if recipe.data.packing:
+        packs = pack(store, recipe.data.max_length)
+        log.say(f"{lead}{packing_line(packs, recipe.data.max_length)}")
+        examples = list(packs)
+    return ReadyPart(name, recipe, data, stage, encoder, examples, store.counts, held_out, ends)
+
+
+def _check_packing(recipes: Sequence[Recipe], model: Any, placement: Placement, log: Log) -> None:
+    """The probe of packed rows, once, where some stage has them and wants its documents apart."""
+    from finetune.model.isolation import check_isolation
+
+    joining = [own.data for own in recipes if own.data.joined_by]
+    if any(data.allow_cross_doc for data in joining):
+        log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
+    keys = dict.fromkeys(key for data in joining if not data.allow_cross_doc for key in data.joined_by)
+    if keys:
+        check_isolation(model, placement.torch_dtype, placement.accelerator.device, list(keys))
 
 
 def train_adapter(
@@ -260,6 +349,7 @@ def train_adapter(
     from finetune.model.speed import prepare_for_training
     from finetune.reference_logps import ReferenceCache
     from finetune.schedule import plan
+    from finetune.shares import items_of_epoch
     from finetune.train import Training, train
 
     section, accelerator = recipe.train, placement.accelerator
@@ -267,20 +357,22 @@ def train_adapter(
         recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json", exclude=set(recipe.settings.free)),
         ready.base.identity, placement.dtype, recipe.lora, section, ready.examples, ready.held_out, ready.initial,
         ready.start,
-    ) | {f"{recipe.stage}: {key}": value for key, value in ready.about.items()}  # fmt: skip
+    ) | {f"{recipe.stage}: {key}": value for key, value in ready.about.items()} | _mixed_by(ready.parts)  # fmt: skip
     checkpoint = folder.checkpoint(section.save_total_limit, facts, log)
     if checkpoint is not None:
         load_adapter(ready.model, checkpoint)
     model_to_train = prepare_for_training(ready.model, section, ready.start)
     layout = plan(
-        section, len(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch,
+        section, items_of_epoch(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch,
         recipe.settings.sequences_per_sample,
     )  # fmt: skip
     if section.auto_find_batch_size:
         if engine.shards(placement):
             raise RecipeError(f"train.auto_find_batch_size: not with {placement.engine}; set train.micro_batch_size")
         share = layout.global_batch // layout.processes
-        size = find_micro_batch(model_to_train, ready.stage, ready.examples, share, layout.micro_batch, placement)
+        size = layout.micro_batch
+        for part in ready.parts:
+            size = find_micro_batch(model_to_train, part.stage, part.examples, share, size, placement)
         layout = replace(layout, micro_batch=size, accumulation=share // size)
     log.say(layout.line())
 
@@ -319,60 +411,91 @@ def train_adapter(
     return progress
 
 
-def evaluate(recipe: Recipe, data: Prepared, ready: Ready, placement: Placement, log: Log) -> dict[str, Scores] | None:
-    """Scores of base and tuned on the held-out rows: what the stage measures, and answers by the metric of the data.
+def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> dict[str, Scores] | None:
+    """Scores of base and tuned on the held-out rows: what each stage measures, and answers by the metric of its data.
 
-    Every process takes its share; the main one has the scores.
+    Every process takes its share; the main one has the scores. Those of a mixture's part have its name before theirs.
     """
     from finetune.evaluate.generate import answer
     from finetune.evaluate.measure import measure
 
-    data = with_good_answers(data, recipe.stage)
     main = placement.accelerator.is_main_process
     scores: dict[str, Scores] = {"base": {}, "tuned": {}}
-    answers: dict[str, Sequence[Answer]] = {}
+    answered: dict[tuple[str, str], Sequence[Answer]] = {}
+    judged = {part.name: with_good_answers(part.data, part.recipe.stage) for part in ready.parts}
     for who, adapter in (("base", ready.model.disable_adapter()), ("tuned", nullcontext())):
         with adapter:
-            if recipe.settings.held_out_scores:
-                log.say(f"measuring {len(ready.held_out)} held-out rows: {who}")
-                scores[who] |= measure(ready.model, ready.stage, ready.held_out, ready.start, placement)
-            if recipe.settings.answers:
-                log.say(f"answering {len(data.evaluate)} held-out prompts: {who}")
-                answers[who] = answer(
-                    ready.model, ready.encoder, data.evaluate, recipe.evaluate, placement, log, f"{who} answers"
-                )
-    if main and recipe.settings.answers:
-        freeze_golden(recipe, data, ready, answers["base"], answers["tuned"], placement)
+            for part in ready.parts:
+                of, settings, rows = f" of {part.name}" if part.name else "", part.recipe.settings, judged[part.name]
+                if settings.held_out_scores:
+                    log.say(f"measuring {len(part.held_out)} held-out rows{of}: {who}")
+                    found = measure(ready.model, part.stage, part.held_out, ready.start, placement)
+                    scores[who] |= _of_part(part, found)
+                if settings.answers:
+                    log.say(f"answering {len(rows.evaluate)} held-out prompts{of}: {who}")
+                    given = (
+                        ready.model,
+                        part.encoder,
+                        rows.evaluate,
+                        recipe.evaluate,
+                        placement,
+                        log,
+                        f"{who} answers",
+                    )
+                    answered[part.name, who] = answer(*given)
+    if main and answered:
+        freeze_golden(recipe, ready, judged, answered, placement)
     placement.accelerator.end_training()
     if not main:
         return None
-    for who, given in answers.items():
-        scores[who] |= scored(recipe.output_dir, data, given, who)
+    for (name, who), answers in answered.items():
+        part = next(part for part in ready.parts if part.name == name)
+        scores[who] |= _of_part(part, scored(recipe.output_dir, judged[name], answers, f"{name}.{who}".lstrip(".")))
+    in_order = [part.name for part in ready.parts if part.name]
+    for who in scores if in_order else ():  # of the first part first: the gate looks at the first score
+        scores[who] = dict(sorted(scores[who].items(), key=lambda item: in_order.index(item[0].partition("/")[0])))
     for line in score_lines(scores):
         log.say(line)
     return scores
 
 
+def _of_part(part: ReadyPart, scores: Scores) -> Scores:
+    return {f"{part.name}/{name}": value for name, value in scores.items()} if part.name else scores
+
+
 def freeze_golden(
     recipe: Recipe,
-    data: Prepared,
     ready: Ready,
-    base_answers: Sequence[Answer],
-    tuned_answers: Sequence[Answer],
+    data: Mapping[str, Prepared],
+    answered: Mapping[tuple[str, str], Sequence[Answer]],
     placement: Placement,
 ) -> None:
-    """Golden samples for `finetune verify` into the run's folder: prompts, their ids, and what the scored model said."""
+    """Golden samples for `finetune verify` into the run's folder: prompts, their ids, and what the scored model said.
+
+    Args:
+        data: of each part, by its name.
+        answered: by part and `base` or `tuned`.
+    """
     from finetune.evaluate.generate import answer_logprobs, as_example
     from finetune.verify.golden import FACTS, SAMPLES, make_facts, make_golden, write_facts, write_golden
 
-    rows = min(recipe.export.golden_rows, len(tuned_answers))
-    samples, answers = list(data.evaluate[:rows]), tuned_answers[:rows]
-    prompts = [ready.encoder.encode_prompt(sample.prompt, sample.tools, sample.where) for sample in samples]
-    said = [as_example(ids, item, sample.where) for ids, item, sample in zip(prompts, answers, samples, strict=True)]
-    logprobs = answer_logprobs(ready.model, said, placement)
-    golden = make_golden(samples, prompts, answers, data.metrics, base_answers[:rows], logprobs)
+    parts = [part for part in ready.parts if (part.name, "tuned") in answered]
+    golden = []
+    for part in parts:
+        its, base, tuned = data[part.name], answered[part.name, "base"], answered[part.name, "tuned"]
+        rows = min(recipe.export.golden_rows, len(tuned))
+        samples, answers = list(its.evaluate[:rows]), tuned[:rows]
+        prompts = [part.encoder.encode_prompt(sample.prompt, sample.tools, sample.where) for sample in samples]
+        said = [as_example(ids, item, one.where) for ids, item, one in zip(prompts, answers, samples, strict=True)]
+        logprobs = answer_logprobs(ready.model, said, placement)
+        golden += make_golden(samples, prompts, answers, its.metrics, base[:rows], logprobs)
     facts = make_facts(
-        recipe.name, ready.base.identity, ready.encoder, ready.stop_ids, placement.dtype, recipe.evaluate.max_new_tokens
+        recipe.name,
+        ready.base.identity,
+        parts[0].encoder,
+        ready.stop_ids,
+        placement.dtype,
+        recipe.evaluate.max_new_tokens,
     )
     write_golden(recipe.output_dir / SAMPLES, golden)
     write_facts(recipe.output_dir / FACTS, facts)
@@ -380,7 +503,6 @@ def freeze_golden(
 
 def make_record(
     recipe: Recipe,
-    data: Prepared,
     ready: Ready,
     progress: Progress,
     scores: dict[str, Scores],
@@ -392,11 +514,14 @@ def make_record(
     from finetune.export.record import Record
     from finetune.model.score import score_config
 
-    held_out, of_item = ready.held_out[: recipe.export.parity_rows], None if ready.rewards else 1
+    of_item = None if ready.rewards else 1
+    held_out = [item for part in ready.parts for item in part.held_out[: recipe.export.parity_rows]]
     examples = tuple(example for item in held_out for example in item.examples[:of_item])
     evaluated = (answer_rewards if ready.rewards else answer_logprobs)(ready.model, examples, placement)
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
     done |= ready.about
+    template = next((part.data.template for part in ready.parts if part.data.template), None)
+    data = data_record_of_parts(recipe, [part.data for part in ready.parts], [part.counts for part in ready.parts])
     return Record(
         name=recipe.name,
         identity=ready.base.identity,
@@ -406,9 +531,9 @@ def make_record(
         examples=examples,
         evaluated=evaluated,
         ship_base=Path(ready.base.source.name) == (recipe.output_dir / BASE).resolve(),
-        template=data.template.path.read_text(encoding="utf-8") if data.template else None,
+        template=template.path.read_text(encoding="utf-8") if template else None,
         recipe=resolved(recipe),
-        data=data_record(data, ready.counts),
+        data=data,
         training=progress.record() | done | ({"stages": before.told} if before.told else {}),
         scores=scores,
         score_config=score_config(ready.model) if ready.rewards else None,

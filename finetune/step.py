@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from finetune.data.items import Item
 from finetune.device import Placement
 from finetune.schedule import Plan
 from finetune.stages.base import Batch, Sharing, Stage, means
+from finetune.stages.mixture import Mixture, Share, held_out_shares_of, shares_of, whole_sums
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Halt:
 def take_step(
     model: torch.nn.Module,
     optimizer: Any,
-    stage: Stage,
+    stage: Stage | Mixture,
     chosen: Sequence[Item],
     layout: Plan,
     max_grad_norm: float,
@@ -54,37 +55,49 @@ def take_step(
         wishes: this process's (stop, failed); they travel with the counts, so that agreeing costs no message more.
     """
     accelerator = placement.accelerator
-    micro_batches = micro_batches_of(stage, chosen, layout.processes, layout.micro_batch, accelerator.process_index)
-    counted = torch.tensor([[stage.count(batch), int(batch["tokens"]), 0, 0] for batch in micro_batches]).sum(0)
-    counted[2:] += torch.tensor(wishes)
-    count, tokens, stop, failed = accelerator.reduce(counted.to(accelerator.device), reduction="sum").tolist()
+    shares = shares_of(stage, chosen)
+    micro_batches = _micro_batches(shares, layout.processes, layout.micro_batch, accelerator.process_index)
+    counted = torch.zeros(len(shares) + 3, dtype=torch.long)  # of each share; tokens; wishes
+    for number, batch in micro_batches:
+        counted[number] += shares[number].stage.count(batch)
+        counted[-3] += batch["tokens"]
+    counted[-2:] += torch.tensor(wishes)
+    *counts, tokens, stop, failed = accelerator.reduce(counted.to(accelerator.device), reduction="sum").tolist()
     if stop or failed:
         return Halt(bool(stop), bool(failed))
-    share(model, stage, micro_batches, placement)
+    _share_all(model, shares, micro_batches, placement)
     sums: dict[str, torch.Tensor] = {}
-    for index, batch in enumerate(micro_batches):
-        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+    for index, (number, batch) in enumerate(micro_batches):
+        of, batch = shares[number], {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
         last = index + 1 == len(micro_batches)
         with engine.micro_batch(placement, model, last):
             with placement.autocast():
-                loss = stage.loss(model, batch)
+                loss = of.stage.loss(model, batch)
             # Gradients are averaged over processes: times their number makes it the sum again.
-            engine.backward(placement, model, loss.value * (layout.processes / max(1, count)))
+            scale = layout.processes / max(1, counts[number]) * of.weight
+            engine.backward(placement, model, loss.value * scale)
         for name, value in ({"loss": loss.value.detach()} | loss.sums).items():
-            sums[name] = sums.get(name, 0) + value.double()
+            sums[of.prefix + name] = sums.get(of.prefix + name, 0) + value.double()
     grad_norm = engine.clip_gradients(placement, model, max_grad_norm)
     totals = accelerator.reduce(torch.stack([sums[name] for name in sums]), reduction="sum").tolist()
     finite = math.isfinite(grad_norm) and all(math.isfinite(total) for total in totals)
     # Without a trained token there is no gradient, but momentum and weight decay would still move weights.
-    engine.step(placement, model, optimizer, apply=bool(count) and finite)
-    named = dict(zip(sums, totals, strict=True))
-    return Outcome(named | {"count": count, "tokens": tokens, "grad_norm": grad_norm}, finite)
+    engine.step(placement, model, optimizer, apply=any(counts) and finite)
+    named = whole_sums(shares, counts, dict(zip(sums, totals, strict=True)))
+    return Outcome(named | {"tokens": tokens, "grad_norm": grad_norm}, finite)
 
 
 def held_out_loss(
-    model: torch.nn.Module, stage: Stage, examples: Sequence[Item], layout: Plan, placement: Placement, stop: Any
+    model: torch.nn.Module,
+    stage: Stage | Mixture,
+    examples: Sequence[Item],
+    layout: Plan,
+    placement: Placement,
+    stop: Any,
 ) -> dict[str, float] | None:
     """Means over all trained items of `examples`, each counted once; None when a signal came to some process.
+
+    Of a mixture: `eval_loss` of all parts by their weights, and the means of each part under its name.
 
     Args:
         model: as prepared for training; back in training mode afterwards.
@@ -94,25 +107,54 @@ def held_out_loss(
     model.eval()
     plain = accelerator.unwrap_model(model)  # DDP's own forward would exchange buffers
     sums: dict[str, torch.Tensor] = {}
-    batches = micro_batches_of(stage, examples, layout.processes, layout.micro_batch, accelerator.process_index)
-    share(plain, stage, batches, placement)
+    shares = held_out_shares_of(stage, examples)
+    batches = _micro_batches(shares, layout.processes, layout.micro_batch, accelerator.process_index)
+    _share_all(plain, shares, batches, placement)
     with torch.no_grad(), placement.autocast():
-        for batch in batches:
+        for number, batch in batches:
             told = torch.tensor(int(stop.requested is not None), device=accelerator.device)
             if accelerator.reduce(told, reduction="sum").item():
                 break
-            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-            loss = stage.loss(plain, batch)
-            values = {"loss": loss.value, **loss.sums, "count": torch.tensor(stage.count(batch)).to(loss.value.device)}
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0) + value.double()
+            of, batch = shares[number], {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+            loss = of.stage.loss(plain, batch)
+            count = torch.tensor(of.stage.count(batch)).to(loss.value.device)
+            for name, value in {"loss": loss.value, **loss.sums, "count": count}.items():
+                sums[of.prefix + name] = sums.get(of.prefix + name, 0) + value.double()
         else:
             totals = accelerator.reduce(torch.stack([sums[name] for name in sums]), reduction="sum").tolist()
             named = dict(zip(sums, totals, strict=True))
             model.train()
-            return {f"eval_{name}": value for name, value in means(named).items()}
+            return {f"eval_{name}": value for name, value in _held_out_means(shares, named).items()}
     model.train()
     return None
+
+
+def _micro_batches(shares: Sequence[Share], processes: int, micro_batch: int, process: int) -> list[tuple[int, Batch]]:
+    """This process's micro-batches of all shares, each of one share alone, with its number."""
+    return [
+        (number, batch)
+        for number, of in enumerate(shares)
+        for batch in micro_batches_of(of.stage, of.items, processes, micro_batch, process)
+    ]
+
+
+def _share_all(
+    model: torch.nn.Module, shares: Sequence[Share], batches: Sequence[tuple[int, Batch]], placement: Placement
+) -> None:
+    for number, of in enumerate(shares):
+        share(model, of.stage, [batch for other, batch in batches if other == number], placement)
+
+
+def _held_out_means(shares: Sequence[Share], sums: Mapping[str, float]) -> dict[str, float]:
+    """Means by name, with the weighted `loss` of all parts first where there are several."""
+    loss = 0.0
+    found: dict[str, float] = {}
+    for of in shares:
+        own = {n.removeprefix(of.prefix): value for n, value in sums.items() if n.startswith(of.prefix)}
+        its_means = means(own)
+        loss += of.weight * its_means["loss"]
+        found |= {f"{of.prefix}{name}": value for name, value in its_means.items()}
+    return {"loss": loss} | found
 
 
 def share(model: torch.nn.Module, stage: Stage, batches: Sequence[Batch], placement: Placement) -> None:

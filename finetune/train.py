@@ -20,8 +20,10 @@ from finetune.errors import TrainingError, first_line
 from finetune.log import Log
 from finetune.recipe import TrainSection
 from finetune.reference_logps import ReferenceCache, with_reference
-from finetune.schedule import Plan, batch_indices, learning_rate, step_seed
+from finetune.schedule import Plan, learning_rate, step_seed
+from finetune.shares import items_of_step
 from finetune.stages.base import Explores, Stage, means
+from finetune.stages.mixture import Mixture
 from finetune.step import Halt, Outcome, held_out_loss, take_step
 from finetune.stop import Preempted, Stop
 
@@ -40,7 +42,7 @@ class Training:
             computes its own.
     """
 
-    stage: Stage
+    stage: Stage | Mixture
     examples: Sequence[Item]
     held_out: Sequence[Item]
     section: TrainSection
@@ -85,7 +87,7 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
         _between_steps(this, model, optimizer, progress, step > first and _every(section.save_steps, step))
         if progress.stopped_early:
             break
-        chosen = [this.examples[i] for i in batch_indices(this.seed, step, len(this.examples), layout.drawn)]
+        chosen = items_of_step(this.examples, this.seed, step, layout.drawn)
         rate = learning_rate(section, step, layout.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -226,7 +228,8 @@ def _log_values(
     window: list[dict[str, float]], seconds: float, rate: float, unit: str, placement: Placement
 ) -> dict[str, float]:
     """Means over the steps since the last line; memory in GiB, peak so far."""
-    sums = {name: sum(step[name] for step in window) for name in window[0] if name not in ("tokens", "grad_norm")}
+    names = dict.fromkeys(name for step in window for name in step)  # a part of a mixture may have no item in a step
+    sums = {name: sum(step.get(name, 0.0) for step in window) for name in names if name not in ("tokens", "grad_norm")}
     return means(sums) | {
         "learning_rate": rate,
         "grad_norm": max(step["grad_norm"] for step in window),

@@ -239,6 +239,8 @@ def _serving(
 def _context(config: dict[str, Any], record: Record) -> int:
     """Tokens that a server has to hold for the longest conversation of the recipe."""
     recipe = record.recipe or {"data": {"max_length": 0}, "evaluate": {"max_new_tokens": 0}}
-    wanted = max(LEAST_CONTEXT, recipe["data"]["max_length"] + recipe["evaluate"]["max_new_tokens"])
+    parts = recipe.get("mixture") or recipe.get("stages") or [recipe]
+    longest = max(part["data"]["max_length"] for part in parts)
+    wanted = max(LEAST_CONTEXT, longest + recipe["evaluate"]["max_new_tokens"])
     positions = (config.get("text_config") or config).get("max_position_embeddings") or wanted
     return min(positions, wanted)
