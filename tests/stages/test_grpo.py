@@ -268,7 +268,10 @@ TWICE = (*SMALL, "grpo.num_iterations=2", "grpo.beta=0.05", "train.micro_batch_s
 
 
 def test_micro_batches(tiny_recipe, two_updates):
-    recipe = tiny_recipe(*TWICE, "train.micro_batch_size=1", "grpo.rollout_batch_size=3")
+    """Of four and of one; with activations computed again; answers drawn three at a time."""
+    recipe = tiny_recipe(
+        *TWICE, "train.micro_batch_size=1", "grpo.rollout_batch_size=3", "train.gradient_checkpointing=true"
+    )
     run(recipe)
     assert_same_run(recipe.output_dir, two_updates)
     one, other = ([line["reward"] for line in metrics(folder)] for folder in (recipe.output_dir, two_updates))
