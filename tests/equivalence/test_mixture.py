@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from finetune.recipefile import load_recipe
 from finetune.run import run
 from tests.conftest import write_tiny_recipe
-from tests.equivalence.test_batches import adapter, assert_same_run
+from tests.equivalence.test_batches import assert_same_run
 
 LOOKS = {"eval_steps": 4, "max_steps": 9}  # 31 rows in batches of 4: an epoch ends within, with a batch of 3
-TEXTS = [f"Fan number {i} turns {i * 13 % 50} times a minute; the belt of line {i % 7} stands still." for i in range(10)]
+TEXTS = [
+    f"Fan number {i} turns {i * 13 % 50} times a minute; the belt of line {i % 7} stands still." for i in range(10)
+]
 
 
 def as_mixture(file: Path, *more: dict, **part) -> Path:
@@ -123,7 +124,9 @@ def test_scores_and_bundle(mixed):
     manifest = json.loads((mixed / "bundle/MANIFEST.json").read_text())
     names = list(manifest["scores"]["tuned"])
     assert names[0] == "sft/field_match"
-    assert {"sft/all_fields", "sft/finished", "replay/mean_logprob", "replay/token_accuracy", "dpo/exact_match"} <= set(names)
+    assert {"sft/all_fields", "sft/finished", "replay/mean_logprob", "replay/token_accuracy", "dpo/exact_match"} <= set(
+        names
+    )
     assert manifest["data"]["train_samples"] == 31 + 8 + 5 and manifest["data"]["evaluate_samples"] == 9 + 2 + 2
     assert list(manifest["data"]["parts"]) == ["sft", "replay", "dpo"]
     assert manifest["merge_proof"]["rows"] == 4 + 2 + 2
