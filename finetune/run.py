@@ -239,7 +239,8 @@ def get_ready(
     about: dict[str, Any] = {}
     for part in parts:
         if isinstance(part.stage, Prepares):
-            about |= part.stage.prepare(base.model, part.data.metrics, placement)
+            told = part.stage.prepare(base.model, part.data.metrics, placement)
+            about |= {f"{part.name}/{key}" if part.name else key: value for key, value in told.items()}
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.model.adapter_name_or_path:
