@@ -26,12 +26,10 @@ class StageSection(Section):
         held_out_scores: names of the scores that the stage takes off the held-out loss (see stages/base.py), main first.
         score_names: names of the numbers that a score head gives, where the stage trains one instead of a language model.
         explores: whether a step's batch is made anew, by the model itself, of the samples drawn for it.
-        free: keys that say how a step is computed, not what: a run may resume with other ones.
     """
 
     answers: ClassVar[bool] = True
     explores: ClassVar[bool] = False
-    free: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def precomputes_reference(self) -> bool:
@@ -45,6 +43,11 @@ class StageSection(Section):
     @property
     def score_names(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def free(self) -> frozenset[str]:
+        """Keys that say how a step is computed, not what: a run may resume with other ones."""
+        return frozenset()
 
     @property
     def sequences_per_sample(self) -> int:
@@ -208,11 +211,11 @@ class GrpoSection(StageSection):
         loss_type: what is averaged: `dapo` tokens, `grpo` answers' means over their tokens, `dr_grpo` answers' sums
             over `max_completion_length`.
         scale_rewards: what centred rewards are divided by; see stages/group.py.
-        engine: what generates: `transformers`, or `paged`, its continuous batching.
+        engine: what generates: `transformers`, or `paged`, its continuous batching, whose answers are others on another
+            number of processes.
     """
 
     explores: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = frozenset({"rollout_batch_size"})
 
     rewards: dict[str, float] = Field(min_length=1)
     num_generations: int = Field(8, ge=2)
@@ -228,7 +231,7 @@ class GrpoSection(StageSection):
     use_bias_correction_kl: bool | None = None
     loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "paged"] = "transformers"
 
     @model_validator(mode="after")
     def nothing_without_effect(self) -> GrpoSection:
@@ -248,6 +251,10 @@ class GrpoSection(StageSection):
         return low, low if self.epsilon_high is None else self.epsilon_high
 
     @property
+    def free(self) -> frozenset[str]:
+        return frozenset() if self.engine == "paged" else frozenset({"rollout_batch_size"})
+
+    @property
     def sequences_per_sample(self) -> int:
         return self.num_generations
 
@@ -265,6 +272,10 @@ class GrpoSection(StageSection):
             "data.too_long": (data.too_long in ("split_turns", "truncate_prompt"), "use error or drop"),
             "train.eval_steps": (train.eval_steps > 0, "there is no held-out loss; the reward of each step is logged"),
             "train.auto_find_batch_size": (train.auto_find_batch_size, "set train.micro_batch_size"),
+            "train.torch_compile": (
+                train.torch_compile and self.engine == "paged",
+                "the engine paged runs the layers in a thread of its own; set one of them otherwise",
+            ),
         }
         return found + [f"{key}: not with stage grpo: {why}" for key, (given, why) in refused.items() if given]
 

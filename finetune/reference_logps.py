@@ -18,6 +18,7 @@ import torch
 from finetune.checkpoint.facts import digest
 from finetune.data.items import Labelled, Pair
 from finetune.errors import TrainingError
+from finetune.schedule import batch_indices
 from finetune.stop import Preempted
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ class Referenced(Sequence[Item]):
     """Items whose parts have the reference's log-probability as their last mark.
 
     Args:
-        logps: (items, 2) float32, in nats.
+        logps: (items, 2) float32, in nats; nan for items that are never asked for.
     """
 
-    def __init__(self, items: Sequence[Item], logps: np.ndarray) -> None:
+    def __init__(self, items: Sequence[Any], logps: np.ndarray) -> None:
         self.items = items
         self.logps = logps
 
@@ -82,10 +83,25 @@ def with_reference(model: torch.nn.Module, this: Training) -> Training:
     """
     if this.reference is None:
         return this
-    examples = _referenced(this.examples, "training rows", model, this, this.reference)
+    places = _drawn(this)
+    if len(places) == len(this.examples):
+        examples = _referenced(this.examples, "training rows", model, this, this.reference)
+    else:
+        some = _referenced([this.examples[i] for i in places], "training rows", model, this, this.reference)
+        logps = np.full((len(this.examples), 2), np.nan, np.float32)
+        logps[places] = some.logps
+        examples = Referenced(this.examples, logps)
     looks = this.section.eval_steps > 0
     held_out = _referenced(this.held_out, "held-out rows", model, this, this.reference) if looks else this.held_out
     return replace(this, examples=examples, held_out=held_out)
+
+
+def _drawn(this: Training) -> list[int]:
+    """Which examples the run's steps draw: all of them from one epoch on."""
+    rows, layout = len(this.examples), this.layout
+    if layout.steps >= -(-rows // layout.global_batch):
+        return list(range(rows))
+    return sorted(i for step in range(layout.steps) for i in batch_indices(this.seed, step, rows, layout.global_batch))
 
 
 def _referenced(

@@ -38,7 +38,7 @@ def encoded(recipe: Recipe, data: Prepared | None = None) -> tuple[ExampleStore,
     data = data or load_data(recipe)
     _, encoder = make_stage(recipe, byte_tokenizer())
     log = Lines()
-    store = encode(recipe, data, encoder, log)
+    store = encode(recipe, data, encoder, recipe.output_dir.parent / ".encoded", log)
     counts = store.counts
     expected, _ = encode_all(encoder, data.train, recipe.data.max_length, recipe.data.too_long)
     assert list(store) == expected and counts["rows"] == len(data.train)
@@ -159,7 +159,7 @@ def test_a_hit_counts_as_use_and_removal_is_said(tiny_recipe, tmp_path, monkeypa
     os.utime(second, (2, 2))
     assert encoded(lengths[0])[1] == "hit"
     _, encoder = make_stage(lengths[2], byte_tokenizer())
-    encode(lengths[2], load_data(lengths[2]), encoder, log := Lines())
+    encode(lengths[2], load_data(lengths[2]), encoder, first.parent, log := Lines())
     assert log.lines[1].startswith(f"encoding: 1 older cache entries removed from {first.parent}, ")
     assert first.exists() and not second.exists()
 

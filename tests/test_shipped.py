@@ -30,17 +30,26 @@ FOR_OPERATORS = [
 
 
 def test_the_globs_found_files():
-    assert {file.stem for file in RECIPES} >= {"metar_decode", "cashflow"}
+    assert {file.stem for file in RECIPES} >= {"metar_decode", "cashflow", "metar_grpo", "metar_distill"}
     assert {file.stem for file in TEMPLATES} >= {"metar_decode", "cashflow"}
 
 
-def small(base: Path, output: Path) -> list[str]:
-    """Overrides that turn any recipe into a run of seconds on the tiny base."""
+def small(base: Path, output: Path, recipe: Path | None = None) -> list[str]:
+    """Overrides that turn any recipe into a run of seconds on the tiny base.
+
+    Args:
+        recipe: with keys of its stages beyond those that all have.
+    """
+    told = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe else {}
+    stages = {"": told} | {f"stages.{number}.": stage for number, stage in enumerate(told.get("stages", []))}
     settings = [
         f"model.name_or_path={base}", "model.gguf_file=null", "model.dtype=float32", "device=cpu",
         f"output_dir={output}", "data.max_length=4096", "train.max_steps=2", "train.num_train_epochs=null",
         "train.torch_compile=false", "train.global_batch_size=2", "evaluate.rows=3", "evaluate.max_new_tokens=4",
         "gate.min={}", "gate.better_than_base=false", "export.parity_rows=1",
+        *(f"{at}grpo.{key}" for at, stage in stages.items() if "grpo" in stage
+          for key in ("num_generations=2", "max_completion_length=4")),
+        *(f"{at}distill.teacher={{name_or_path: {base}}}" for at, stage in stages.items() if "distill" in stage),
     ]  # fmt: skip
     return [part for setting in settings for part in ("--set", setting)]
 
@@ -48,7 +57,7 @@ def small(base: Path, output: Path) -> list[str]:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
 def test_every_recipe_runs_to_a_bundle(recipe, tiny_base, tmp_path):
     assert main(["check", str(recipe)]) == 0
-    assert main(["train", str(recipe), *small(tiny_base, tmp_path / "run")]) == 0
+    assert main(["train", str(recipe), *small(tiny_base, tmp_path / "run", recipe)]) == 0
     assert (tmp_path / "run/bundle/MANIFEST.json").is_file()
     again = load_recipe(tmp_path / "run/bundle/recipe.yaml")
     assert again.name == load_recipe(recipe).name

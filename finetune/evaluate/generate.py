@@ -130,11 +130,12 @@ def generate_batch(
             generation_config=config,
             logits_processor=LogitsProcessorList(processors),
         )
+    return [as_answer(tokenizer, row, stops) for row in output[:, width:].tolist()]
+
+
+def as_answer(tokenizer: Any, ids: Sequence[int], stops: int | Sequence[int]) -> Answer:
+    """What generated ids say, up to the first of the stop ids."""
     stop_ids = {stops} if isinstance(stops, int) else set(stops)
-    answers = []
-    for row in output[:, width:].tolist():
-        end = next((position for position, token in enumerate(row) if token in stop_ids), None)
-        text = tokenizer.decode(row[:end], skip_special_tokens=True).strip()
-        ids = tuple(row if end is None else row[: end + 1])
-        answers.append(Answer(text, end is not None, ids))
-    return answers
+    end = next((position for position, token in enumerate(ids) if token in stop_ids), None)
+    text = tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
+    return Answer(text, end is not None, tuple(ids if end is None else ids[: end + 1]))

@@ -12,17 +12,22 @@ import torch
 
 from finetune.device import Placement
 from finetune.evaluate.generate import Answer, adapter_in, generate_batch
+from finetune.evaluate.paged import paged_answers
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. `top_k` 0 and `top_p` 1 leave out nothing; `batch_size` answers at once a process."""
+    """How answers are drawn. `top_k` 0 and `top_p` 1 leave out nothing; `batch_size` answers at once a process.
+
+    `engine`: `transformers`, or `paged` (see paged.py).
+    """
 
     max_new_tokens: int
     temperature: float
     top_p: float
     top_k: int
     batch_size: int
+    engine: str = "transformers"
 
 
 def sample_answers(
@@ -30,8 +35,8 @@ def sample_answers(
 ) -> list[Answer]:
     """One answer a prompt, in the order of the prompts, on every process the same list.
 
-    Each has a random stream of its own, out of `seed` and its place in `prompts`: how answers fall on processes and
-    batches changes the logits' last bits, and nothing else.
+    With the engine `transformers` each has a random stream of its own, out of `seed` and its place in `prompts`: how
+    answers fall on processes and batches changes the logits' last bits, and nothing else.
 
     Args:
         model: the peft model; left in the mode and with the attention it came with.
@@ -43,6 +48,11 @@ def sample_answers(
     mine = longest_first[accelerator.process_index :: accelerator.num_processes]
     found: list[tuple[int, Answer]] = []
     with torch.no_grad(), _generating(model, placement), adapter_in(model, placement.torch_dtype):
+        if sampling.engine == "paged" and mine:
+            own_seed = _seed_of(seed, accelerator.process_index)
+            given = [prompts[index] for index in mine]
+            found += zip(mine, paged_answers(model.get_base_model(), tokenizer, given, own_seed, sampling), strict=True)
+            mine = []
         for start in range(0, len(mine), sampling.batch_size):
             batch = mine[start : start + sampling.batch_size]
             processors = _processors(sampling, [_seed_of(seed, index) for index in batch], accelerator.device)

@@ -89,8 +89,8 @@ class Grpo:
         wrapped = placement.accelerator.unwrap_model(model)
         prompts = [prompt for prompt in chosen for _ in range(own.num_generations)]
         sampling = Sampling(
-            own.max_completion_length, own.temperature, own.top_p, own.top_k, own.rollout_batch_size
-        )  # fmt: skip
+            own.max_completion_length, own.temperature, own.top_p, own.top_k, own.rollout_batch_size, own.engine
+        )
         ids = [prompt.ids for prompt in prompts]
         answers = sample_answers(wrapped.model, self.encoder.tokenizer, ids, seed, sampling, placement)
         rollouts = self.judged(prompts, answers)
@@ -152,6 +152,9 @@ class Grpo:
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         own, rows, lengths = self.settings, batch["rows"], batch["lengths"]
         inputs = model_inputs(batch)
+        if own.beta:  # first: it may change the weights in place for a moment, which autograd's graph would not bear
+            with reference(model) as policy:
+                before = token_logps(policy(*inputs), batch["targets"], own.temperature)
         logits = model(*inputs)  # (N, V)
         logps = token_logps(logits, batch["targets"], own.temperature)
         old = batch.get("old_logps", logps.detach())
@@ -159,8 +162,6 @@ class Grpo:
         per_token = clipped.loss
         sums = {"entropy": entropy(logits, own.temperature)}
         if own.beta:
-            with reference(model) as policy:
-                before = token_logps(policy(*inputs), batch["targets"], own.temperature)
             kl = kl_to_reference(logps, before)
             kl = kl if own.use_bias_correction_kl is False else kl * clipped.ratio
             per_token = per_token + own.beta * kl

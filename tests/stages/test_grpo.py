@@ -140,6 +140,20 @@ def test_answers_do_not_depend_on_the_batches(placed):
     assert drawn(1, 8, top_k=1) == drawn(1, 8, top_p=1e-6) == [item.ids for item in greedy]
 
 
+@pytest.mark.slow  # its cache's start and end take a second each
+def test_paged_answers(placed):
+    """Taking the likeliest token it answers as generation does, more prompts than fit at once; draws are a seed's."""
+    placement, model = placed
+    prompts = PROMPTS * 2
+
+    def drawn(seed: int, top_k: int) -> list[Answer]:
+        sampling = Sampling(9, 1.0, 1.0, top_k, batch_size=3, engine="paged")
+        return sample_answers(model, byte_tokenizer(), prompts, seed, sampling, placement)
+
+    assert drawn(1, 1) == generate_batch(model.eval(), byte_tokenizer(), prompts, 9, placement)
+    assert drawn(1, 0) == drawn(1, 0) != drawn(2, 0)
+
+
 def judged(tiny_recipe, *overrides: str) -> list[Rollout]:
     """Two answers to each of two prompts."""
     recipe = tiny_recipe(*SMALL, "grpo.num_generations=2", *overrides)
@@ -181,9 +195,10 @@ def test_what_is_refused(tiny_recipe):
         "data.packing: not with stage grpo": (*SMALL, "data.packing=true"),
         "data.train_on: not with stage grpo": (*SMALL, "data.train_on=all"),
         "data.too_long: not with stage grpo: use error or drop": (*SMALL, "data.too_long=split_turns"),
+        "train.torch_compile: not with stage grpo": (*SMALL, "grpo.engine=paged", "train.torch_compile=true"),
         "`epsilon` has no effect with `num_iterations` 1": (*SMALL, "grpo.epsilon=0.1"),
         "`use_bias_correction_kl` has no effect with `beta` 0": (*SMALL, "grpo.use_bias_correction_kl=true"),
-        "grpo.engine: input should be 'transformers'; got 'vllm'": (*SMALL, "grpo.engine=vllm"),
+        "grpo.engine: input should be 'transformers' or 'paged'; got 'vllm'": (*SMALL, "grpo.engine=vllm"),
     }  # fmt: skip
     for message, overrides in cases.items():
         with pytest.raises(RecipeError) as refused:
@@ -195,6 +210,12 @@ def test_what_is_refused(tiny_recipe):
     assert refused.value.problems == [
         "grpo.rewards.field_mach: not a score of this template's metric; did you mean 'field_match'?"
     ]
+
+
+def test_a_model_in_parts_is_refused(tiny_recipe, placed):
+    recipe = tiny_recipe(*SMALL)
+    with pytest.raises(RecipeError, match="and fsdp2 does not hold it whole in every process; launch with"):
+        Grpo(None, recipe.data, recipe.settings).prepare(None, {}, replace(placed[0], engine="fsdp2"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo"])
@@ -272,6 +293,14 @@ def test_resumed_is_uninterrupted(tiny_recipe, two_updates, monkeypatch):
     stir()
     run(recipe, resume="auto")
     assert_same_bits(recipe.output_dir, two_updates)
+
+
+def test_the_reference_is_the_adapter_it_began_with(tiny_recipe, two_updates):
+    """Going on with an adapter: at the first step the policy is its reference, at the second it is not any more."""
+    recipe = tiny_recipe(*SMALL, "grpo.beta=0.1", f"model.adapter_name_or_path={two_updates / 'adapter'}")
+    run(recipe)
+    first, second, _third = (line["kl"] for line in metrics(recipe.output_dir))
+    assert first == 0 and second > 1e-6
 
 
 def test_it_learns(tiny_recipe, tmp_path):
