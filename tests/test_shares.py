@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from finetune.data.chat import Example
+from finetune.data.mixed import MixedItems, items_of_epoch, items_of_step
 from finetune.schedule import Plan, batch_indices
-from finetune.shares import MixedItems, allotment, epoch_items, items_of_epoch, items_of_step, mixed_indices, shares
+from finetune.shares import allotment, epoch_items, mixed_indices, shares
 from finetune.stages.base import LossSum
 from finetune.stages.mixture import Mixture, MixturePart
 from finetune.step import held_out_loss, take_step

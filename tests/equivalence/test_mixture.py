@@ -182,7 +182,7 @@ def test_another_weight_is_another_run(tiny_base, tiny_data, tmp_path, monkeypat
     recipe = mixture(tmp_path, tiny_base, tiny_data)
     stopped(recipe, 3, monkeypatch)
     other = mixture(tmp_path, tiny_base, tiny_data, "mixture.1.weight=2")
-    with pytest.raises(RecipeError, match="mixture.replay"):
+    with pytest.raises(RecipeError, match=r"mixture\.replay"):
         run(other, resume="auto")
 
 
