@@ -13,11 +13,14 @@ from torch import nn
 
 from finetune.device import launcher_setting
 from finetune.errors import RecipeError
+from finetune.optimizer import OPTIMIZERS
+from finetune.recipe_train import device_problems
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from finetune.device import Placement
+    from finetune.recipe_train import TrainSection
 
 # accelerate's DistributedType -> how the processes share the model
 ENGINES = {
@@ -132,6 +135,21 @@ def check_checkpoints(placement: Placement, save_steps: int, resume: str | None)
             f"train.save_steps: {save_steps}: checkpoints and --resume don't work under DeepSpeed; launch with "
             "scripts/accelerate/fsdp2.yaml, or set it to 0"
         )
+
+
+def check_training(placement: Placement, section: TrainSection) -> None:
+    """Raises RecipeError: all that the section asks for and can't have on this device or with this engine."""
+    problems, kind, engine = (
+        device_problems(section, placement.device.name),
+        OPTIMIZERS[section.optim],
+        placement.engine,
+    )
+    if engine not in kind.engines:
+        problems.append(f"train.optim: {section.optim} does not run under {engine}; use {kind.instead}")
+    if section.activation_offloading and shards(placement):
+        problems.append(f"train.activation_offloading: not with {engine}; set train.gradient_checkpointing instead")
+    if problems:
+        raise RecipeError(problems)
 
 
 @contextmanager

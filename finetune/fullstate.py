@@ -1,17 +1,19 @@
-"""Weights and Adam's state as whole tensors under the peft model's names, whatever engine and number of processes."""
+"""Weights and the optimizer's state as whole tensors under the peft model's names, whatever engine and number of processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from finetune.errors import CheckpointError, RecipeError
+from finetune.optimizer import averaging, inner
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's state beside its step
+Entries = dict[str, Any]  # tensors, spread as the parameter is or whole in each process, and plain numbers
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -48,25 +50,101 @@ def load_full_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> Non
         copy_part(tensors[name], parameter)
 
 
-def full_optimizer(model: nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
-    """AdamW's whole state on the CPU: `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME` for each trainable parameter.
+@dataclass(frozen=True)
+class State:
+    """What an optimizer keeps of a parameter.
 
-    A collective call. The tensors are copies: training may go on while they are written. A parameter without state (no
-    gradient so far) has the state that AdamW would begin with, so that every name is always there.
+    Attributes:
+        beginning: (optimizer, group, parameter) to the entries before the parameter's first step. It says all of an
+            entry's kind: shape, dtype, how it is spread, or that it is a plain number.
+        of_group: numbers that it keeps in the parameter's group, and what they begin with.
+        derived: entries that each step makes anew from others.
+    """
+
+    beginning: Callable[[Any, Mapping[str, Any], torch.Tensor], Entries]
+    of_group: Mapping[str, int | float] = field(default_factory=dict)
+    derived: tuple[str, ...] = ()
+
+
+def _adamw(_optimizer: Any, group: Mapping[str, Any], parameter: torch.Tensor) -> Entries:
+    place = parameter.device if group.get("fused") or group.get("capturable") else "cpu"  # as load_state_dict has it
+    return {
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": torch.zeros_like(parameter),
+        "step": torch.tensor(0.0, device=place),
+    }
+
+
+def _adamw_8bit(optimizer: Any, group: Mapping[str, Any], parameter: torch.Tensor) -> Entries:
+    """bitsandbytes' own: codes, code books and block maxima; plain float32 for small tensors."""
+    plain = inner(optimizer)
+    kept = plain.state.pop(parameter, None)
+    index = next(i for i, one in enumerate(plain.param_groups) if one is group)
+    plain.init_state(group, parameter, index, [id(p) for p in group["params"]].index(id(parameter)))
+    made = plain.state.pop(parameter)
+    if kept is not None:
+        plain.state[parameter] = kept
+    return {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in made.items()}
+
+
+def _adafactor(_optimizer: Any, _group: Mapping[str, Any], parameter: torch.Tensor) -> Entries:
+    if parameter.ndim < 2:
+        return {"step": 0, "exp_avg_sq": torch.zeros_like(parameter)}
+    rows, columns = parameter.shape[:-1], parameter.shape[:-2] + parameter.shape[-1:]
+    return {"step": 0, "exp_avg_sq_row": parameter.new_zeros(rows), "exp_avg_sq_col": parameter.new_zeros(columns)}
+
+
+def _lion(_optimizer: Any, _group: Mapping[str, Any], parameter: torch.Tensor) -> Entries:
+    return {"exp_avg": torch.zeros_like(parameter)}
+
+
+def _muon(_optimizer: Any, _group: Mapping[str, Any], parameter: torch.Tensor) -> Entries:
+    return {"momentum_buffer": torch.zeros_like(parameter)}
+
+
+def _schedule_free(_optimizer: Any, _group: Mapping[str, Any], parameter: torch.Tensor) -> Entries:
+    """`y`: the weights that training goes on with; see finetune/optimizer.py's evaluation_weights."""
+    return {"z": parameter.clone(), "exp_avg_sq": torch.zeros_like(parameter), "y": parameter.clone()}
+
+
+STATES = {
+    "adamw": State(_adamw),
+    "adamw_8bit": State(_adamw_8bit),
+    "adafactor": State(_adafactor, derived=("RMS",)),
+    "lion": State(_lion),
+    "muon": State(_muon),
+    "schedule_free": State(_schedule_free, of_group={"k": 0, "weight_sum": 0.0, "lr_max": -1.0}),
+}
+
+
+@torch.no_grad()
+def full_optimizer(model: nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
+    """The optimizer's whole state on the CPU, as `exp_avg.NAME` for each trainable parameter; numbers have no dimension.
+
+    A collective call, inside `evaluation_weights`. The tensors are copies: training may go on while they are written. A
+    parameter without state (no gradient so far) has the state that the optimizer would begin with, so that every name
+    is always there.
 
     Raises:
         RecipeError: the optimizer is DeepSpeed's, whose state only DeepSpeed reads.
-        TypeError: not the state of a plain AdamW.
+        TypeError: not the state of the optimizer that the parameter's group names.
     """
     parameters = dict(trainable(model))
     _refuse_zero(parameters.values())
+    if averaging(inner(optimizer)):
+        raise TypeError("outside of evaluation_weights the parameters are not those to save")
+    groups = _groups(optimizer)
     found = {}
     for name, parameter in parameters.items():
-        state = optimizer.state.get(parameter) or _beginning(parameter)
-        if set(state) != {*MOMENTS, "step"}:
-            raise TypeError(f"not the state of a plain AdamW: {', '.join(sorted(state))}")
-        for key in (*MOMENTS, "step"):
-            found[f"{key}.{name}"] = _whole(state[key].detach()).to("cpu", copy=True)
+        group = groups[id(parameter)]
+        kind = group.get("state", "adamw")
+        state, begun = optimizer.state.get(parameter), STATES[kind].beginning(optimizer, group, parameter)
+        state = state or begun
+        if set(state) - set(STATES[kind].derived) != set(begun):
+            raise TypeError(f"not the state of {kind}: {', '.join(sorted(state))}")
+        values = {key: state[key] for key in begun} | {key: group[key] for key in STATES[kind].of_group}
+        for key, value in values.items():
+            found[f"{key}.{name}"] = _whole(_tensor(value).detach()).to("cpu", copy=True)
     return found
 
 
@@ -74,31 +152,48 @@ def full_optimizer(model: nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
 def load_full_optimizer(model: nn.Module, optimizer: Any, tensors: dict[str, torch.Tensor]) -> None:
     """The inverse of `full_optimizer`, bit for bit; each process takes its part. Learning rates stay as they are.
 
+    Schedule-free AdamW is ready to train then, its weights y in the parameters.
+
     Raises:
         CheckpointError: every entry that is missing, unknown, of another shape or dtype; nothing has been loaded then.
         RecipeError: the optimizer is DeepSpeed's.
     """
     parameters = dict(trainable(model))
     _refuse_zero(parameters.values())
-    scalar = torch.tensor(0.0)
-    expected = {
-        f"{key}.{name}": parameter if key in MOMENTS else scalar
-        for name, parameter in parameters.items()
-        for key in (*MOMENTS, "step")
-    }
-    _check(tensors, expected)
-    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    groups = _groups(optimizer)
+    begun: dict[str, Entries] = {}
     for name, parameter in parameters.items():
-        group = groups[id(parameter)]  # where Optimizer.load_state_dict puts `step`
-        place = parameter.device if group.get("fused") or group.get("capturable") else "cpu"
-        state = optimizer.state[parameter] = {"step": tensors[f"step.{name}"].to(place, copy=True)}
-        for key in MOMENTS:
-            state[key] = torch.zeros_like(parameter, requires_grad=False)
-            copy_part(tensors[f"{key}.{name}"], state[key])
+        group = groups[id(parameter)]
+        kind = STATES[group.get("state", "adamw")]
+        begun[name] = kind.beginning(optimizer, group, parameter) | dict(kind.of_group)
+    _check(tensors, {f"{key}.{name}": _tensor(like) for name, state in begun.items() for key, like in state.items()})
+    for name, parameter in parameters.items():
+        group, state = groups[id(parameter)], {}
+        for key, like in begun[name].items():
+            stored = tensors[f"{key}.{name}"]
+            if not isinstance(like, torch.Tensor):
+                state[key] = type(like)(stored.item())
+            else:
+                state[key] = like
+                copy_part(stored, like)
+        for key in STATES[group.get("state", "adamw")].of_group:
+            group[key] = state.pop(key)
+        if "y" in state:
+            parameter.copy_(state.pop("y"))
+            group["train_mode"] = True
+        optimizer.state[parameter] = state
 
 
-def _beginning(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {key: torch.zeros_like(parameter) for key in MOMENTS} | {"step": torch.tensor(0.0)}
+def _groups(optimizer: Any) -> dict[int, dict[str, Any]]:
+    """Each parameter's group, by the parameter's id."""
+    return {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    """A plain number as float64 or int64 without dimension, which hold it exactly."""
+    if isinstance(value, torch.Tensor):
+        return value
+    return torch.tensor(value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
 
 
 def _whole(tensor: Any) -> torch.Tensor:

@@ -23,6 +23,7 @@ from finetune.recipe_stages import (
     SimpoSection,
     StageSection,
 )
+from finetune.recipe_train import TrainSection, device_problems
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
 
@@ -159,55 +160,6 @@ class DataSection(Section):
         return tuple(f"data.{key}" for key in ("packing", "padding_free") if getattr(self, key))
 
 
-class TrainSection(Section):
-    """The loop. `global_batch_size` counts sequences per optimizer step over all devices, whatever the hardware.
-
-    `save_steps`: optimizer steps between checkpoints, 0 for none. `eval_steps`: steps between looks at the held-out
-    loss, 0 for none; a look with the best loss so far is saved as well. `on_nonfinite: skip` leaves out a step whose
-    loss or gradient is not finite, at most `max_skipped_steps` of them.
-    """
-
-    global_batch_size: int = Field(16, ge=1)
-    micro_batch_size: int | None = Field(None, ge=1)
-    max_steps: int | None = Field(None, ge=1)
-    num_train_epochs: float | None = Field(None, gt=0)
-    learning_rate: float = Field(2e-4, gt=0)
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    gradient_checkpointing: bool = False
-    torch_compile: bool = False
-    logging_steps: int = Field(1, ge=1)
-    save_steps: int = Field(50, ge=0)
-    save_total_limit: int = Field(2, ge=1)
-    eval_steps: int = Field(0, ge=0)
-    load_best_model_at_end: bool = False
-    early_stopping_patience: int | None = Field(None, ge=1)
-    early_stopping_threshold: float = Field(0.0, ge=0)
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    max_skipped_steps: int = Field(3, ge=1)
-    auto_find_batch_size: bool = False
-
-    @model_validator(mode="after")
-    def one_length(self) -> TrainSection:
-        if (self.max_steps is None) == (self.num_train_epochs is None):
-            raise ValueError("give exactly one of `max_steps` and `num_train_epochs`")
-        return self
-
-    @model_validator(mode="after")
-    def looks_before_choosing(self) -> TrainSection:
-        for key in ("load_best_model_at_end", "early_stopping_patience"):
-            if getattr(self, key) and not self.eval_steps:
-                raise ValueError(f"`{key}` needs `eval_steps`: how often to look at the held-out loss")
-        if self.load_best_model_at_end and not self.save_steps:
-            raise ValueError("`load_best_model_at_end` needs checkpoints: `save_steps` above 0")
-        return self
-
-
 class EvaluateSection(Section):
     """Greedy answers to the held-out rows, base and tuned, scored by the data template's metric."""
 
@@ -321,6 +273,13 @@ class Recipe(Section):
         for stage in STAGE_SECTIONS:
             if stage != self.stage and getattr(self, stage) is not None:
                 raise ValueError(f"{stage}: is for stage {stage}; this recipe's stage is {self.stage}")
+        return self
+
+    @model_validator(mode="after")
+    def training_fits_the_device(self) -> Recipe:
+        problems = device_problems(self.train, self.device) if self.device != "auto" else []
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

@@ -111,7 +111,12 @@ class CptSection(StageSection):
 
 
 class SftSection(StageSection):
-    """Supervised fine-tuning on conversations."""
+    """Supervised fine-tuning on conversations.
+
+    `label_smoothing_factor`: the share of the target's probability that training spreads over the whole vocabulary.
+    """
+
+    label_smoothing_factor: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class PairSection(ComparingSection):
@@ -276,6 +281,7 @@ class GrpoSection(StageSection):
                 train.torch_compile and self.engine == "paged",
                 "the engine paged runs the layers in a thread of its own; set one of them otherwise",
             ),
+            "train.neftune_noise_alpha": (train.neftune_noise_alpha is not None, "answers are drawn without noise"),
         }
         return found + [f"{key}: not with stage grpo: {why}" for key, (given, why) in refused.items() if given]
 

@@ -130,7 +130,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
         data = load_stages(recipe)
         placement = device.start(recipe)
         with RunFolder(recipe.output_dir, placement.accelerator, overwrite, resume) as folder:
-            from finetune.engine import check_checkpoints
+            from finetune.engine import check_checkpoints, check_training
             from finetune.log import Log
 
             log = Log(recipe.output_dir, placement.accelerator)
@@ -138,6 +138,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
             log.say(f"{recipe.name}: {placed}, {placement.engine}")
             for stage in recipe.stages or (recipe,):
                 check_checkpoints(placement, stage.train.save_steps, resume)
+                check_training(placement, stage.train)
             manifest = folder.finished(resolved(recipe))
             if manifest is not None:
                 log.say(f"this run is finished; bundle: {folder.bundle}")
@@ -344,7 +345,8 @@ def train_adapter(
     from finetune.checkpoint.facts import facts_of
     from finetune.checkpoint.training import TrainingCheckpoints, load_adapter
     from finetune.data.mixed import items_of_epoch
-    from finetune.fullstate import full_tensors
+    from finetune.fullstate import full_tensors, trainable
+    from finetune.groups import group_lines, parameter_groups
     from finetune.model.gguf_base import write_gguf_base
     from finetune.model.save import save_adapter
     from finetune.model.speed import prepare_for_training
@@ -375,6 +377,8 @@ def train_adapter(
             size = find_micro_batch(model_to_train, part.stage, part.examples, share, size, placement)
         layout = replace(layout, micro_batch=size, accumulation=share // size)
     log.say(layout.line())
+    for line in group_lines(parameter_groups(trainable(model_to_train), section)):
+        log.say(line)
 
     folder.claim(checkpoint, log)  # only now: a mistake found above has cost nothing that was there
     if recipe.model.gguf_file and accelerator.is_main_process:

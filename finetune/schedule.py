@@ -43,7 +43,7 @@ def plan(section: TrainSection, examples: int, processes: int, auto_micro_batch:
         per_sample: how many sequences a sample that is drawn becomes; a divisor of the global batch.
 
     Raises:
-        RecipeError: a size that does not divide, with the arithmetic.
+        RecipeError: a size that does not divide, with the arithmetic; a schedule that is longer than the run.
     """
     whole = section.global_batch_size
     share, rest = divmod(whole, processes)
@@ -62,6 +62,12 @@ def plan(section: TrainSection, examples: int, processes: int, auto_micro_batch:
         )
     per_epoch = math.ceil(examples * per_sample / whole)
     steps = section.max_steps or max(1, round((section.num_train_epochs or 0) * per_epoch))
+    warmup, decay = _warmup_and_decay(section, steps)
+    if decay < 0 or warmup + decay > steps:
+        given = "warmup_ratio" if section.warmup_steps is None else "warmup_steps"
+        stable = section.lr_scheduler_type == "warmup_stable_decay"
+        falling = f" and {decay} of decay (train.decay_ratio)" if stable else ""
+        raise RecipeError(f"train.{given}: {warmup} steps of warm-up{falling} don't fit into {steps} steps")
     return Plan(whole, processes, micro, share // micro, steps, per_sample)
 
 
@@ -82,11 +88,25 @@ def step_seed(seed: int, step: int, process: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {step} {process}".encode()).digest()[:4], "big")
 
 
-def learning_rate(section: TrainSection, step: int, steps: int) -> float:
-    """Rate of step `step` (from 0): linear warm-up, then cosine or linear decay to 0, or constant."""
-    warmup = round(section.warmup_ratio * steps)
+def learning_rate(section: TrainSection, step: int, steps: int, peak: float | None = None) -> float:
+    """Rate of step `step` (from 0) of parameters whose rate at the top is `peak`, by default `train.learning_rate`.
+
+    Linear warm-up, whose first step is not at 0 and whose last is at the top; then constant, or from the top down to
+    `min_lr_ratio` of it, which the step after the last one would have.
+    """
+    peak = section.learning_rate if peak is None else peak
+    warmup, decay = _warmup_and_decay(section, steps)
     if step < warmup:
-        return section.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    shape = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
-    return section.learning_rate * shape[section.lr_scheduler_type]
+        return peak * (step + 1) / warmup
+    progress = max(0.0, (step - (steps - decay)) / max(1, decay))
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    shape = {"constant": 1.0, "linear": 1 - progress, "cosine": cosine, "warmup_stable_decay": cosine}
+    factor = shape[section.lr_scheduler_type]
+    return peak * (factor * (1 - section.min_lr_ratio) + section.min_lr_ratio if section.min_lr_ratio else factor)
+
+
+def _warmup_and_decay(section: TrainSection, steps: int) -> tuple[int, int]:
+    """Steps of warm-up, and those at the end in which the rate falls: all the others, or a share of all steps."""
+    warmup = round(section.warmup_ratio * steps) if section.warmup_steps is None else section.warmup_steps
+    stable = section.lr_scheduler_type == "warmup_stable_decay"
+    return warmup, round(section.decay_ratio * steps) if stable else steps - warmup

@@ -18,7 +18,10 @@ from finetune.data.items import Item
 from finetune.data.mixed import items_of_step
 from finetune.device import Placement
 from finetune.errors import TrainingError, first_line
+from finetune.fullstate import trainable
+from finetune.groups import group_rates, parameter_groups
 from finetune.log import Log
+from finetune.optimizer import OPTIMIZERS, end_training, evaluation_weights
 from finetune.recipe import TrainSection
 from finetune.reference_logps import ReferenceCache, with_reference
 from finetune.schedule import Plan, learning_rate, step_seed
@@ -70,13 +73,7 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
     from accelerate.utils import set_seed
 
     section, layout, accelerator = this.section, this.layout, this.placement.accelerator
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=section.learning_rate,
-        betas=(section.adam_beta1, section.adam_beta2),
-        eps=section.adam_epsilon,
-        weight_decay=section.weight_decay,
-    )
+    optimizer = OPTIMIZERS[section.optim].build(parameter_groups(trainable(model), section), section)
     model, optimizer = engine.prepare(this.placement, model, optimizer)
     model.train()
     this = with_reference(model, this)
@@ -88,9 +85,8 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
         if progress.stopped_early:
             break
         chosen = items_of_step(this.examples, this.seed, step, layout.drawn)
-        rate = learning_rate(section, step, layout.steps)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(section, step, layout.steps, group["peak"])
         updates = 1
         if isinstance(this.stage, Explores):
             chosen = this.stage.explore(model, chosen, step_seed(this.seed, step, 0), this.placement)
@@ -102,12 +98,14 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
         now = time.perf_counter()
         progress.seconds = now - started
         if progress.window and (_every(section.logging_steps, step + 1) or step + 1 == layout.steps):
-            values = _log_values(progress.window, now - window_started, rate, this.stage.unit, this.placement)
+            rates = {"learning_rate": learning_rate(section, step, layout.steps)} | group_rates(optimizer.param_groups)
+            values = _log_values(progress.window, now - window_started, rates, this.stage.unit, this.placement)
             progress.loss = values["loss"]
             this.log.metrics(step + 1, values, _line(step + 1, layout.steps, values, this.stage.unit))
             progress.window, window_started = [], time.perf_counter()
     _between_steps(this, model, optimizer, progress, save=True)
     this.checkpoints.wait()
+    end_training(optimizer)
     accelerator.free_memory()  # accelerate's hold on DDP, which would outlive the process group
     return progress
 
@@ -139,7 +137,8 @@ def _between_steps(this: Training, model: Any, optimizer: Any, progress: Progres
     last = progress.step == this.layout.steps or progress.stopped_early
     due = _every(this.section.eval_steps, progress.step) or (last and this.section.eval_steps > 0)
     if due and progress.evaluated != progress.step:
-        values = held_out_loss(model, this.stage, this.held_out, this.layout, this.placement, this.stop)
+        with evaluation_weights(optimizer):
+            values = held_out_loss(model, this.stage, this.held_out, this.layout, this.placement, this.stop)
         if values is None:
             _halt(this, model, optimizer, progress)
         best = progress.looked(
@@ -225,13 +224,13 @@ def _line(step: int, steps: int, values: dict[str, float], unit: str) -> str:
 
 
 def _log_values(
-    window: list[dict[str, float]], seconds: float, rate: float, unit: str, placement: Placement
+    window: list[dict[str, float]], seconds: float, rates: dict[str, float], unit: str, placement: Placement
 ) -> dict[str, float]:
     """Means over the steps since the last line; memory in GiB, peak so far."""
     names = dict.fromkeys(name for step in window for name in step)  # a part of a mixture may have no item in a step
     sums = {name: sum(step.get(name, 0.0) for step in window) for name in names if name not in ("tokens", "grad_norm")}
     return means(sums) | {
-        "learning_rate": rate,
+        **rates,
         "grad_norm": max(step["grad_norm"] for step in window),
         "tokens_per_second": sum(step["tokens"] for step in window) / seconds,
         f"trained_{unit}_per_second": max(1.0, sums["count"]) / seconds,

@@ -33,8 +33,12 @@ LAYERS = [
     {
         "finetune.recipe",
         "finetune.recipe_stages",
+        "finetune.recipe_train",
         "finetune.recipefile",
         "finetune.recipechain",
+        "finetune.optimizer",
+        "finetune.groups",
+        "finetune.muon",
         "finetune.schedule",
         "finetune.shares",
         "finetune.stop",

@@ -18,8 +18,8 @@ from finetune.recipe import LoraSection, TrainSection
 BLOCK = 1 << 20  # values hashed at once
 # How a step is computed or watched, not what it computes: a change gives the same run up to rounding.
 FREE = frozenset({
-    "micro_batch_size", "gradient_checkpointing", "torch_compile", "logging_steps", "save_steps", "save_total_limit",
-    "auto_find_batch_size", "on_nonfinite", "max_skipped_steps", "load_best_model_at_end",
+    "micro_batch_size", "gradient_checkpointing", "activation_offloading", "torch_compile", "logging_steps", "save_steps",
+    "save_total_limit", "auto_find_batch_size", "on_nonfinite", "max_skipped_steps", "load_best_model_at_end",
 })  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from finetune.checkpoint.tensors import load_tensors, save_tensors
 from finetune.checkpoint.writer import BackgroundWriter
 from finetune.errors import CheckpointError
 from finetune.fullstate import full_optimizer, full_tensors, load_full_optimizer
+from finetune.optimizer import evaluation_weights
 
 OPTIMIZER = "optimizer.safetensors"
 
@@ -77,8 +78,9 @@ class TrainingCheckpoints:
         if self.store is None or progress.step == self._saved:
             return
         self._saved = progress.step
-        weights = full_tensors(model)
-        moments = full_optimizer(model, optimizer)
+        with evaluation_weights(optimizer):
+            weights = full_tensors(model)
+            moments = full_optimizer(model, optimizer)
         if not self._main:
             return
         state = {"progress": progress.state(), "facts": self._facts}

@@ -29,8 +29,8 @@ LANGUAGES = {"README.md": "card.md.jinja", "README.zh-CN.md": "card.zh-CN.md.jin
 SETTINGS = (
     ("lora", ("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights")),
     ("data", ("max_length", "train_on", "packing")),
-    ("train", ("global_batch_size", "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type",
-               "warmup_ratio", "weight_decay", "max_grad_norm")),
+    ("train", ("global_batch_size", "max_steps", "num_train_epochs", "optim", "learning_rate",
+               "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay", "max_grad_norm")),
 )  # fmt: skip
 # What the sections on data, training and the merge read of the manifest.
 DATA = ("sources", "train_samples", "evaluate_samples", "dropped_by_template", "screening")
@@ -187,7 +187,9 @@ def _settings(recipe: Mapping[str, Any]) -> list[tuple[str, Any]]:
         (f"{section}.{key}", recipe[section][key])
         for section, keys in SETTINGS
         for key in keys
-        if section in recipe and recipe[section].get(key) not in (None, False)
+        if section in recipe
+        and recipe[section].get(key) not in (None, False)
+        and not (key == "warmup_ratio" and recipe[section].get("warmup_steps") is not None)
     ]
 
 

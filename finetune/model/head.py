@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from finetune.model.around import Around, in_training
+
 
 class TrainedPositions(nn.Module):
     """A causal LM whose forward gives logits at chosen positions.
@@ -19,6 +21,7 @@ class TrainedPositions(nn.Module):
         super().__init__()
         self.model = model
         self.start: dict[str, torch.Tensor] | None = None  # an adapter that training began with; see reference.py
+        self.around: tuple[Around, ...] = ()
         self._keep: torch.Tensor | None = None
         self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
 
@@ -41,7 +44,8 @@ class TrainedPositions(nn.Module):
             inputs = packed_inputs(self.model.config, input_ids, position_ids)
         self._keep = keep.reshape(inputs["input_ids"].shape)  # type: ignore[union-attr]
         try:
-            output = self.model(**inputs, use_cache=False)
+            with in_training(self.around, self.training, attention_mask, position_ids):
+                output = self.model(**inputs, use_cache=False)
         finally:
             self._keep = None
         return output.logits[0]  # (1, N, V)

@@ -10,6 +10,7 @@ from torch import nn
 
 from finetune.errors import RecipeError
 from finetune.model.adapter import SCORE
+from finetune.model.around import Around, in_training
 
 
 class SequenceScores(nn.Module):
@@ -23,6 +24,7 @@ class SequenceScores(nn.Module):
         super().__init__()
         self.model = model
         self.start: dict[str, torch.Tensor] | None = None  # as in TrainedPositions; see reference.py
+        self.around: tuple[Around, ...] = ()
 
     def release(self) -> Any:
         """The model as it was before: nothing of it was changed."""
@@ -36,9 +38,9 @@ class SequenceScores(nn.Module):
         """
         base = self.model.get_base_model()
         body = getattr(base, base.base_model_prefix)
-        hidden = body(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state  # (B, T, D)
+        with in_training(self.around, self.training, attention_mask, None):
+            output = body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        hidden = output.last_hidden_state  # (B, T, D)
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         pooled = hidden[rows, last_positions(attention_mask)]  # (B, D)
         with torch.autocast(pooled.device.type, enabled=False):  # rewards differ by less than bfloat16's steps

@@ -1,4 +1,4 @@
-"""What the recipe asks of the model for speed and memory before training: compiled layers, checkpointing, a thin head."""
+"""What the recipe asks of the model before training: compiled layers, what memory it may take, noise, a thin head."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import RecipeError
 from finetune.model.adapter import SCORE
 from finetune.model.head import TrainedPositions
+from finetune.model.noise import EmbeddingNoise
+from finetune.model.offload import ActivationOffloading
 from finetune.model.score import SequenceScores
 from finetune.recipe import TrainSection
 
@@ -44,4 +46,9 @@ def prepare_for_training(
             raise RecipeError(f"train.torch_compile: no decoder layers found in {type(base).__name__}; set it to false")
         for layer in layers:
             layer.compile(dynamic=True)
-    return wrap(model, start)
+    wrapped = wrap(model, start)
+    if section.neftune_noise_alpha:
+        wrapped.around += (EmbeddingNoise(model.get_input_embeddings(), section.neftune_noise_alpha),)
+    if section.activation_offloading:
+        wrapped.around += (ActivationOffloading(model),)
+    return wrapped

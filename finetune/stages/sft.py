@@ -17,7 +17,11 @@ from finetune.stages.batch import collate_rows, model_inputs
 
 
 class Sft:
-    """Loss = - sum over trained tokens of log p(token | tokens before it)."""
+    """Loss = - sum over trained tokens of log p(token | tokens before it).
+
+    With label smoothing e (arXiv 1512.00567, section 7), in training only, a token's loss is
+    (1 - e) * -log p(token) + e * mean over the vocabulary of -log p(v); `nll` is the loss without it.
+    """
 
     unit = "tokens"
 
@@ -43,9 +47,14 @@ class Sft:
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         logits = model(*model_inputs(batch))  # (N, V)
-        value = F.cross_entropy(logits.float(), batch["targets"], reduction="sum")
-        correct = (logits.detach().argmax(-1) == batch["targets"]).sum()
-        return LossSum(value, {"token_accuracy": correct})
+        targets, smoothing = batch["targets"], self.settings.label_smoothing_factor
+        correct = (logits.detach().argmax(-1) == targets).sum()
+        value = nll = F.cross_entropy(logits.float(), targets, reduction="sum")
+        if not smoothing:
+            return LossSum(value, {"token_accuracy": correct})
+        if model.training:
+            value = F.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
+        return LossSum(value, {"token_accuracy": correct, "nll": nll.detach()})
 
     def scores(self, means: Mapping[str, float]) -> dict[str, float]:
         return {}

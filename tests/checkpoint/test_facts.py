@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from finetune.checkpoint.facts import differences, digest
+from finetune.checkpoint.facts import FREE, differences, digest, facts_of
 from finetune.data.chat import IGNORED, Example
 from finetune.data.pack import pack
 from finetune.data.store import ExampleStore
+from finetune.recipe import LoraSection, TrainSection
 
 ROWS = [Example((5, 6, 7), (IGNORED, 6, 7), "a:1"), Example((8, 9), (IGNORED, 9), "a:2")]
 
@@ -28,6 +29,23 @@ def test_the_digest_is_of_what_is_trained_in_its_order(tmp_path, monkeypatch):
         [],
     ]
     assert len({whole, *map(digest, others)}) == 7
+
+
+def test_every_training_setting_is_a_fact_or_named_as_free():
+    """A new key of `train` is compared unless someone has said that it may change."""
+    train = TrainSection(max_steps=1, optim="muon", lr_groups={"head": 0.5})
+    facts = facts_of(0, "sft", {}, {}, "float32", LoraSection(), train, [], [], None)
+    settings = {key.removeprefix("train."): value for key, value in facts.items() if key.startswith("train.")}
+    assert TrainSection.model_fields.keys() > FREE
+    assert settings.keys() == TrainSection.model_fields.keys() - FREE
+    assert settings["optim"] == "muon"
+    assert settings["optim_args"] == {"momentum": 0.95, "ns_steps": 5}
+    assert settings["lr_groups"] == {"head": 0.5}
+    other = TrainSection(max_steps=1, optim="muon", lr_groups={"head": 0.5}, optim_args={"momentum": 0.9})
+    assert list(differences(facts, facts_of(0, "sft", {}, {}, "float32", LoraSection(), other, [], [], None))) == [
+        "train.optim_args: the checkpoint was made with {'momentum': 0.95, 'ns_steps': 5.0}, this run has "
+        "{'momentum': 0.9, 'ns_steps': 5.0}"
+    ]
 
 
 def test_differences_name_both_values():

@@ -1,4 +1,4 @@
-"""AdamW's state by name and back, bit for bit, or refused with nothing changed."""
+"""An optimizer's state by name and back, bit for bit, or refused with nothing changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import torch
 
 from finetune.checkpoint.tensors import load_tensors, save_tensors
 from finetune.errors import CheckpointError
-from finetune.fullstate import full_optimizer, load_full_optimizer
+from finetune.fullstate import (
+    full_optimizer,
+    full_tensors,
+    load_full_optimizer,
+    load_full_tensors,
+    trainable,
+)
+from finetune.groups import parameter_groups
+from finetune.optimizer import OPTIMIZERS, evaluation_weights
+from tests import test_optimizer
 
 NAMES = [f"base_model.{number}" for number in range(3)]
 
@@ -58,6 +67,66 @@ def test_an_optimizer_goes_on_bit_for_bit(tmp_path, fused):
     train(again, resumed, range(6, 10))
     assert all(torch.equal(left, right) for left, right in zip(model.parameters(), again.parameters(), strict=True))
     assert same(full_optimizer(model, optimizer), full_optimizer(again, resumed))
+
+
+class Named(torch.nn.Module):
+    """Parameters by the names of a peft model."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.inner = torch.nn.Module()
+        for name, parameter in test_optimizer.parameters(seed).items():
+            *path, last = name.split(".")
+            place = self.inner
+            for part in path:
+                if not hasattr(place, part):
+                    place.add_module(part, torch.nn.Module())
+                place = getattr(place, part)
+            place.register_parameter(last, parameter)
+
+    def optimizer(self, optim: str):
+        args = {"min_8bit_size": 6} if optim == "adamw_8bit" else {}
+        section = test_optimizer.section(optim, optim_args=args, weight_decay=0.1, loraplus_lr_ratio=4.0)
+        return OPTIMIZERS[optim].build(parameter_groups(trainable(self), section), section)
+
+
+@pytest.mark.parametrize("optim", [test_optimizer.needs(optim) for optim in OPTIMIZERS])
+def test_every_optimizer_goes_on_bit_for_bit(tmp_path, optim):
+    """10 steps at once = 6 steps, files as a checkpoint has them, another model and optimizer, 4 steps."""
+    model, again = Named(0), Named(1)
+    optimizer, resumed = model.optimizer(optim), again.optimizer(optim)
+    head = dict(trainable(model))[test_optimizer.HEAD]
+
+    def steps(model: Named, optimizer, numbers: range) -> None:
+        for step in numbers:
+            test_optimizer.give_gradients(dict(trainable(model)), step)
+            if step < 7:
+                dict(trainable(model))[test_optimizer.HEAD].grad = None  # it begins after the checkpoint
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * (2 if step < 3 else 1)
+            optimizer.step()
+
+    begun = head.detach().clone()
+    steps(model, optimizer, range(6))
+    assert torch.equal(head, begun)
+    with evaluation_weights(optimizer):
+        save_tensors(tmp_path / "o.safetensors", full_optimizer(model, optimizer))
+        save_tensors(tmp_path / "p.safetensors", full_tensors(model))
+    steps(model, optimizer, range(6, 10))
+    load_full_tensors(again, load_tensors(tmp_path / "p.safetensors"))
+    load_full_optimizer(again, resumed, load_tensors(tmp_path / "o.safetensors"))
+    steps(again, resumed, range(6, 10))
+    assert all(torch.equal(left, right) for left, right in zip(model.parameters(), again.parameters(), strict=True))
+    with evaluation_weights(optimizer), evaluation_weights(resumed):
+        assert same(full_tensors(model), full_tensors(again))
+        assert same(full_optimizer(model, optimizer), full_optimizer(again, resumed))
+
+
+@pytest.mark.parametrize("optim", [test_optimizer.needs("schedule_free_adamw")])
+def test_weights_of_training_are_not_saved_by_mistake(optim):
+    model = Named(0)
+    with pytest.raises(TypeError, match="outside of evaluation_weights the parameters are not those to save"):
+        full_optimizer(model, model.optimizer(optim))
 
 
 def test_names_and_the_beginning_of_a_parameter_without_gradient():
@@ -124,5 +193,5 @@ def test_through_accelerate_and_only_plain_adamw():
     assert same(full_optimizer(again, resumed), tensors)
     sgd = torch.optim.SGD(model.parameters(), momentum=0.9)
     sgd.step()
-    with pytest.raises(TypeError, match="not the state of a plain AdamW: momentum_buffer"):
+    with pytest.raises(TypeError, match="not the state of adamw: momentum_buffer"):
         full_optimizer(model, sgd)
