@@ -208,12 +208,12 @@ def get_ready(
     Args:
         data: of the one stage, or of each part of a mixture.
     """
+    from finetune.data.mixed import MixedItems
     from finetune.export.beside import check_beside
     from finetune.export.converted import check_tokenizer
     from finetune.fullstate import full_tensors
     from finetune.model.adapter import add_adapter, initial_weights
     from finetune.model.start import start_from
-    from finetune.shares import MixedItems
     from finetune.stages.base import Prepares
     from finetune.stages.mixture import Mixture, MixturePart
 
@@ -224,7 +224,10 @@ def get_ready(
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
     asked = [its for own, its in zip(recipes, data, strict=True) if own.settings.answers]
     check_tokenizer(
-        base.tokenizer, [list(sample.prompt) for its in asked for sample in its.evaluate], recipe.export.targets
+        base.tokenizer,
+        [list(sample.prompt) for its in asked for sample in its.evaluate],
+        recipe.export.targets,
+        any(sample.tools for its in asked for sample in its.evaluate),
     )
     cache = cache or recipe_cache(recipe)
     parts = [
@@ -301,9 +304,12 @@ def _ready_part(
     from finetune.data.encode import items_of
     from finetune.data.formats import ROWS_OF_STAGE
     from finetune.data.pack import pack, packing_line
+    from finetune.evaluate.callforms import check_readable
 
     lead = f"{name}: " if name else ""
     stage, encoder = make_stage(recipe, tokenizer)
+    if recipe.settings.answers:
+        check_readable(encoder.template, data.evaluate, data.metrics)
     with placement.accelerator.main_process_first():
         store = encode(recipe, data, encoder, cache, log)
     whole = recipe.train.eval_steps or recipe.settings.held_out_scores
@@ -345,6 +351,7 @@ def train_adapter(
     from finetune.batch_size import find_micro_batch
     from finetune.checkpoint.facts import facts_of
     from finetune.checkpoint.training import TrainingCheckpoints, load_adapter
+    from finetune.data.mixed import items_of_epoch
     from finetune.fullstate import full_tensors, trainable
     from finetune.groups import group_lines, parameter_groups
     from finetune.model.gguf_base import write_gguf_base
@@ -352,7 +359,6 @@ def train_adapter(
     from finetune.model.speed import prepare_for_training
     from finetune.reference_logps import ReferenceCache
     from finetune.schedule import plan
-    from finetune.shares import items_of_epoch
     from finetune.train import Training, train
 
     section, accelerator = recipe.train, placement.accelerator
