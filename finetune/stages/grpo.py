@@ -16,7 +16,7 @@ from finetune.data.rows import Sample
 from finetune.data.template import Metric
 from finetune.device import Placement
 from finetune.errors import DataError, RecipeError
-from finetune.evaluate.generate import Answer
+from finetune.evaluate.generate import Answer, with_calls
 from finetune.evaluate.metrics import Scores, score_rows
 from finetune.evaluate.sample import Sampling, sample_answers
 from finetune.model.reference import reference
@@ -77,7 +77,7 @@ class Grpo:
             problems += row.problems
             if row.examples:
                 ids = self.encoder.encode_prompt(sample.prompt, sample.tools, sample.where)
-                prompts.append(Prompt(tuple(ids), sample.answer, sample.task, row.examples[-1]))
+                prompts.append(Prompt(tuple(ids), sample.answer, sample.task, row.examples[-1], sample.tools))
         if not prompts and not problems:
             problems.append(f"data.max_length: all {len(samples)} rows are longer than {self.data.max_length} tokens")
         if problems:
@@ -186,7 +186,9 @@ class Grpo:
             own.max_completion_length, own.temperature, own.top_p, own.top_k, own.rollout_batch_size, own.engine
         )
         ids = [prompt.ids for prompt in prompts]
-        return sample_answers(wrapped.model, self.encoder.tokenizer, ids, seed, sampling, placement)
+        tokenizer = self.encoder.tokenizer
+        answers = sample_answers(wrapped.model, tokenizer, ids, seed, sampling, placement)
+        return [with_calls(item, prompt.tools, tokenizer) for item, prompt in zip(answers, prompts, strict=True)]
 
     def _scored(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Scores]:
         """The scores of each answer by its prompt's metric, and `finished`."""

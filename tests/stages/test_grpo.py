@@ -9,12 +9,14 @@ from dataclasses import replace
 from math import log, sqrt
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 from finetune.data.chat import ChatEncoder, Example
+from finetune.data.template import Metric
 from finetune.errors import RecipeError
 from finetune.evaluate.generate import Answer, generate_batch
 from finetune.evaluate.sample import Gumbel, Sampling, sample_answers
@@ -22,6 +24,7 @@ from finetune.inputs import load_data
 from finetune.model.head import TrainedPositions
 from finetune.recipefile import load_recipe
 from finetune.run import run
+from finetune.stages import grpo
 from finetune.stages.group import advantages, kl_to_reference, policy_loss
 from finetune.stages.grpo import Grpo, entropy
 from finetune.stages.rollout import Prompt, Rollout
@@ -186,6 +189,26 @@ def test_rewards_are_the_metric_s(tiny_recipe):
     assert [item.reward_std for item in items] == [0.5] * 4
     assert [item.same for item in items] == [False, False, True, True]
     assert items[1].example == Example((1, 2, 5, 6, 7), (-100, -100, 5, 6, 7), "a:1")
+
+
+def test_tool_calls_are_judged_as_calls(tiny_recipe, monkeypatch):
+    """The call in the template's own form, between special tokens, and its name wrong in the second answer."""
+    said = [f'<tool_call>\n{{"name": "{name}", "arguments": {{"rate": 0.1}}}}\n</tool_call>' for name in ("npv", "irr")]
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]}
+    )
+    answers = [Answer("", True, (*tokenizer.encode(text), 257)) for text in said]
+    monkeypatch.setattr(grpo, "sample_answers", lambda *_: answers)
+    recipe = tiny_recipe(*SMALL, "grpo.num_generations=2", "grpo.rewards={call_names: 1.0}")
+    stage = Grpo(SimpleNamespace(tokenizer=tokenizer), recipe.data, recipe.settings)  # type: ignore[arg-type]
+    stage.metrics = {"": Metric(name="tool_calls")}
+    tools = tuple({"type": "function", "function": {"name": name, "parameters": {}}} for name in ("npv", "irr"))
+    reference = '[{"name": "npv", "arguments": {"rate": 0.1}}]'
+    prompt = Prompt((1, 2), reference, "", Example((), (), "a:1"), tools)
+    accelerator = SimpleNamespace(unwrap_model=lambda model: model)
+    items = stage.explore(SimpleNamespace(model=None), [prompt], 0, SimpleNamespace(accelerator=accelerator))  # type: ignore[arg-type]
+    assert [item.scores for item in items] == [(1.0,), (0.0,)]
 
 
 def test_what_is_refused(tiny_recipe):
