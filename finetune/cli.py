@@ -90,6 +90,14 @@ def new(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def raft(options: argparse.Namespace) -> int:
+    """Build retrieval-augmented rows: questions with their gold passages among distractors."""
+    from finetune.raft import raft_command
+
+    print(raft_command(options))
+    return EXIT_OK
+
+
 def export(options: argparse.Namespace) -> int:
     """Write the bundle of a finished run, or of an adapter made elsewhere: merge, proof, serving files."""
     from finetune.export.command import export_command
@@ -194,6 +202,21 @@ def _new_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="the template's YAML file")
 
 
+def _raft_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("questions", type=Path, help="rows of question, answer and gold (ids of passages)")
+    command.add_argument("passages", type=Path, help="rows of id and text")
+    command.add_argument("--distractors", type=_positive, default=3, help="other passages beside the gold (default 3)")
+    command.add_argument(
+        "--without-gold", type=float, default=0.2, metavar="SHARE", help="of the rows, lose their gold (default 0.2)"
+    )
+    command.add_argument(
+        "--then", choices=["refuse", "memory"], default="refuse", help="what is right without gold (default refuse)"
+    )
+    command.add_argument("--folds", type=_positive, default=10, help="parts that share no passage (default 10)")
+    command.add_argument("--seed", type=int, default=0, help="(default 0)")
+    command.add_argument("--output", type=Path, required=True, help="the rows, as JSON Lines")
+
+
 def _show_arguments(command: argparse.ArgumentParser) -> None:
     _recipe(command)
     command.add_argument("--rows", type=_positive, default=3, help="how many samples (default 3)")
@@ -268,6 +291,7 @@ def _reproduce_arguments(command: argparse.ArgumentParser) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "new": (new, _new_arguments),
+    "raft": (raft, _raft_arguments),
     "check": (check, _recipe),
     "show": (show, _show_arguments),
     "audit": (audit, _audit_arguments),

@@ -224,7 +224,10 @@ def get_ready(
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
     asked = [its for own, its in zip(recipes, data, strict=True) if own.settings.answers]
     check_tokenizer(
-        base.tokenizer, [list(sample.prompt) for its in asked for sample in its.evaluate], recipe.export.targets
+        base.tokenizer,
+        [list(sample.prompt) for its in asked for sample in its.evaluate],
+        recipe.export.targets,
+        any(sample.tools for its in asked for sample in its.evaluate),
     )
     cache = cache or recipe_cache(recipe)
     parts = [
@@ -236,7 +239,8 @@ def get_ready(
     about: dict[str, Any] = {}
     for part in parts:
         if isinstance(part.stage, Prepares):
-            about |= part.stage.prepare(base.model, part.data.metrics, placement)
+            told = part.stage.prepare(base.model, part.data.metrics, placement)
+            about |= {f"{part.name}/{key}" if part.name else key: value for key, value in told.items()}
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.model.adapter_name_or_path:
@@ -300,9 +304,12 @@ def _ready_part(
     from finetune.data.encode import items_of
     from finetune.data.formats import ROWS_OF_STAGE
     from finetune.data.pack import pack, packing_line
+    from finetune.evaluate.callforms import check_readable
 
     lead = f"{name}: " if name else ""
     stage, encoder = make_stage(recipe, tokenizer)
+    if recipe.settings.answers:
+        check_readable(encoder.template, data.evaluate, data.metrics)
     with placement.accelerator.main_process_first():
         store = encode(recipe, data, encoder, cache, log)
     whole = recipe.train.eval_steps or recipe.settings.held_out_scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -18,6 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# The same for tools: schemas in a system turn, calls as Hermes and Qwen write them.
+CHATML_TOOLS = (
+    "{% if tools %}<|im_start|>system\nTools:\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{% for call in message.tool_calls or [] %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 _connect = socket.socket.connect
 
@@ -74,6 +82,17 @@ def tiny_base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     tokenizer = byte_tokenizer()
     tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tool_base(tiny_base, tmp_path_factory) -> Path:
+    """The tiny base with a chat template that knows tools."""
+    folder = tmp_path_factory.mktemp("tools") / "base"
+    shutil.copytree(tiny_base, folder)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = CHATML_TOOLS
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -30,7 +31,8 @@ FOR_OPERATORS = [
 
 
 def test_the_globs_found_files():
-    assert {file.stem for file in RECIPES} >= {"metar_decode", "cashflow", "metar_grpo", "metar_distill"}
+    stems = {file.stem for file in RECIPES}
+    assert stems >= {"metar_decode", "cashflow", "metar_grpo", "metar_distill", "cashflow_tools", "law_questions"}
     assert {file.stem for file in TEMPLATES} >= {"metar_decode", "cashflow"}
 
 
@@ -55,9 +57,11 @@ def small(base: Path, output: Path, recipe: Path | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
-def test_every_recipe_runs_to_a_bundle(recipe, tiny_base, tmp_path):
+def test_every_recipe_runs_to_a_bundle(recipe, tiny_base, tiny_tool_base, tmp_path):
+    template = load_recipe(recipe).data.template
+    base = tiny_tool_base if template and "\ntools:" in template.read_text(encoding="utf-8") else tiny_base
     assert main(["check", str(recipe)]) == 0
-    assert main(["train", str(recipe), *small(tiny_base, tmp_path / "run", recipe)]) == 0
+    assert main(["train", str(recipe), *small(base, tmp_path / "run", recipe)]) == 0
     assert (tmp_path / "run/bundle/MANIFEST.json").is_file()
     again = load_recipe(tmp_path / "run/bundle/recipe.yaml")
     assert again.name == load_recipe(recipe).name
@@ -69,7 +73,8 @@ def test_every_template_holds_its_examples_and_renders_its_sample(file):
     template = load_template(file)
     samples = template.render_all(read_source(SourceSection(path=str(file.with_suffix(".sample.jsonl")))))
     assert len(samples) >= 1000
-    assert len({(sample.prompt[-1]["content"]) for sample in samples}) == len(samples)
+    prompts = {json.dumps([message["content"] for message in sample.prompt]) for sample in samples}
+    assert len(prompts) == len(samples)
 
 
 def test_metar_sample_holds_more_than_2000_rows_and_no_station_twice_over_the_split():

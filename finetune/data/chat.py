@@ -150,7 +150,9 @@ class ChatEncoder:
         """
         ready, ready_tools = self._ready(messages, tools, where)
         try:
-            return self.tokens.encode([Rendered(self.template.render(ready, ready_tools, prompt=True), ())])[0].ids
+            text = self.template.render(ready, ready_tools, prompt=True)
+            self._check_tools(ready, ready_tools, where)
+            return self.tokens.encode([Rendered(text, ())])[0].ids
         except TemplateRefusalError as error:
             raise DataError(f"{where}: the chat template refuses the prompt: {error}") from None
         except ValueError as error:
@@ -167,7 +169,9 @@ class ChatEncoder:
         try:
             messages, tools = self._ready(sample.messages, sample.tools, sample.where)
             if self.train_on == "all":
-                return [self._everything(sample, messages, tools)]
+                renders = [self._everything(sample, messages, tools)]
+                self._check_tools(messages, tools, sample.where)
+                return renders
             trained = self.trained_turns(sample.messages)
             if not trained:
                 raise DataError(f"{sample.where}: no assistant message to train on")
@@ -175,7 +179,9 @@ class ChatEncoder:
                 message = sample.messages[i]
                 if not (message.get("content") or "").strip() and not message.get("tool_calls"):
                     raise DataError(f"{sample.where}: the assistant's message is empty")
-            return trained_renders(self.template, Turns(messages, tools, trained, sample.where))
+            renders = trained_renders(self.template, Turns(messages, tools, trained, sample.where))
+            self._check_tools(messages, tools, sample.where)
+            return renders
         except DataError as error:
             return error
 
@@ -215,6 +221,16 @@ class ChatEncoder:
                 raise DataError(f"{where}: a key of a tool or a tool call holds a control token of the tokenizer")
             return self.control.escaped(ready), self.control.escaped(list(tools))
         return ready, tools
+
+    def _check_tools(self, messages: Sequence[Message], tools: Sequence[Any], where: str) -> None:
+        """Raises DataError: a template that would lose the calls, or the tools, without a word."""
+        if any(message.get("tool_calls") for message in messages) and not self.template.shows_calls:
+            called = [bool(m.get("tool_calls")) for m in messages if m.get("role") == "assistant"].index(True) + 1
+            raise DataError(f"{where}: the chat template does not show the tool call of assistant message {called}")
+        if tools and not self.template.shows_tools:
+            raise DataError(
+                f"{where}: the chat template does not show the tools; take a base whose template knows tools"
+            )
 
     def _refuse(self, messages: Sequence[Message], tools: Sequence[Any], where: str) -> None:
         """Raises when a message (in the shape that the template reads: known thoughts parsed out) holds one."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.data.rows import Message
 from finetune.data.strictjson import MalformedError, strict_json
+from finetune.data.toolschema import call_problems
 from finetune.errors import did_you_mean
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -123,6 +124,21 @@ def check_order(
     if not any(message["role"] == "assistant" and message.get("train", True) for message in messages):
         problems.append(f"{at}: no assistant message to train on")
     _check_calls(messages, at, problems, tools)
+
+
+def check_arguments(messages: Sequence[Message], at: str, problems: list[str], tools: Sequence[dict[str, Any]]) -> None:
+    """Arguments of calls as their tools' schemas want them; what `check_order` and `read_calls` say is not said again.
+
+    Not for answers that are to be wrong: the worse one of a preference.
+    """
+    offered = {tool["function"]["name"] for tool in tools}
+    for index, message in enumerate(messages):
+        for call in message.get("tool_calls", ()):
+            name, given = call["function"]["name"], call["function"]["arguments"]
+            given = read_json(given, "", []) if isinstance(given, str) else given
+            if name in offered and isinstance(given, dict):
+                found = call_problems(name, given, tools, closed=False)
+                problems += [f"{at}[{index}].tool_calls: {what}" for what in found]
 
 
 def brief(value: Any) -> str:

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.data import conversation
-from finetune.data.conversation import brief, check_order, read_calls, read_json, read_messages, read_text, read_tools
+from finetune.data.conversation import (
+    brief,
+    check_arguments,
+    check_order,
+    read_calls,
+    read_json,
+    read_messages,
+    read_text,
+    read_tools,
+)
 from finetune.data.pairs import read_labelled, read_preference, read_prompt_completion
 from finetune.data.rows import Message, Row, Sample
 from finetune.errors import DataError, did_you_mean
@@ -89,6 +98,7 @@ def _messages(row: Row, problems: list[str]) -> Sample:
     tools = read_tools(row.values.get("tools"), "tools", problems)
     messages = read_messages(row.values.get(column), column, problems)
     check_order(messages, column, problems, tools)
+    check_arguments(messages, column, problems, tools)
     return Sample(row.values, tuple(messages), row.where, tools)
 
 
@@ -111,6 +121,7 @@ def _sharegpt(row: Row, problems: list[str]) -> Sample:
     messages = [_turn(turn, f"conversations[{index}]", problems) for index, turn in enumerate(turns)]
     if len(problems) == before:
         check_order(messages, "conversations", problems, tools)
+        check_arguments(messages, "conversations", problems, tools)
     system = _system(row, problems)
     if system and messages and messages[0].get("role") == "system":
         problems.append("system: the conversation has a system message of its own")

@@ -89,6 +89,22 @@ class ChatTemplate:
         """Whether a tool call's arguments must be JSON text (DeepSeek) and not an object."""
         return not self._shows_call({"x": "y"}) and self._shows_call('{"x": "y"}')
 
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether the tools on offer reach the model. A template that refuses the probe says so when it is used."""
+        name = "shown_to_models"
+        tool = {"name": name, "description": "d", "parameters": {"type": "object", "properties": {}}}
+        user = self._with_parts({"role": "user", "content": "a"})
+        try:
+            return name in self.render([user], [{"type": "function", "function": tool}], prompt=True)
+        except TemplateRefusalError:
+            return True
+
+    @cached_property
+    def shows_calls(self) -> bool:
+        """Whether the calls of earlier turns reach the model."""
+        return self._shows_call({"x": "y"}) or self._shows_call('{"x": "y"}')
+
     def _shows_call(self, arguments: Any) -> bool:
         call = {"id": "c00000001", "type": "function", "function": {"name": _PROBE, "arguments": arguments}}
         return _PROBE in self._probe({"role": "assistant", "content": "", "tool_calls": [call]})

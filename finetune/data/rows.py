@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from finetune.data.toolschema import message_text
+
 # {"role": system|user|assistant|tool, "content": str} and, where they apply, `reasoning_content`, `tool_calls`,
 # `tool_call_id`, `name`, and `train` (false: this assistant turn is context only).
 Message = dict[str, Any]
@@ -54,4 +56,5 @@ class Sample:
 
     @property
     def answer(self) -> str:
-        return self.messages[-1]["content"]
+        """What the last message says; tool calls as a JSON list on a line of their own."""
+        return message_text(self.messages[-1])

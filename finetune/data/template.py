@@ -9,13 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from finetune.data.columns import DropRowError, check_cells
-from finetune.data.jinja import ENVIRONMENT, evaluate, render
+from finetune.data.jinja import evaluate
 from finetune.data.limits import LimitError
-from finetune.data.rows import Message, Row, Sample
-from finetune.data.templatefile import Example, MessageTemplate, Metric, Task, TemplateFile, read_template_file
+from finetune.data.messages import CompiledTask, CompiledVariant, RecordRenderer, compiled_expression
+from finetune.data.rows import Row, Sample
+from finetune.data.templatefile import Example, Metric, TemplateFile, read_template_file
 from finetune.errors import DataError, did_you_mean
 from finetune.yamlfile import Lines
 
@@ -64,8 +63,8 @@ class DataTemplate:
         self.examples = content.examples
         self.limits = content.limits
         self.rows = content.rows
-        self._label = _expression(content.label)
-        self.tasks = {task.name: _CompiledTask(task) for task in content.all_tasks()}
+        self._label = compiled_expression(content.label)
+        self.tasks = {task.name: CompiledTask(task) for task in content.all_tasks()}
         self.metrics: dict[str, Metric] = {}
         if content.metric is not None:
             by_task = {task.name: task.metric or content.metric for task in content.all_tasks()}
@@ -173,14 +172,19 @@ class DataTemplate:
             chosen = self._chosen(task, variant, values, row)
             if chosen is not None:
                 task_name = name if len(self.tasks) > 1 else ""
-                samples.append(self._sample(chosen, values, row, task_name))
+                samples.append(self._sample(task, chosen, values, row, task_name))
         if not samples:
             raise DropRowError("no task applies" if only is None else f"task {only} does not apply")
         return samples
 
-    def _sample(self, variant: _CompiledVariant, values: dict[str, Any], row: Row, task: str) -> Sample:
-        messages = self._messages(variant, values, row)
-        sample = Sample(values["record"], messages, row.where, task=task)
+    def _sample(
+        self, task: CompiledTask, variant: CompiledVariant, values: dict[str, Any], row: Row, name: str
+    ) -> Sample:
+        record = RecordRenderer(values, row.where, self.path, self.limits)
+        tools = record.tools(task)
+        messages = record.messages(variant.messages)
+        record.check_calls(messages, tools)
+        sample = Sample(values["record"], messages, row.where, tools, name)
         if self.rows in ("conversation", "text"):
             return sample
         asked = tuple({**m, "train": False} if m["role"] == "assistant" else m for m in messages[:-1])
@@ -188,14 +192,14 @@ class DataTemplate:
         if self._label is not None:
             return replace(sample, marks=(float(self._true(self._label, values, row, "`label`")),))
         assert variant.rejected is not None  # as in every form of the file
-        worse = self._text(variant.rejected, values, row, "rejected answer")
+        worse = record.text(variant.rejected, "rejected answer")
         if worse == sample.answer:
             raise DataError(f"{row.where}: the rejected answer of {self.path} renders to the same as the better one")
         return replace(sample, rejected=(*asked, {"role": "assistant", "content": worse}))
 
     def _chosen(
-        self, task: _CompiledTask, forced: str | None, values: dict[str, Any], row: Row
-    ) -> _CompiledVariant | None:
+        self, task: CompiledTask, forced: str | None, values: dict[str, Any], row: Row
+    ) -> CompiledVariant | None:
         """The variant with the highest hash of (task, variant, record) among those that apply.
 
         So the choice depends on the record alone, not on its place among the rows, and a new variant takes its share
@@ -224,52 +228,6 @@ class DataTemplate:
         except Exception as error:  # whatever the expression raises
             raise DataError(f"{row.where}: {what} of {self.path} can't be evaluated: {error}") from error
         return answer
-
-    def _messages(self, variant: _CompiledVariant, values: dict[str, Any], row: Row) -> tuple[Message, ...]:
-        messages: list[Message] = []
-        for part, template in variant.messages:
-            text = self._text(template, values, row, f"{part.role} message")
-            messages.append({"role": part.role, "content": text} | ({} if part.train else {"train": False}))
-        return tuple(messages)
-
-    def _text(self, template: jinja2.Template, values: dict[str, Any], row: Row, what: str) -> str:
-        try:
-            text = render(template, values, self.limits)
-        except Exception as error:  # whatever the expressions of the template raise
-            raise DataError(f"{row.where}: the {what} of {self.path} can't be rendered: {error}") from error
-        if not text:
-            raise DataError(f"{row.where}: the {what} of {self.path} renders to nothing")
-        return text
-
-
-@dataclass(frozen=True)
-class _CompiledVariant:
-    name: str
-    when: Callable[..., Any] | None
-    messages: list[tuple[MessageTemplate, jinja2.Template]]
-    rejected: jinja2.Template | None
-
-
-class _CompiledTask:
-    """A task with its Jinja compiled; messages without variants are its one variant."""
-
-    def __init__(self, task: Task) -> None:
-        self.name = task.name
-        self.when = _expression(task.when)
-        forms = [(v.name, v.when, v.messages) for v in task.variants or ()] or [("", None, task.messages or ())]
-        self.variants = {
-            name: _CompiledVariant(
-                name,
-                _expression(when),
-                [(part, ENVIRONMENT.from_string(part.content)) for part in messages],
-                None if messages[-1].rejected is None else ENVIRONMENT.from_string(messages[-1].rejected),
-            )
-            for name, when, messages in forms
-        }
-
-
-def _expression(text: str | None) -> Callable[..., Any] | None:
-    return None if text is None else ENVIRONMENT.compile_expression(text, undefined_to_none=False)
 
 
 def load_template(path: Path) -> DataTemplate:

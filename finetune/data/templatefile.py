@@ -14,47 +14,20 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from finetune.data.columns import Column, Part
 from finetune.data.jinja import ENVIRONMENT, parse
 from finetune.data.limits import DEFAULT, Limits
+from finetune.data.messagekeys import (
+    Messages,
+    Source,
+    Tools,
+    answer_last,
+    check_use_of_tools,
+    message_sources,
+    native_sources,
+    tools_problems,
+)
 from finetune.errors import DataError, did_you_mean, plainly
 from finetune.yamlfile import Lines, read_yaml
 
 MAX_FILE = 1_000_000  # bytes of a template file
-
-Source = Annotated[str, Field(max_length=50_000)]  # Jinja
-
-
-class MessageTemplate(Part):
-    """One message; `content` is Jinja over the columns. White space around the rendered text is cut off.
-
-    `train: false` marks an assistant message that is context only (a worked example in the prompt). `rejected`, beside
-    the answer's `content`, is a worse answer: the template is then for the stages that train on preferences. The role
-    `text` makes a document for continued pre-training; it stands alone.
-    """
-
-    role: Literal["system", "user", "assistant", "text"]
-    content: Source
-    rejected: Source | None = None
-    train: bool = True
-
-    @model_validator(mode="after")
-    def only_answers_are_trained(self) -> MessageTemplate:
-        if self.role != "assistant" and not self.train:
-            raise ValueError("`train: false` is for assistant messages")
-        return self
-
-
-Messages = Annotated[tuple[MessageTemplate, ...], Field(strict=False, min_length=1)]
-
-
-def _answer_last(messages: tuple[MessageTemplate, ...] | None) -> tuple[MessageTemplate, ...] | None:
-    if messages and any(message.role == "text" for message in messages):
-        if len(messages) > 1:
-            raise ValueError("a message with the role text stands alone")
-        return messages
-    if messages and (messages[-1].role != "assistant" or not messages[-1].train):
-        raise ValueError("the last message must be the assistant's (the answer)")
-    if any(message.rejected is not None for message in (messages or ())[:-1]):
-        raise ValueError("`rejected` is for the last message (the answer)")
-    return messages
 
 
 class Variant(Part):
@@ -64,24 +37,40 @@ class Variant(Part):
     when: Source | None = None
     messages: Messages
 
-    _ends_with_the_answer = field_validator("messages")(_answer_last)
+    _ends_with_the_answer = field_validator("messages")(answer_last)
 
 
 Variants = Annotated[tuple[Variant, ...], Field(strict=False, min_length=1)]
 
 
 class Metric(Part):
-    """How an answer is scored: a name out of METRICS and its settings."""
+    """How an answer is scored: a name out of METRICS and its settings.
+
+    `refusals` (texts that say that there is no answer) and `cites` are for `citations`, `ordered` is for `tool_calls`.
+    """
 
     name: str
     separator: str = ": "
     tolerance: float = Field(0.0, ge=0)
+    refusals: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    cites: Literal["numbers", "articles"] = "numbers"
+    ordered: bool = False
+
+    @model_validator(mode="after")
+    def settings_of_this_metric(self) -> Metric:
+        for key, owner in (("refusals", "citations"), ("cites", "citations"), ("ordered", "tool_calls")):
+            if self.name != owner and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"`{key}` is for metric {owner}, this is {self.name}")
+        if not all(any(map(str.isalnum, text)) for text in self.refusals):
+            raise ValueError("`refusals` holds a text without a word")
+        return self
 
 
 class Task(Part):
     """One thing asked of a record: messages, or variants of them. `when`: for which records it is asked.
 
-    `metric`: how its answers are scored, instead of the file's metric.
+    `metric`: how its answers are scored, instead of the file's metric; `tools`: what may be called, instead of the
+    file's.
     """
 
     name: str
@@ -89,8 +78,9 @@ class Task(Part):
     messages: Messages | None = None
     variants: Variants | None = None
     metric: Metric | None = None
+    tools: Tools | None = None
 
-    _ends_with_the_answer = field_validator("messages")(_answer_last)
+    _ends_with_the_answer = field_validator("messages")(answer_last)
 
     @model_validator(mode="after")
     def one_form(self) -> Task:
@@ -130,10 +120,11 @@ class TemplateFile(Part):
     tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)] | None = None
     label: Source | None = None
     metric: Metric | None = None
+    tools: Tools | None = None
     limits: Limits = DEFAULT
     examples: Annotated[tuple[Example, ...], Field(strict=False, min_length=1)]
 
-    _ends_with_the_answer = field_validator("messages")(_answer_last)
+    _ends_with_the_answer = field_validator("messages")(answer_last)
 
     @model_validator(mode="after")
     def one_form(self) -> TemplateFile:
@@ -141,6 +132,9 @@ class TemplateFile(Part):
             raise ValueError("give exactly one of `messages`, `variants` and `tasks`")
         _refuse_twice("variant", [variant.name for variant in self.variants or ()])
         _refuse_twice("task", [task.name for task in self.tasks or ()])
+        for task in self.all_tasks():
+            for messages in filter(None, (task.messages, *(variant.messages for variant in task.variants or ()))):
+                check_use_of_tools(messages, task.tools, task.metric or self.metric)
         return self
 
     @model_validator(mode="after")
@@ -190,7 +184,9 @@ class TemplateFile(Part):
 
     def all_tasks(self) -> tuple[Task, ...]:
         """Every form as tasks: a template without tasks has one, named like the template."""
-        return self.tasks or (Task(name=self.name, messages=self.messages, variants=self.variants),)
+        if self.tasks is None:
+            return (Task(name=self.name, messages=self.messages, variants=self.variants, tools=self.tools),)
+        return tuple(task if task.tools else task.model_copy(update={"tools": self.tools}) for task in self.tasks)
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:
@@ -216,6 +212,9 @@ def read_template_file(path: Path) -> tuple[TemplateFile, Lines]:
     except ValidationError as error:
         raise DataError([_problem(path, item, lines) for item in error.errors()]) from None
     problems = [problem for at, text, is_when in _sources(content) for problem in _jinja(content, at, text, is_when)]
+    problems += tools_problems(("tools",), content.tools)
+    for index, task in enumerate(content.tasks or ()):
+        problems += tools_problems(("tasks", str(index), "tools"), task.tools)
     if problems:
         raise DataError([f"{path}:{_line(lines, at)}: {_key(at)}: {what}" for at, what in problems])
     return content, lines
@@ -225,23 +224,20 @@ def _sources(content: TemplateFile) -> Iterator[tuple[tuple[str, ...], str, bool
     """Key path and text of all Jinja in the file; whether it is an expression."""
     if content.label is not None:
         yield ("label",), content.label, True
+    if isinstance(content.tools, str):
+        yield from native_sources(("tools",), content.tools)
     for index, task in enumerate(content.all_tasks()):
         at: tuple[str, ...] = ("tasks", str(index)) if content.tasks else ()
         if task.when is not None:
             yield (*at, "when"), task.when, True
-        yield from _texts((*at, "messages"), task.messages or ())
+        if content.tasks and isinstance(content.tasks[index].tools, str):
+            yield from native_sources((*at, "tools"), task.tools)
+        yield from message_sources((*at, "messages"), task.messages or ())
         for k, variant in enumerate(task.variants or ()):
             place = (*at, "variants", str(k))
             if variant.when is not None:
                 yield (*place, "when"), variant.when, True
-            yield from _texts((*place, "messages"), variant.messages)
-
-
-def _texts(at: tuple[str, ...], messages: tuple[MessageTemplate, ...]) -> Iterator[tuple[tuple[str, ...], str, bool]]:
-    for i, message in enumerate(messages):
-        yield (*at, str(i), "content"), message.content, False
-        if message.rejected is not None:
-            yield (*at, str(i), "rejected"), message.rejected, False
+            yield from message_sources((*place, "messages"), variant.messages)
 
 
 def _jinja(
@@ -275,7 +271,9 @@ def _line(lines: Lines, at: tuple[str, ...]) -> int:
 
 def _problem(path: Path, item: Any, lines: Lines) -> str:
     """One pydantic error as `file:line: key: what`."""
-    location = tuple(str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-")))
+    location = tuple(
+        str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-", "one-"))
+    )
     message = plainly(item)
     if item["type"] == "extra_forbidden":
         model: type[Part] = TemplateFile

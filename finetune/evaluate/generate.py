@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from finetune.data.chat import IGNORED, ChatEncoder, Example
 from finetune.data.rows import Sample
 from finetune.device import Placement
+from finetune.evaluate.callforms import answer_text
 from finetune.log import Log
 from finetune.recipe import EvaluateSection
 
@@ -20,7 +21,7 @@ from finetune.recipe import EvaluateSection
 class Answer:
     """Text of one answer; `finished` is false when it was cut at `max_new_tokens` before a stop token.
 
-    `ids` are the generated ones, the stop token included.
+    Tool calls in the text are in canonical form (`callforms.answer_text`). `ids` are the generated ones, the stop token included.
     """
 
     text: str
@@ -53,9 +54,21 @@ def answer(
         for batch in log.track(batches, len(batches), what):
             batched = [prompts[index] for index in batch]
             answers = generate_batch(model, encoder.tokenizer, batched, section.max_new_tokens, placement)
-            found += zip(batch, answers, strict=True)
+            said = [
+                _with_calls(item, samples[index].tools, encoder) for index, item in zip(batch, answers, strict=True)
+            ]
+            found += zip(batch, said, strict=True)
     everyone = gather_object(found) if accelerator.num_processes > 1 else found
     return [item for _, item in sorted(everyone, key=lambda pair: pair[0])]
+
+
+def _with_calls(answer: Answer, tools: Sequence[dict[str, Any]], encoder: ChatEncoder) -> Answer:
+    """The answer with its tool calls, where tools were on offer and it has some, in canonical form."""
+    if not tools:
+        return answer
+    ids = answer.ids[:-1] if answer.finished else answer.ids
+    raw = encoder.tokenizer.decode(ids, skip_special_tokens=False)  # special tokens may mark the calls
+    return replace(answer, text=answer_text(raw, answer.text, tools))
 
 
 def answer_logprobs(model: Any, examples: Sequence[Example], placement: Placement) -> list[list[float]]:

@@ -8,6 +8,8 @@ from decimal import Decimal
 
 from finetune.data.template import Metric
 from finetune.errors import DataError, did_you_mean
+from finetune.evaluate.citations import citations
+from finetune.evaluate.toolcalls import tool_calls
 
 Scores = dict[str, float]
 
@@ -63,6 +65,8 @@ METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
     "fields": fields,
     "number": number,
     "exact_match": exact_match,
+    "citations": citations,
+    "tool_calls": tool_calls,
 }
 
 

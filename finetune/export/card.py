@@ -209,7 +209,8 @@ def _example(bundle: Path) -> dict[str, Any] | None:
         return None
     ticks = max((len(run) for run in re.findall("`+", sample.answer)), default=0)
     prompt = pprint.pformat(list(sample.prompt), sort_dicts=False, width=110)  # a Python literal, whatever is in it
-    return {"prompt": prompt, "answer": sample.answer, "fence": "`" * max(3, ticks + 1)}
+    tools = pprint.pformat(list(sample.tools), sort_dicts=False, width=110) if sample.tools else ""
+    return {"prompt": prompt, "tools": tools, "answer": sample.answer, "fence": "`" * max(3, ticks + 1)}
 
 
 def _below(folder: Path) -> list[str]:

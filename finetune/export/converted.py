@@ -83,12 +83,13 @@ def reward_refusals(targets: Sequence[TargetSection]) -> list[str]:
 
 
 def check_tokenizer(
-    tokenizer: Any, conversations: Sequence[list[dict[str, Any]]], targets: Sequence[TargetSection]
+    tokenizer: Any, conversations: Sequence[list[dict[str, Any]]], targets: Sequence[TargetSection], tools: bool = False
 ) -> None:
     """What targets make of the tokenizer and its chat template, asked as soon as there is one and before training.
 
     Args:
         conversations: prompts that Ollama's template has to write as the chat template does.
+        tools: whether the data have tools, which that template has no place for.
 
     Raises:
         RecipeError: an engine would split text otherwise, or can't have the chat template; each with its fix.
@@ -105,6 +106,11 @@ def check_tokenizer(
             if (target.engine, target.form) in ASKS_IN_CHAT
         ]
     if any(target.engine == "ollama" for target in targets):
+        if tools:
+            problems.append(
+                "export.targets: ollama: the data have tools, for which the template made for Ollama has no place; take "
+                "llama.cpp, which runs the chat template itself"
+            )
         try:
             ollama_template(tokenizer, conversations)
         except RecipeError as error:

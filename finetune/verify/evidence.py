@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from finetune.data.rows import Message
+from finetune.evaluate.callforms import answer_text
 from finetune.verify.golden import Facts, Golden
 from finetune.verify.wire import Reply, ServerError
 
@@ -102,10 +103,11 @@ def gather(served: Served, facts: Facts, goldens: Sequence[Golden], clients: int
         evidence.probes.append(Seen(probe.messages, probe.prompt_ids, ids, count))
     evidence.texts = [(text, ids, served.text_ids(text)) for text, ids in facts.texts]
     for heard in answered[:AGAIN]:
-        heard.again = _quietly(served.ask_whole, heard.golden.messages, heard.golden.tools, facts.max_new_tokens)
+        again = _quietly(served.ask_whole, heard.golden.messages, heard.golden.tools, facts.max_new_tokens)
+        heard.again = said(again, heard.golden)
     differing = [heard for heard in answered if not heard.exact]
     for heard in differing[:BY_IDS]:
-        heard.raw = served.ask_ids(heard.golden.prompt_ids, facts.max_new_tokens)
+        heard.raw = said(served.ask_ids(heard.golden.prompt_ids, facts.max_new_tokens), heard.golden)
     _ask_base(served, differing[:BASE], facts.max_new_tokens)
     if clients > 1:
         evidence.load = _load(served, goldens, facts.max_new_tokens, clients)
@@ -114,9 +116,16 @@ def gather(served: Served, facts: Facts, goldens: Sequence[Golden], clients: int
 
 def _ask(served: Served, golden: Golden, max_tokens: int) -> Heard:
     try:
-        return Heard(golden, served.ask(golden.messages, golden.tools, max_tokens))
+        return Heard(golden, said(served.ask(golden.messages, golden.tools, max_tokens), golden))
     except ServerError as error:
         return Heard(golden, error=str(error))
+
+
+def said(reply: Reply | None, golden: Golden) -> Reply | None:
+    """A reply whose text may be a tool call that the server has not read: in canonical form, as the golden answer is."""
+    if reply is None or not golden.tools or reply.parsed:
+        return reply
+    return replace(reply, text=answer_text(reply.text, reply.text, golden.tools))
 
 
 def _quietly(ask: Any, *arguments: Any) -> Reply | None:
@@ -138,7 +147,8 @@ def _ask_base(served: Served, heard: Sequence[Heard], max_tokens: int) -> None:
         tuned, served.model = served.model, name
         for item in unknown:
             reply = _quietly(served.ask, item.golden.messages, item.golden.tools, max_tokens)
-            item.base = reply.text if reply else None
+            heard_base = said(reply, item.golden)
+            item.base = heard_base.text if heard_base else None
         served.model = tuned
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.data.rows import Message
+from finetune.data.toolschema import message_text
 
 
 class ServerError(Exception):
@@ -19,12 +20,12 @@ class Reply:
     """One answer.
 
     Attributes:
-        text: stripped, as the evaluation strips its answers.
+        text: stripped, as the evaluation strips its answers; tool calls that the server has read in canonical form.
         reason: `finish_reason`; "" when the server gave none.
         prompt_tokens, tokens: what the server counted; None when it did not.
         logprobs: each token's text and natural log-probability; None when the server gives none.
         first, seconds: time to the first text and to the end, in seconds.
-        parsed: the server took the text apart: tool calls, or thoughts, lie elsewhere.
+        parsed: the server took the text apart: thoughts, or what it took for tool calls, lie elsewhere.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Parts:
 
     text: list[str] = field(default_factory=list)
     logprobs: list[tuple[str, float]] = field(default_factory=list)
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     usage: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     first: float | None = None
@@ -85,8 +87,10 @@ def read(piece: dict[str, Any], parts: Parts, now: float) -> Parts:
     for choice in piece.get("choices") or []:
         message = choice.get("delta") or choice.get("message") or {}
         text = message.get("content") or choice.get("text") or ""
-        parts.parsed |= any(message.get(key) for key in ("tool_calls", "reasoning_content", "reasoning"))
-        if text and parts.first is None:
+        parts.parsed |= any(message.get(key) for key in ("reasoning_content", "reasoning"))
+        for place, call in enumerate(message.get("tool_calls") or []):
+            _add_call(parts.calls.setdefault(call.get("index", place), {"name": "", "arguments": ""}), call)
+        if (text or message.get("tool_calls")) and parts.first is None:
             parts.first = now
         parts.text.append(text)
         said = choice.get("logprobs") or {}
@@ -95,18 +99,38 @@ def read(piece: dict[str, Any], parts: Parts, now: float) -> Parts:
     return parts
 
 
+def _add_call(call: dict[str, Any], piece: dict[str, Any]) -> None:
+    """Name and arguments come in pieces of text; some servers give the arguments whole, as an object."""
+    function = piece.get("function") or {}
+    call["name"] += function.get("name") or ""
+    arguments = function.get("arguments") or ""
+    call["arguments"] = arguments if isinstance(arguments, dict) else call["arguments"] + arguments
+
+
 def reply(parts: Parts, seconds: float) -> Reply:
     count = {name: parts.usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+    calls = [
+        {**parts.calls[place], "arguments": parts.calls[place]["arguments"] or {}} for place in sorted(parts.calls)
+    ]
+    said = message_text({"content": "".join(parts.text).strip(), "tool_calls": calls})
+    broken = any(not isinstance(call["arguments"], dict) and not _is_object(call["arguments"]) for call in calls)
     return Reply(
-        text="".join(parts.text).strip(),
+        text=said,
         reason=parts.reason,
         prompt_tokens=count["prompt_tokens"] or None,
         tokens=count["completion_tokens"] or None,
         logprobs=tuple(parts.logprobs) or None,
         first=seconds if parts.first is None else parts.first,
         seconds=seconds,
-        parsed=parts.parsed,
+        parsed=parts.parsed or broken,
     )
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def refusal(response: Any) -> str:

@@ -234,3 +234,36 @@ def test_a_bundle_of_an_adapter_made_elsewhere(bundle, manifest):
     assert "## Reproduce" not in card.text and "Merged model and adapter" not in card.text
     chinese = (bundle / "README.zh-CN.md").read_text(encoding="utf-8")
     assert "本工具没有评测过这个适配器。" in chinese and "## 复现" not in chinese
+
+
+def test_the_snippet_of_a_template_with_tools_passes_them(bundle, manifest, monkeypatch, capsys):
+    """The prompt that the snippet makes shows the tools, in both languages; special tokens stay in what is printed."""
+    from transformers import AutoTokenizer
+
+    from tests.conftest import CHATML_TOOLS
+
+    template = {
+        "name": "calls", "description": "x", "columns": {"a": {"type": "int"}},
+        "tools": [{"name": "double", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}],
+        "messages": [
+            {"role": "user", "content": "twice {{ a }}?"},
+            {"role": "assistant", "tool_calls": [{"name": "double", "arguments": {"x": "{{ a }}"}}]},
+        ],
+        "metric": {"name": "tool_calls"},
+        "examples": [{"row": {"a": 3}, "answer": '[{"name": "double", "arguments": {"x": 3}}]'}],
+    }  # fmt: skip
+    (bundle / "data_template.yaml").write_text(json.dumps(template, indent=1), encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(bundle)
+    tokenizer.chat_template = CHATML_TOOLS
+    tokenizer.save_pretrained(bundle)
+    write_card(bundle, manifest)
+    monkeypatch.chdir(bundle)
+    for name in BOTH:
+        text = (bundle / name).read_text(encoding="utf-8")
+        snippet = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+        made: dict = {}
+        exec(snippet, made)
+        prompt = tokenizer.decode(made["inputs"]["input_ids"][0])
+        assert prompt.startswith('<|im_start|>system\nTools:\n{"type": "function", "function": {"name": "double"')
+        assert "skip_special_tokens=False" in snippet and '"arguments": {"x": 3}}]' in text
+    capsys.readouterr()

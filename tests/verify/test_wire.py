@@ -14,7 +14,7 @@ from finetune.errors import RecipeError
 from finetune.verify.check import Limits
 from finetune.verify.checks import judge
 from finetune.verify.client import Server
-from finetune.verify.evidence import Evidence, Heard
+from finetune.verify.evidence import Evidence, Heard, said
 from finetune.verify.golden import FACTS, read_facts
 from finetune.verify.wire import Parts, Reply, ServerError, read, reply, wire
 from tests.conftest import ROOT
@@ -146,6 +146,31 @@ def test_pieces_of_an_answer():
     assert reply(parts, 0.4) == Reply("ab", "stop", first=0.2, seconds=0.4)
     with pytest.raises(ServerError, match="out of memory"):
         read({"error": {"message": "out of memory"}}, parts, 0.5)
+
+
+def test_tool_calls_that_the_server_has_read():
+    """In pieces or whole, as text or (Ollama) as an object: in canonical form, like the golden answer; never `parsed`."""
+    parts = Parts()
+    for piece in (
+        {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}, {"index": 0, "function": {"arguments": "{\"x\":"}},
+        {"index": 0, "function": {"arguments": " 1}"}}, {"index": 1, "function": {"name": "g", "arguments": "{}"}},
+    ):  # fmt: skip
+        read({"choices": [{"delta": {"tool_calls": [piece]}}]}, parts, 0.1)
+    text = '[{"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": {}}]'
+    assert reply(parts, 0.4) == Reply(text, "", first=0.1, seconds=0.4)
+    calls = [{"function": {"name": "f", "arguments": {"x": 1}}}, {"function": {"name": "g"}}]
+    whole = read({"choices": [{"message": {"content": "I look.", "tool_calls": calls}}]}, Parts(), 0.1)
+    assert reply(whole, 0.4) == Reply(f"I look.\n{text}", "", first=0.1, seconds=0.4)
+    calls[0]["function"]["arguments"] = "{x"
+    assert reply(read({"choices": [{"message": {"tool_calls": calls}}]}, Parts(), 0.1), 0.4).parsed
+
+
+def test_tool_calls_that_the_server_leaves_as_text(made):
+    """A server without a tool parser gives the model's own text: it is read here before it is compared."""
+    golden = replace(made.goldens[0], tools=({"type": "function", "function": {"name": "f"}},))
+    raw = Reply('<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>', "stop")
+    assert said(raw, golden) == replace(raw, text='[{"name": "f", "arguments": {"x": 1}}]')
+    assert said(raw, made.goldens[0]) is raw
 
 
 def test_answers_that_the_server_takes_apart(made):
