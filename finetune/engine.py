@@ -137,6 +137,15 @@ def check_checkpoints(placement: Placement, save_steps: int, resume: str | None)
         )
 
 
+def let_go(model: Any) -> None:
+    """After forward passes without a backward one: under FSDP2 what the outermost module had gathered is parts again.
+
+    Until then its parameters (a score head is among them) are others than those that the optimizer knows.
+    """
+    if hasattr(model, "reshard"):
+        model.reshard()
+
+
 def check_training(placement: Placement, section: TrainSection) -> None:
     """Raises RecipeError: all that the section asks for and can't have on this device or with this engine."""
     problems, kind, engine = (

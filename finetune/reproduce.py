@@ -93,8 +93,9 @@ def checked(
     """
     if output.exists():
         raise RecipeError(f"--output: {output} already exists")
+    given, _lines = read_yaml(bundle / "recipe.yaml")
     fixed = [f"output_dir={json.dumps(str(output.absolute()))}", "data.cache=false"]
-    if (bundle / "data_template.yaml").is_file():
+    if (bundle / "data_template.yaml").is_file() and "mixture" not in given:  # parts may have several templates
         fixed.append(f"data.template={json.dumps(str((bundle / 'data_template.yaml').absolute()))}")
     if manifest["base"].get("commit"):
         fixed.append(f"model.revision={manifest['base']['commit']}")
@@ -105,7 +106,6 @@ def checked(
     problems = [*_base_problems(recipe, manifest["base"]), *_data_problems(recipe, manifest["data"])]
     if problems:
         raise RecipeError(problems)
-    given, _lines = read_yaml(bundle / "recipe.yaml")
     return recipe, [*_version_notes(manifest), *_recipe_notes(given, resolved(recipe))]
 
 
@@ -150,6 +150,12 @@ def _data_problems(recipe: Recipe, recorded: Mapping[str, Any]) -> list[str]:
     from finetune.data.findings import Findings
     from finetune.data.source import source_files
 
+    if recipe.mixture:
+        return [
+            f"mixture.{i}.{problem}".replace("--set data", f"--set mixture.{i}.data")
+            for i, (part, its) in enumerate(zip(recipe.mixture, recorded["parts"].values(), strict=True))
+            for problem in _data_problems(part, its)
+        ]
     sections = [
         *(("data.train", item) for item in recipe.data.train),
         *(("data.eval", item) for item in recipe.data.eval),

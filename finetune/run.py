@@ -208,12 +208,12 @@ def get_ready(
     Args:
         data: of the one stage, or of each part of a mixture.
     """
+    from finetune.data.mixed import MixedItems
     from finetune.export.beside import check_beside
     from finetune.export.converted import check_tokenizer
     from finetune.fullstate import full_tensors
     from finetune.model.adapter import add_adapter, initial_weights
     from finetune.model.start import start_from
-    from finetune.shares import MixedItems
     from finetune.stages.base import Prepares
     from finetune.stages.mixture import Mixture, MixturePart
 
@@ -239,7 +239,8 @@ def get_ready(
     about: dict[str, Any] = {}
     for part in parts:
         if isinstance(part.stage, Prepares):
-            about |= part.stage.prepare(base.model, part.data.metrics, placement)
+            told = part.stage.prepare(base.model, part.data.metrics, placement)
+            about |= {f"{part.name}/{key}" if part.name else key: value for key, value in told.items()}
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     if recipe.model.adapter_name_or_path:
@@ -350,6 +351,7 @@ def train_adapter(
     from finetune.batch_size import find_micro_batch
     from finetune.checkpoint.facts import facts_of
     from finetune.checkpoint.training import TrainingCheckpoints, load_adapter
+    from finetune.data.mixed import items_of_epoch
     from finetune.fullstate import full_tensors, trainable
     from finetune.groups import group_lines, parameter_groups
     from finetune.model.gguf_base import write_gguf_base
@@ -357,7 +359,6 @@ def train_adapter(
     from finetune.model.speed import prepare_for_training
     from finetune.reference_logps import ReferenceCache
     from finetune.schedule import plan
-    from finetune.shares import items_of_epoch
     from finetune.train import Training, train
 
     section, accelerator = recipe.train, placement.accelerator

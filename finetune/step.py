@@ -123,8 +123,10 @@ def held_out_loss(
         else:
             totals = accelerator.reduce(torch.stack([sums[name] for name in sums]), reduction="sum").tolist()
             named = dict(zip(sums, totals, strict=True))
+            engine.let_go(model)
             model.train()
             return {f"eval_{name}": value for name, value in _held_out_means(shares, named).items()}
+    engine.let_go(model)
     model.train()
     return None
 

@@ -15,6 +15,7 @@ from finetune.batch_size import out_of_memory
 from finetune.checkpoint.progress import Progress
 from finetune.checkpoint.training import TrainingCheckpoints
 from finetune.data.items import Item
+from finetune.data.mixed import items_of_step
 from finetune.device import Placement
 from finetune.errors import TrainingError, first_line
 from finetune.fullstate import trainable
@@ -24,7 +25,6 @@ from finetune.optimizer import OPTIMIZERS, end_training, evaluation_weights
 from finetune.recipe import TrainSection
 from finetune.reference_logps import ReferenceCache, with_reference
 from finetune.schedule import Plan, learning_rate, step_seed
-from finetune.shares import items_of_step
 from finetune.stages.base import Explores, Stage, means
 from finetune.stages.mixture import Mixture
 from finetune.step import Halt, Outcome, held_out_loss, take_step

@@ -72,7 +72,7 @@ def warning_bulletin(rng: random.Random, language: str) -> Row:
         "hours": hours,
         "issued_hour": rng.randint(0, 23),
         "day": rng.randint(1, 28),
-        "fault": rng.choice(["no_time", "no_value", "other_level"]),
+        "fault": rng.choice(["relative_time", "wrong_end", "other_level"]),
     }
 
 

@@ -36,7 +36,11 @@ def reward_recipe(folder: Path, base: Path, *overrides: str) -> Recipe:
         "device": "cpu",
         "model": {"name_or_path": str(base), "dtype": "float32"},
         "lora": {"r": 4, "lora_alpha": 8},
-        "data": {"format": "auto", "train": str(folder / "pairs.jsonl"), "split": {"by": "group", "eval_rows": 8}},
+        "data": {
+            "format": "preference",
+            "train": str(folder / "pairs.jsonl"),
+            "split": {"by": "group", "eval_rows": 8},
+        },
         "reward": {"aspects": {"right": 1.0, "form": 2.0}, "center_rewards_coefficient": 0.01},
         "train": {"global_batch_size": 4, "max_steps": 9, "learning_rate": 0.01},
         "gate": {"better_than_base": False},

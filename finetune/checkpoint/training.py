@@ -92,6 +92,9 @@ class TrainingCheckpoints:
 
         needs = sum(tensor.numel() * tensor.element_size() for tensor in (*weights.values(), *moments.values()))
         self._writer.submit(lambda: store.write(step, state, fill, protect={best}, needs=needs))
+        if hasattr(model, "reshard") and any(".modules_to_save." in name for name in weights):
+            # peft asks such a module for its state dict, upon which FSDP2 lets go of what a forward pass has gathered.
+            self._writer.join()
 
     def advice(self) -> str:
         """For an error message: where the run can be taken up again."""

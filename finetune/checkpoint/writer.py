@@ -35,7 +35,7 @@ class BackgroundWriter:
         Raises:
             what the job raised, once.
         """
-        self._join()
+        self.join()
         failed, self.failed = self.failed, None
         if failed is not None:
             raise failed
@@ -47,11 +47,12 @@ class BackgroundWriter:
         if error is None:
             self.wait()
             return
-        self._join()
+        self.join()
         if self.failed is not None and self.failed is not error:  # the first error goes on, and takes this one along
             error.add_note(f"a checkpoint failed as well: {type(self.failed).__name__}: {self.failed}")
 
-    def _join(self) -> None:
+    def join(self) -> None:
+        """Returns when no job runs; what the last one raised stays in `failed`."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

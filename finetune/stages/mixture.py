@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.shares import Mixed, shares
+from finetune.data.mixed import Mixed
+from finetune.shares import shares
 from finetune.stages.base import Stage
 
 

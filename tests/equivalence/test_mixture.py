@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from finetune.cli import main
+from finetune.errors import RecipeError
 from finetune.recipefile import load_recipe
 from finetune.run import run
-from tests.conftest import write_tiny_recipe
+from finetune.stages.sft import Sft
+from finetune.stop import Preempted
+from tests.conftest import ROOT, write_tiny_recipe
+from tests.equivalence.processes import torchrun
 from tests.equivalence.test_batches import assert_same_run
 
-LOOKS = {"eval_steps": 4, "max_steps": 9}  # 31 rows in batches of 4: an epoch ends within, with a batch of 3
+LOOKS = ["train.eval_steps=4", "evaluate.rows=3", "evaluate.max_new_tokens=6"]
 TEXTS = [
     f"Fan number {i} turns {i * 13 % 50} times a minute; the belt of line {i % 7} stands still." for i in range(10)
 ]
@@ -54,7 +61,7 @@ def preference_part(folder: Path) -> dict:
 def mixture(folder: Path, base: Path, data: Path, *settings: str):
     """The recipe of three parts: conversations, documents and pairs, by 3 : 1 : 2."""
     file = as_mixture(write_tiny_recipe(folder, base, data), text_part(folder), preference_part(folder))
-    return load_recipe(file, ["train.eval_steps=4", "train.global_batch_size=6", "train.max_steps=8", *settings])
+    return load_recipe(file, [*LOOKS, "train.global_batch_size=6", "train.max_steps=8", *settings])
 
 
 def lines(folder: Path) -> list[dict]:
@@ -64,7 +71,7 @@ def lines(folder: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def alone(tiny_base, tiny_data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
-    recipe = load_recipe(write_tiny_recipe(folder, tiny_base, tiny_data), ["train.eval_steps=4"])
+    recipe = load_recipe(write_tiny_recipe(folder, tiny_base, tiny_data), LOOKS)
     run(recipe)
     return recipe.output_dir
 
@@ -77,8 +84,11 @@ def mixed(tiny_base, tiny_data, tmp_path_factory) -> Path:
 
 
 def test_a_mixture_of_one_is_the_stage_alone(alone, tiny_base, tiny_data, tmp_path):
-    """Bit for bit: the loss of every step, of every look, the adapter's bytes, the answers."""
-    recipe = load_recipe(as_mixture(write_tiny_recipe(tmp_path, tiny_base, tiny_data)), ["train.eval_steps=4"])
+    """Bit for bit: the loss of every step, of every look, the adapter's bytes, the answers.
+
+    31 rows in batches of 4 for 9 steps: an epoch ends within, with a batch of 3.
+    """
+    recipe = load_recipe(as_mixture(write_tiny_recipe(tmp_path, tiny_base, tiny_data)), LOOKS)
     result = run(recipe)
     one, other = lines(alone), lines(recipe.output_dir)
     names = ("loss", "token_accuracy", "grad_norm", "learning_rate", "eval_loss")
@@ -111,7 +121,7 @@ def test_each_part_is_logged_apart_and_the_whole_is_their_weighted_mean(mixed):
     assert steps[0]["dpo/loss"] == pytest.approx(torch.log(torch.tensor(2.0)).item(), abs=1e-6)  # no margin yet
 
 
-@pytest.mark.parametrize("micro_batch", [2, 1])
+@pytest.mark.parametrize("micro_batch", [pytest.param(2, marks=pytest.mark.slow), 1])
 def test_micro_batches(mixed, tiny_base, tiny_data, tmp_path, micro_batch):
     """A micro-batch is of one part; however many there are, the run is the same."""
     recipe = mixture(tmp_path, tiny_base, tiny_data, f"train.micro_batch_size={micro_batch}")
@@ -127,13 +137,68 @@ def test_scores_and_bundle(mixed):
     assert {"sft/all_fields", "sft/finished", "replay/mean_logprob", "replay/token_accuracy", "dpo/exact_match"} <= set(
         names
     )
-    assert manifest["data"]["train_samples"] == 31 + 8 + 5 and manifest["data"]["evaluate_samples"] == 9 + 2 + 2
+    assert manifest["data"]["train_samples"] == 31 + 8 + 5 and manifest["data"]["evaluate_samples"] == 3 + 2 + 2
     assert list(manifest["data"]["parts"]) == ["sft", "replay", "dpo"]
-    assert manifest["merge_proof"]["rows"] == 4 + 2 + 2
+    assert manifest["merge_proof"]["rows"] == 3 + 4 + 2  # the two documents are four pieces
     golden = [json.loads(line) for line in (mixed / "bundle/golden.jsonl").read_text().splitlines()]
-    assert len(golden) == 9 + 2
+    assert len(golden) == 3 + 2
     again = load_recipe(mixed / "bundle/recipe.yaml")
     assert [(part.name, part.stage, part.weight, part.loss_weight) for part in again.mixture] == [
         ("tiny.sft", "sft", 3, 1.0), ("tiny.replay", "cpt", 1, 1.0), ("tiny.dpo", "dpo", 2, 0.5),
     ]  # fmt: skip
     assert again.mixture[2].settings.beta == 0.5
+
+
+def stopped(recipe, calls: int, monkeypatch) -> None:
+    """Runs `recipe` until its process gets SIGTERM within the loss's call number `calls` of conversations."""
+    plain, seen = Sft.loss, []
+
+    def interrupted(self, model, batch):
+        seen.append(1)
+        if len(seen) == calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, model, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(Preempted):
+        patch.setattr(Sft, "loss", interrupted)
+        run(recipe)
+
+
+def test_resumed(mixed, tiny_base, tiny_data, tmp_path, monkeypatch):
+    """Stopped within step 6, the second one after a look: every later loss of every part, and the adapter, bit for bit."""
+    recipe = mixture(tmp_path, tiny_base, tiny_data, "train.micro_batch_size=6")
+    stopped(recipe, 7, monkeypatch)  # of six steps, and of the one look
+    assert json.loads((recipe.output_dir / "run_state.json").read_text())["step"] == 6
+    torch.manual_seed(99)
+    run(recipe, resume="auto")
+    names = ("loss", "sft/loss", "replay/loss", "dpo/loss", "eval_loss", "grad_norm", "dpo/rewards/margins")
+    told = [[{n: line.get(n) for n in names} for line in lines(folder)] for folder in (mixed, recipe.output_dir)]
+    assert told[0] == told[1]
+    weights = "adapter/adapter_model.safetensors"
+    assert (mixed / weights).read_bytes() == (recipe.output_dir / weights).read_bytes()
+
+
+def test_another_weight_is_another_run(tiny_base, tiny_data, tmp_path, monkeypatch):
+    recipe = mixture(tmp_path, tiny_base, tiny_data)
+    stopped(recipe, 3, monkeypatch)
+    other = mixture(tmp_path, tiny_base, tiny_data, "mixture.1.weight=2")
+    with pytest.raises(RecipeError, match=r"mixture\.replay"):
+        run(other, resume="auto")
+
+
+@pytest.mark.slow
+def test_two_processes(mixed, tiny_base, tiny_data, tmp_path):
+    """Two gloo processes = one, where one of them has no row of a part in most steps."""
+    mixture(tmp_path, tiny_base, tiny_data)
+    settings = [*LOOKS, "train.global_batch_size=6", "train.max_steps=8", "train.micro_batch_size=1"]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    torchrun([ROOT / "scripts/train.py", tmp_path / "mixed.yaml", *arguments])
+    assert_same_run(tmp_path / "run", mixed)
+    scores = [json.loads((f / "bundle/MANIFEST.json").read_text())["scores"] for f in (mixed, tmp_path / "run")]
+    assert scores[0]["tuned"] == pytest.approx(scores[1]["tuned"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_bundle_of_a_mixture_is_reproduced(mixed, tmp_path, capsys):
+    assert main(["reproduce", str(mixed / "bundle"), "--output", str(tmp_path / "again")]) == 0
+    assert "reproduced" in capsys.readouterr().out

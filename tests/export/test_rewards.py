@@ -126,18 +126,17 @@ def test_a_merge_that_is_not_the_adapter_stops_the_export(finished, tmp_path, ca
 
 
 def test_what_a_reward_model_has_no_use_for_is_refused(tiny_base, tmp_path):
-    """Targets that only generate, joined documents, a loss on prompts: all at once, before anything is loaded."""
+    """Targets that only generate, several models on one base: all at once, before anything is loaded."""
     recipe = reward_recipe(
-        tmp_path, tiny_base, "export.targets=[vllm, ollama, {engine: vllm, form: adapter}]", "data.packing=true",
-        "data.train_on=all",
+        tmp_path, tiny_base, "export.targets=[vllm, ollama, {engine: vllm, form: adapter}]",
+        f"export.adapters={{other: {tmp_path}}}",
     )  # fmt: skip
     with pytest.raises(RecipeError) as caught:
         load_data(recipe)
     problems = "\n".join(caught.value.problems)
     assert "export.targets: ollama (merged): does not serve a reward model; take vllm (merged)" in problems
     assert "export.targets: vllm (adapter): does not serve a reward model" in problems
-    assert "data.packing: pairs are not joined into one row" in problems
-    assert "data.train_on: all: a reward is read off the last token" in problems
+    assert "export.adapters: no engine serves several reward models on one base; export each by itself" in problems
 
 
 def test_malformed_rows_are_named_by_check(tiny_base, tmp_path, capsys):
@@ -151,4 +150,4 @@ def test_malformed_rows_are_named_by_check(tiny_base, tmp_path, capsys):
     said = capsys.readouterr().err
     assert f"{file}:5: margin: a number of 0 or more is needed, got -2" in said
     assert f"{file}:7: aspects.right: chosen, rejected, tie or null is needed, got 'both'" in said
-    assert recipe.settings.rewards == ("right", "form")
+    assert recipe.settings.score_names == ("right", "form")

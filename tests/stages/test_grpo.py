@@ -268,7 +268,10 @@ TWICE = (*SMALL, "grpo.num_iterations=2", "grpo.beta=0.05", "train.micro_batch_s
 
 
 def test_micro_batches(tiny_recipe, two_updates):
-    recipe = tiny_recipe(*TWICE, "train.micro_batch_size=1", "grpo.rollout_batch_size=3")
+    """Of four and of one; with activations computed again; answers drawn three at a time."""
+    recipe = tiny_recipe(
+        *TWICE, "train.micro_batch_size=1", "grpo.rollout_batch_size=3", "train.gradient_checkpointing=true"
+    )
     run(recipe)
     assert_same_run(recipe.output_dir, two_updates)
     one, other = ([line["reward"] for line in metrics(folder)] for folder in (recipe.output_dir, two_updates))
@@ -276,12 +279,12 @@ def test_micro_batches(tiny_recipe, two_updates):
 
 
 def test_resumed_is_uninterrupted(tiny_recipe, two_updates, monkeypatch):
-    """Stopped at the second update of step 2: that step is finished first, and the answers of step 3 are the same."""
+    """Told to stop at the first update of step 2: its second one comes first, and the answers of step 3 are the same."""
     plain, seen = Grpo.loss, []
 
     def interrupted(self, model, batch):
         seen.append(1)
-        if len(seen) == 7:  # two micro-batches an update: the second update of step 2
+        if len(seen) == 6:  # two micro-batches an update: the end of the first one of step 2
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, model, batch)
 
