@@ -15,7 +15,7 @@ from finetune.data.rows import Sample
 from finetune.data.template import Metric
 from finetune.device import Placement
 from finetune.errors import DataError, RecipeError
-from finetune.evaluate.generate import Answer
+from finetune.evaluate.generate import Answer, with_calls
 from finetune.evaluate.metrics import score_rows
 from finetune.evaluate.sample import Sampling, sample_answers
 from finetune.model.reference import reference
@@ -76,7 +76,7 @@ class Grpo:
             problems += row.problems
             if row.examples:
                 ids = self.encoder.encode_prompt(sample.prompt, sample.tools, sample.where)
-                prompts.append(Prompt(tuple(ids), sample.answer, sample.task, row.examples[-1]))
+                prompts.append(Prompt(tuple(ids), sample.answer, sample.task, row.examples[-1], sample.tools))
         if not prompts and not problems:
             problems.append(f"data.max_length: all {len(samples)} rows are longer than {self.data.max_length} tokens")
         if problems:
@@ -104,7 +104,10 @@ class Grpo:
         """
         weights = self.settings.rewards
         rows = score_rows(
-            [answer.text for answer in answers],
+            [
+                with_calls(answer, prompt.tools, self.encoder.tokenizer).text if prompt.tools else answer.text
+                for answer, prompt in zip(answers, prompts, strict=True)
+            ],
             [prompt.reference for prompt in prompts],
             [self.metrics[prompt.task] for prompt in prompts],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from finetune.data.chat import Example
 
@@ -15,12 +16,14 @@ class Prompt:
         ids: rendered with the generation prompt.
         example: the whole conversation with the reference answer, as sft would train it.
         task: which of the data's metrics judges answers.
+        tools: on offer; with them, answers are judged by their calls in canonical form.
     """
 
     ids: tuple[int, ...]
     reference: str
     task: str
     example: Example
+    tools: tuple[dict[str, Any], ...] = ()
 
     @property
     def where(self) -> str:

@@ -186,6 +186,25 @@ def test_rewards_are_the_metric_s(tiny_recipe):
     assert items[1].example == Example((1, 2, 5, 6, 7), (-100, -100, 5, 6, 7), "a:1")
 
 
+def test_answers_that_call_tools_are_judged_by_their_calls(tiny_recipe):
+    """Mistral's mark is a special token, which the plain text lacks."""
+    from finetune.data.template import Metric
+
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[TOOL_CALLS]", "[ARGS]"]})
+    recipe = tiny_recipe(*SMALL, "grpo.rewards={finished: 1.0}", "grpo.num_generations=2")
+    settings = recipe.settings.model_copy(update={"rewards": {"all_right": 1.0}})
+    stage = Grpo(ChatEncoder(tokenizer), recipe.data, settings)
+    stage.metrics = {"": Metric(name="tool_calls")}
+    tools = ({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},)
+    prompt = Prompt((1, 2), '[{"name": "f", "arguments": {"x": 1}}]', "", Example((), (), "a:1"), tools)
+    answers = []
+    for x in (1, 2):
+        text = f'[TOOL_CALLS]f[ARGS]{{"x": {x}}}<|im_end|>'
+        answers.append(Answer(f'f{{"x": {x}}}', True, tuple(tokenizer(text, add_special_tokens=False).input_ids)))
+    assert [item.reward for item in stage.judged([prompt, prompt], answers)] == [1.0, 0.0]
+
+
 def test_what_is_refused(tiny_recipe):
     cases = {
         "grpo: is missing: grpo.rewards": ("stage=grpo",),
