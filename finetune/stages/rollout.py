@@ -15,8 +15,7 @@ class Prompt:
     Attributes:
         ids: rendered with the generation prompt.
         example: the whole conversation with the reference answer, as sft would train it.
-        task: which of the data's metrics judges answers.
-        tools: on offer; with them, answers are judged by their calls in canonical form.
+        task: which of the data's metrics judges answers. tools: on offer in the prompt.
     """
 
     ids: tuple[int, ...]
