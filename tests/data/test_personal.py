@@ -153,9 +153,11 @@ def test_the_samples_that_ship_hold_nothing_private():
     assert len(files) >= 2
     found = []
     for file in files:
-        template = load_template(file.with_name(file.name.replace(".sample.jsonl", ".yaml")))
+        beside = file.with_name(file.name.replace(".sample.jsonl", ".yaml"))
+        template = load_template(beside) if beside.exists() else None  # ready pairs have none
         for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            for sample in template.render_all([Row(json.loads(text), file.name, line)]):
-                contents = [message["content"] for message in sample.messages]
-                found += [(sample.where, match) for content in contents for match in find_private(content)]
+            row = Row(json.loads(text), file.name, line)
+            samples = template.render_all([row]) if template else []
+            contents = [message["content"] for sample in samples for message in sample.everything_said]
+            found += [(row.where, match) for content in contents or [text] for match in find_private(content)]
     assert found == []
