@@ -63,6 +63,10 @@ def chain_problems(recipes: Sequence[Recipe], origin: Origin) -> list[str]:
         def place(key: str, index: int = index) -> str:
             return f"{origin.get(('stages', str(index), key), origin.get(('stages',), '--set'))}: stages.{index}.{key}"
 
+        if recipe.settings.score_names and index + 1 < len(recipes):
+            problems.append(
+                f"{place('stage')}: {recipe.stage}: a model under a score head writes no text; make it the last"
+            )
         if index == 0:
             if recipe.continue_from is not None:
                 problems.append(f"{place('continue_from')}: the first stage has no earlier one to continue from")

@@ -6,7 +6,7 @@ random generator's state: a step seeds itself (see finetune/schedule.py), so the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,11 @@ def load_adapter(model: Any, checkpoint: Checkpoint) -> None:
     load_weights(model, checkpoint.folder)
 
 
-def load_weights(model: Any, folder: Path) -> None:
+def load_weights(model: Any, folder: Path, may_lack: Collection[str] = ()) -> None:
     """The adapter in `folder` into a peft model that is not yet wrapped for training.
+
+    Args:
+        may_lack: names in the file that, where they are not there, stay as they are in the model.
 
     Raises:
         CheckpointError: a weight is missing or left over, or the file can't be read.
@@ -124,6 +127,7 @@ def load_weights(model: Any, folder: Path) -> None:
 
     weights = load_tensors(folder / "adapter_model.safetensors")
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights |= {name: expected[name] for name in may_lack if name not in weights}
     wrong = sorted(weights.keys() ^ expected.keys())
     shapes = [name for name in weights.keys() & expected.keys() if weights[name].shape != expected[name].shape]
     if wrong or shapes:

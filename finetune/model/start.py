@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune.errors import CheckpointError, RecipeError
 from finetune.export.canon import residual_init
+from finetune.model.adapter import SCORE
 from finetune.model.save import INITIAL
 
 KEY = "model.adapter_name_or_path"
@@ -38,9 +39,11 @@ def start_from(model: Any, folder: Path) -> str:
             "it; start from the adapter of its bundle, with lora.init_lora_weights: true"
         )
     now = {key: _plain(value) for key, value in own.to_dict().items()}
+    new_head = now["task_type"] == "SEQ_CLS" != told.get("task_type")  # a reward model from a language model's adapter
+    free = FREE | {"modules_to_save"} if new_head else FREE
     problems = [
         f"lora.{key}: {now[key]!r}, but the adapter in {folder} has {_plain(told[key])!r}"
-        for key in sorted(now.keys() & told.keys() - FREE)
+        for key in sorted(now.keys() & told.keys() - free)
         if _plain(told[key]) != now[key]
     ]
     if problems:
@@ -48,10 +51,10 @@ def start_from(model: Any, folder: Path) -> str:
     from finetune.checkpoint.training import load_weights
 
     try:
-        load_weights(model, folder)
+        load_weights(model, folder, may_lack={f"base_model.model.{SCORE}.weight"} if new_head else ())
     except CheckpointError as error:
         raise RecipeError([f"{KEY}: {problem}" for problem in error.problems]) from None
-    return f"starting from the adapter in {folder}"
+    return f"starting from the adapter in {folder}{', under a new score head' if new_head else ''}"
 
 
 def _plain(value: Any) -> Any:

@@ -127,3 +127,39 @@ def test_padding_that_ends_no_conversation_stays():
 def test_last_positions():
     mask = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 0]])
     assert last_positions(mask).tolist() == [1, 3, 3, 1]
+
+
+def test_a_chain_ends_with_a_judge(tiny_base, tmp_path):
+    """sft, then reward from its adapter. Through a head of zeros nothing but the head has a gradient, so after one step
+    of reward every LoRA weight is sft's, bit for bit, under a head that is not 0 any more."""
+    import json
+
+    import yaml
+    from safetensors.torch import load_file
+
+    from finetune.recipefile import load_recipe
+
+    reward_recipe(tmp_path, tiny_base)
+    rows = [{"prompt": f"{a} and more?", "completion": "larger"} for a in range(9)]
+    (tmp_path / "told.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = yaml.safe_load((tmp_path / "judge.yaml").read_text())
+    told = {"format": "auto", "train": str(tmp_path / "told.jsonl"), "split": {"eval_rows": 2}}
+    judge = {"stage": "reward", **{key: whole.pop(key) for key in ("data", "reward")}, "train": {"max_steps": 1}}
+    del whole["stage"]
+    file = tmp_path / "chain.yaml"
+    stages = [{"stage": "sft", "data": told, "train": {"max_steps": 2}}, judge]
+    file.write_text(yaml.safe_dump(whole | {"stages": stages}, sort_keys=False))
+    result = run(load_recipe(file))
+    assert result.manifest["rewards"] == ["right", "form"]
+    before, after = (
+        load_file(tmp_path / "run" / folder / "adapter_model.safetensors")
+        for folder in ("stages/1-sft/adapter", "adapter")
+    )
+    head = "base_model.model.score.weight"
+    assert after.keys() - before.keys() == {head} and float(after[head].abs().max()) > 0
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    file.write_text(yaml.safe_dump(whole | {"stages": stages[::-1]}, sort_keys=False))
+    with pytest.raises(
+        RecipeError, match="stages.0.stage: reward: a model under a score head writes no text; make it the"
+    ):
+        load_recipe(file)
