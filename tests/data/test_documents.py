@@ -158,6 +158,17 @@ def test_fim_by_hand():
         assert result.reasons == ("fim",)
 
 
+def test_fim_keeps_what_begins_a_text():
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = with_fim_tokens()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", START)]
+    )
+    (result,) = DocumentEncoder(tokenizer, fim=Fim(1.0, 0.0, SEED)).fit([document("abcdef")], 100, "error")
+    assert result.examples[0].ids[:3] == (START, PRE, 64) and result.examples[0].labels[:3] == (IGNORED, PRE, 64)
+
+
 def test_fim_takes_the_share_asked_for_whatever_the_place_of_a_row():
     """Of 400 documents a quarter, of those a half as SPM (binomial: 100 and 50, three standard deviations 26 and 16)."""
     texts = [f"document number {i}" for i in range(400)]

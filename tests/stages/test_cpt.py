@@ -333,3 +333,32 @@ def test_screening_and_splitting_look_at_documents(tmp_path, place, capsys):
     everything = [sample.answer for sample in (*data.train, *data.evaluate)]
     assert {text.replace("[PHONE]", "13812345678") for text in everything} == set(texts.values())
     assert sum("[PHONE]" in text for text in everything) == 1
+
+
+@pytest.mark.slow
+def test_workers_make_no_difference():
+    from finetune.data.cache import encode_uncached
+    from finetune.data.encode import EncodeSamples
+    from finetune.data.spool import SampleFile
+
+    made = EncodeSamples(byte_tokenizer, stage(24).data, "cpt", CptSection())
+    stores = [encode_uncached(SampleFile.of(samples()).blocks(1), made, workers) for workers in (1, 2)]
+    assert stores[0].ids.tolist() == stores[1].ids.tolist() and stores[0].counts == stores[1].counts
+    assert stores[0].counts["split"] == 3 and stores[0].counts["rows"] == 4
+
+
+def test_the_cache_knows_the_settings(place, tmp_path):
+    """Another end of documents is another entry of the cache, another number of steps is not."""
+    from types import SimpleNamespace
+
+    from finetune.data.encode import make_encoder
+    from finetune.inputs import encode, load_data
+    from finetune.recipefile import load_recipe
+
+    log = SimpleNamespace(say=lambda line: None)
+    for settings in ([], ["cpt.eos_token=<|im_start|>"], ["train.max_steps=7"]):
+        recipe = load_recipe(place / "laws.yaml", settings)
+        encoder = make_encoder(byte_tokenizer(), recipe.data, recipe.settings)
+        ends = encode(recipe, load_data(recipe), encoder, tmp_path / "cache", log).stops()  # type: ignore[arg-type]
+        assert encoder.control_ids & ends == {encoder.eos}
+    assert len([entry for entry in (tmp_path / "cache").iterdir() if not entry.name.startswith(".")]) == 2
