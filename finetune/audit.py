@@ -19,6 +19,7 @@ from finetune.data.prepare import Prepared, prepare
 from finetune.data.screen import Screened
 from finetune.device import quiet_libraries
 from finetune.recipe import DataSection, Recipe
+from finetune.recipe_stages import KtoSection
 
 
 def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[bool, tuple[Path, Path]]:
@@ -42,6 +43,8 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
     whole = recipe.data.train_on == "all" or recipe.stage == "cpt"  # then no turn ends
     dropped, problems = list(data.dropped), _without_findings(data)
     rows = ROWS_OF_STAGE[recipe.stage]
+    own = recipe.settings
+    weights = (own.desirable_weight, own.undesirable_weight) if isinstance(own, KtoSection) else (1.0, 1.0)
     paths = Relative(folder, named_files(recipe.data))
     notes, by_source = _by_source(data.notes, [facts.name for facts in data.sources])
     sources = _encoded(recipe, data, encoder, dropped, problems, by_source)
@@ -61,7 +64,7 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
         stop_ids=frozenset() if whole else frozenset(encoder.control_ids),
         splits={"train": len(data.train), "eval": len(data.evaluate)},
         hashes=hashes,
-        notes=notes + answers_note([example for source in sources for example in source.examples], rows),
+        notes=notes + answers_note([example for source in sources for example in source.examples], rows, weights),
     )
     report = paths.audit(collect(subject, sources, faults))
     return report.failed, write(report, output or Path(f"{recipe.output_dir}.audit"))

@@ -275,7 +275,6 @@ class GrpoSection(StageSection):
             "data.packing": (data.packing, "the answers of a step are not known before; data.padding_free joins them"),
             "data.train_on": (data.train_on == "all", "the model's own answers are trained; leave it out"),
             "data.too_long": (data.too_long in ("split_turns", "truncate_prompt"), "use error or drop"),
-            "train.eval_steps": (train.eval_steps > 0, "there is no held-out loss; the reward of each step is logged"),
             "train.auto_find_batch_size": (train.auto_find_batch_size, "set train.micro_batch_size"),
             "train.torch_compile": (
                 train.torch_compile and self.engine == "paged",

@@ -138,21 +138,30 @@ def _between_steps(this: Training, model: Any, optimizer: Any, progress: Progres
     due = _every(this.section.eval_steps, progress.step) or (last and this.section.eval_steps > 0)
     if due and progress.evaluated != progress.step:
         with evaluation_weights(optimizer):
-            values = held_out_loss(model, this.stage, this.held_out, this.layout, this.placement, this.stop)
+            values = _look(this, model)
         if values is None:
             _halt(this, model, optimizer, progress)
         best = progress.looked(
             values["eval_loss"], this.section.early_stopping_threshold, this.section.early_stopping_patience
         )
         width = len(str(this.layout.steps))
-        note = "the best so far" if best else f"best {progress.best_loss:.4f} at step {progress.best_step}"
-        line = f"step {progress.step:>{width}}/{this.layout.steps}  held-out loss {values['eval_loss']:.4f} ({note})"
+        what, sign = ("reward", -1) if "eval_reward" in values else ("loss", 1)
+        note = "the best so far" if best else f"best {sign * progress.best_loss:.4f} at step {progress.best_step}"
+        now = f"held-out {what} {sign * values['eval_loss']:.4f} ({note})"
+        line = f"step {progress.step:>{width}}/{this.layout.steps}  {now}"
         this.log.metrics(progress.step, values, line)
         if progress.stopped_early:
             this.log.say(f"stopping early: {progress.waited} looks without a better held-out loss")
         save = save or best
     if save:
         this.checkpoints.save(model, optimizer, progress)
+
+
+def _look(this: Training, model: Any) -> dict[str, float] | None:
+    """`eval_loss` and more of the held-out items; None when a signal came to some process meanwhile."""
+    if isinstance(this.stage, Explores):
+        return this.stage.look(model, this.held_out, this.placement)
+    return held_out_loss(model, this.stage, this.held_out, this.layout, this.placement, this.stop)
 
 
 def _halt(this: Training, model: Any, optimizer: Any, progress: Progress, failed: bool = False) -> NoReturn:

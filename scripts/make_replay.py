@@ -16,18 +16,13 @@ import sys
 from itertools import product
 from pathlib import Path
 
-FORMS = (
-    "What is {}?",
-    "Explain {} to a child in two sentences.",
-    "Write one sentence about {}.",
-    "Name three things that have to do with {}.",
-)
+FORMS = ("Explain {} to a child in two sentences.", "Name three things that have to do with {}.")
 THEMES = (
     "the moon", "a bicycle", "bread", "the ocean", "music", "a library", "photosynthesis", "winter", "friendship",
     "a bridge", "the heart", "chess", "a garden", "gravity", "a market", "the telephone", "rice", "a river", "sleep",
     "the alphabet", "honesty", "a train", "the sun", "a festival",
 )  # fmt: skip
-BATCH, TOKENS = 24, 64
+BATCH, TOKENS = 24, 48
 
 
 def main(output: Path) -> None:

@@ -26,7 +26,9 @@ READMES = [
     for language in ("", ".zh-CN")
 ]
 FOR_OPERATORS = [
-    ROOT / f"docs/{name}{language}.md" for name in ("serving", "verify", "lineage") for language in ("", ".zh-CN")
+    ROOT / f"docs/{name}{language}.md"
+    for name in ("serving", "verify", "lineage", "data_template")
+    for language in ("", ".zh-CN")
 ]
 
 

@@ -150,18 +150,17 @@ def test_equal():
 
 def test_answers_of_a_model_are_read_with_their_special_tokens():
     """A call marked by a special token (Mistral's [TOOL_CALLS]), which plain text leaves out; the stop token is none of it."""
-    from finetune.evaluate.generate import Answer, _with_calls
+    from finetune.evaluate.generate import Answer, with_calls
 
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["[TOOL_CALLS]", "[ARGS]"]})
     tokenizer.chat_template = CHATML_TOOLS
-    encoder = ChatEncoder(tokenizer)
     ids = tuple(tokenizer('[TOOL_CALLS]f[ARGS]{"x": 1}<|im_end|>', add_special_tokens=False).input_ids)
     plain = Answer('f{"x": 1}', True, ids)
-    assert _with_calls(plain, (TOOL,), encoder).text == '[{"name": "f", "arguments": {"x": 1}}]'
-    assert _with_calls(plain, (), encoder) is plain
+    assert with_calls(plain, (TOOL,), tokenizer).text == '[{"name": "f", "arguments": {"x": 1}}]'
+    assert with_calls(plain, (), tokenizer) is plain
     cut = Answer('f{"x": 1', False, ids[:-2])
-    assert _with_calls(cut, (TOOL,), encoder) == cut
+    assert with_calls(cut, (TOOL,), tokenizer) == cut
 
 
 def test_ollama_is_refused_for_data_with_tools():

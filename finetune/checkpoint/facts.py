@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from finetune.data.chat import IGNORED
-from finetune.data.items import Item, flat
+from finetune.data.items import Item, LabelledItems, flat
 from finetune.data.pack import Pack
 from finetune.data.store import ExampleStore
 from finetune.recipe import LoraSection, TrainSection
@@ -76,6 +76,8 @@ def digest(items: Sequence[Item]) -> str:
     for array in arrays:
         for start in range(0, len(array), BLOCK):
             whole.update(np.ascontiguousarray(array[start : start + BLOCK]).data)
+    if isinstance(items, LabelledItems):
+        whole.update(str(items.max_length).encode())  # where their mismatched answers are cut off
     return f"{len(items)} with sha256 {whole.hexdigest()}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -75,12 +75,23 @@ def _validator(parameters: str) -> Any:
     schema = json.loads(parameters) or {"type": "object"}
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         return f"a JSON Schema of type object is needed, got {_cut(parameters)}"
+    empty = next(_empty(schema), None)
+    if empty:
+        return f"{empty}: has no value (in YAML a comma ends unquoted text in braces)"
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         place = error.json_path.removeprefix("$").removeprefix(".")
         return f"{place + ': ' if place else ''}{_cut(error.message)}"
     return Draft202012Validator(schema, registry=Registry())
+
+
+def _empty(schema: Any, at: str = "") -> Iterator[str]:
+    """Keywords without a value; `const`, `default` and lists may hold null."""
+    for key, value in schema.items() if isinstance(schema, dict) else ():
+        if value is None and key not in ("const", "default"):
+            yield f"{at}{key}"
+        yield from _empty(value, f"{at}{key}.")
 
 
 def _object(arguments: Any) -> Any:

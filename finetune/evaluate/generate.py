@@ -55,19 +55,20 @@ def answer(
             batched = [prompts[index] for index in batch]
             answers = generate_batch(model, encoder.tokenizer, batched, section.max_new_tokens, placement)
             said = [
-                _with_calls(item, samples[index].tools, encoder) for index, item in zip(batch, answers, strict=True)
+                with_calls(item, samples[index].tools, encoder.tokenizer)
+                for index, item in zip(batch, answers, strict=True)
             ]
             found += zip(batch, said, strict=True)
     everyone = gather_object(found) if accelerator.num_processes > 1 else found
     return [item for _, item in sorted(everyone, key=lambda pair: pair[0])]
 
 
-def _with_calls(answer: Answer, tools: Sequence[dict[str, Any]], encoder: ChatEncoder) -> Answer:
+def with_calls(answer: Answer, tools: Sequence[dict[str, Any]], tokenizer: Any) -> Answer:
     """The answer with its tool calls, where tools were on offer and it has some, in canonical form."""
     if not tools:
         return answer
     ids = answer.ids[:-1] if answer.finished else answer.ids
-    raw = encoder.tokenizer.decode(ids, skip_special_tokens=False)  # special tokens may mark the calls
+    raw = tokenizer.decode(ids, skip_special_tokens=False)  # special tokens may mark the calls
     return replace(answer, text=answer_text(raw, answer.text, tools))
 
 

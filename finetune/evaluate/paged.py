@@ -16,7 +16,7 @@ TOKENS_AT_ONCE = 256  # of prompts, at least, in one forward pass
 
 
 def paged_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int, sampling: Sampling
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int | None, sampling: Sampling
 ) -> list[Answer]:
     """One answer a prompt, in the order of the prompts.
 
@@ -25,6 +25,7 @@ def paged_answers(
     the answers are others.
 
     Args:
+        seed: None for the likeliest token at each step.
         model: a transformers model, perhaps with adapters in its layers; in eval mode. The work is done in a thread of
             its own, where no autocast holds: its weights must be of one dtype.
 
@@ -36,10 +37,10 @@ def paged_answers(
 
     longest = max(len(prompt) for prompt in prompts)
     rows = min(sampling.batch_size, len(prompts))
+    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k or None}
     settings = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens, do_sample=True, temperature=sampling.temperature, top_p=sampling.top_p,
-        top_k=sampling.top_k or None, eos_token_id=model.generation_config.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=sampling.max_new_tokens, do_sample=seed is not None, **(drawn if seed is not None else {}),
+        eos_token_id=model.generation_config.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     cache = ContinuousBatchingConfig(
         page_size=PAGE, num_blocks=rows * (-(-(longest + sampling.max_new_tokens) // PAGE) + 1),

@@ -31,7 +31,12 @@ class Sampling:
 
 
 def sample_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int, sampling: Sampling, placement: Placement
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    seed: int | None,
+    sampling: Sampling,
+    placement: Placement,
 ) -> list[Answer]:
     """One answer a prompt, in the order of the prompts, on every process the same list.
 
@@ -40,6 +45,7 @@ def sample_answers(
 
     Args:
         model: the peft model; left in the mode and with the attention it came with.
+        seed: None for the likeliest token at each step, whatever the rest of `sampling` says.
     """
     from accelerate.utils import gather_object
 
@@ -49,13 +55,14 @@ def sample_answers(
     found: list[tuple[int, Answer]] = []
     with torch.no_grad(), _generating(model, placement), adapter_in(model, placement.torch_dtype):
         if sampling.engine == "paged" and mine:
-            own_seed = _seed_of(seed, accelerator.process_index)
+            own_seed = None if seed is None else _seed_of(seed, accelerator.process_index)
             given = [prompts[index] for index in mine]
             found += zip(mine, paged_answers(model.get_base_model(), tokenizer, given, own_seed, sampling), strict=True)
             mine = []
         for start in range(0, len(mine), sampling.batch_size):
             batch = mine[start : start + sampling.batch_size]
-            processors = _processors(sampling, [_seed_of(seed, index) for index in batch], accelerator.device)
+            seeds = [] if seed is None else [_seed_of(seed, index) for index in batch]
+            processors = _processors(sampling, seeds, accelerator.device) if seeds else []
             batched = [prompts[index] for index in batch]
             answers = generate_batch(model, tokenizer, batched, sampling.max_new_tokens, placement, processors)
             found += zip(batch, answers, strict=True)

@@ -93,6 +93,13 @@ class Explores(Protocol):
             seed: of this step, the same on every process.
         """
 
+    def look(self, model: Any, held_out: Sequence[Any], placement: Placement) -> dict[str, float]:
+        """What `train.eval_steps` looks at, on every process the same: `eval_loss`, lower is better, and more to log.
+
+        Args:
+            model: as of `explore`.
+        """
+
 
 @dataclass(frozen=True)
 class LossSum:

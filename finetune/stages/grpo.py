@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from finetune.data.rows import Sample
 from finetune.data.template import Metric
 from finetune.device import Placement
 from finetune.errors import DataError, RecipeError
-from finetune.evaluate.generate import Answer
-from finetune.evaluate.metrics import score_rows
+from finetune.evaluate.generate import Answer, with_calls
+from finetune.evaluate.metrics import Scores, score_rows
 from finetune.evaluate.sample import Sampling, sample_answers
 from finetune.model.reference import reference
 from finetune.recipe import DataSection
@@ -76,7 +77,7 @@ class Grpo:
             problems += row.problems
             if row.examples:
                 ids = self.encoder.encode_prompt(sample.prompt, sample.tools, sample.where)
-                prompts.append(Prompt(tuple(ids), sample.answer, sample.task, row.examples[-1]))
+                prompts.append(Prompt(tuple(ids), sample.answer, sample.task, row.examples[-1], sample.tools))
         if not prompts and not problems:
             problems.append(f"data.max_length: all {len(samples)} rows are longer than {self.data.max_length} tokens")
         if problems:
@@ -85,16 +86,22 @@ class Grpo:
 
     def explore(self, model: Any, chosen: Sequence[Prompt], seed: int, placement: Placement) -> list[Rollout]:
         """`num_generations` answers of the model to each prompt, with their rewards and advantages."""
-        own = self.settings
         wrapped = placement.accelerator.unwrap_model(model)
-        prompts = [prompt for prompt in chosen for _ in range(own.num_generations)]
-        sampling = Sampling(
-            own.max_completion_length, own.temperature, own.top_p, own.top_k, own.rollout_batch_size, own.engine
-        )
-        ids = [prompt.ids for prompt in prompts]
-        answers = sample_answers(wrapped.model, self.encoder.tokenizer, ids, seed, sampling, placement)
-        rollouts = self.judged(prompts, answers)
-        return self._with_old_logps(wrapped, rollouts, placement) if own.num_iterations > 1 else rollouts
+        prompts = [prompt for prompt in chosen for _ in range(self.settings.num_generations)]
+        rollouts = self.judged(prompts, self._answers(wrapped, prompts, seed, placement))
+        return self._with_old_logps(wrapped, rollouts, placement) if self.num_iterations > 1 else rollouts
+
+    def look(self, model: Any, held_out: Sequence[Prompt], placement: Placement) -> dict[str, float]:
+        """The mean rewards of one greedy answer to each prompt; `eval_loss` is minus their weighted sum."""
+        wrapped = placement.accelerator.unwrap_model(model)
+        answers = self._answers(wrapped, held_out, None, placement)
+        rows = self._scored(held_out, answers)
+        rewards = [self._reward(row) for row in rows]
+        found = {"eval_loss": -fmean(rewards), "eval_reward": fmean(rewards)}
+        for name in self.settings.rewards:
+            given = [row[name] for row in rows if name in row]
+            found |= {f"eval_rewards/{name}/mean": fmean(given)} if given else {}
+        return found
 
     def judged(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Rollout]:
         """Rewards and advantages of answers, those to one prompt one after the other.
@@ -102,15 +109,9 @@ class Grpo:
         Args:
             prompts: of each answer.
         """
-        weights = self.settings.rewards
-        rows = score_rows(
-            [answer.text for answer in answers],
-            [prompt.reference for prompt in prompts],
-            [self.metrics[prompt.task] for prompt in prompts],
-        )
-        given = [row | {FINISHED: float(answer.finished)} for row, answer in zip(rows, answers, strict=True)]
-        scores = [tuple(row.get(name) for name in weights) for row in given]
-        weighted = [sum(weights[name] * row.get(name, 0.0) for name in weights) for row in given]
+        given = self._scored(prompts, answers)
+        scores = [tuple(row.get(name) for name in self.settings.rewards) for row in given]
+        weighted = [self._reward(row) for row in given]
         rewards = torch.tensor(weighted, dtype=torch.float64).view(-1, self.settings.num_generations)
         values, std = advantages(rewards, self.settings.scale_rewards)
         whole_std = float(rewards.std())
@@ -178,6 +179,29 @@ class Grpo:
 
     def scores(self, means: Mapping[str, float]) -> dict[str, float]:
         return {}
+
+    def _answers(self, wrapped: Any, prompts: Sequence[Prompt], seed: int | None, placement: Placement) -> list[Answer]:
+        own = self.settings
+        sampling = Sampling(
+            own.max_completion_length, own.temperature, own.top_p, own.top_k, own.rollout_batch_size, own.engine
+        )
+        ids = [prompt.ids for prompt in prompts]
+        tokenizer = self.encoder.tokenizer
+        answers = sample_answers(wrapped.model, tokenizer, ids, seed, sampling, placement)
+        return [with_calls(item, prompt.tools, tokenizer) for item, prompt in zip(answers, prompts, strict=True)]
+
+    def _scored(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Scores]:
+        """The scores of each answer by its prompt's metric, and `finished`."""
+        rows = score_rows(
+            [answer.text for answer in answers],
+            [prompt.reference for prompt in prompts],
+            [self.metrics[prompt.task] for prompt in prompts],
+        )
+        return [row | {FINISHED: float(answer.finished)} for row, answer in zip(rows, answers, strict=True)]
+
+    def _reward(self, scores: Scores) -> float:
+        """The weighted sum of those that are rewarded."""
+        return sum(weight * scores.get(name, 0.0) for name, weight in self.settings.rewards.items())
 
     def _sums_of_answers(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Under TRL's names, each with how many answers it is of."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from finetune.data.chat import Example
 
@@ -14,13 +15,14 @@ class Prompt:
     Attributes:
         ids: rendered with the generation prompt.
         example: the whole conversation with the reference answer, as sft would train it.
-        task: which of the data's metrics judges answers.
+        task: which of the data's metrics judges answers. tools: on offer in the prompt.
     """
 
     ids: tuple[int, ...]
     reference: str
     task: str
     example: Example
+    tools: tuple[dict[str, Any], ...] = ()
 
     @property
     def where(self) -> str:

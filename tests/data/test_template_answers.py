@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from finetune.audit import audit_recipe
+from finetune.data.audit_answers import answers_note
+from finetune.data.chat import IGNORED, Example
 from finetune.data.prepare import prepare
 from finetune.data.rows import Row
 from finetune.data.template import load_template
@@ -177,3 +179,20 @@ def test_pairs_that_differ_in_the_worse_answer_alone_are_no_duplicates(tmp_path,
     data = prepare(recipe.data, recipe.seed, "dpo")
     assert data.counts["raw_duplicate"] == 1
     assert len(data.train) + len(data.evaluate) == len(rows) - 1
+
+
+def test_the_audit_weighs_good_answers_against_bad_ones():
+    """Three good and one bad: 3 to 1 by number, 3 * 1 / (1 * 2) = 1.5 where a bad answer weighs twice as much."""
+    answers = [Example((1, 2), (IGNORED, 2), "row", (mark,)) for mark in (1.0, 1.0, 0.0, 1.0)]
+    said = "answers: 3 labelled good, 1 bad; by number and weight the good ones count {} times as much (1 to 1.33 is advised)"
+    assert answers_note(answers, "labelled") == [said.format("3.00")]
+    assert answers_note(answers, "labelled", (1.0, 2.0)) == [said.format("1.50")]
+    assert answers_note(answers[:2], "labelled") == ["answers: 2 labelled good, 0 bad"]
+    assert answers_note(answers, "conversation") == []
+
+
+def test_the_audit_says_which_answers_are_longer():
+    """Trained tokens 3 against 1, and 1 against 2: means 2.0 and 1.5, the chosen one is longer once."""
+    pairs = [Example((0,) * 4, (IGNORED,) * (4 - n) + (0,) * n, "row") for n in (3, 1, 1, 2)]
+    line = "pairs: 2; trained tokens on average 2.0 chosen, 1.5 rejected; the chosen answer is the longer one in 1"
+    assert answers_note(pairs, "preference") == [line]

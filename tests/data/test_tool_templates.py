@@ -157,6 +157,8 @@ def test_a_schema_leads_nowhere_else():
     [
         ({"tools": [{"name": "f", "parameters": {"properties": {"x": {"type": "str, optional"}}}}]},
          "tools.0: parameters: properties.x.type: 'str, optional' is not valid under any of the given schemas"),
+        ({"tools": [{"name": "f", "parameters": {"properties": {"x": {"description": "now", "or later": None}}}}]},
+         "tools.0: parameters: properties.x.or later: has no value (in YAML a comma ends unquoted text in braces)"),
         ({"tools": [{"description": "no name"}]}, "tools.0: a function with a name is needed, got "),
         ({"tools": None}, "a message calls tools, but there are no `tools`"),
         ({"tools": "{{ tool }}"}, "tools: tool: not a column"),

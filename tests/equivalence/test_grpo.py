@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 SETTINGS = [
     "stage=grpo", "train.global_batch_size=8", "train.max_steps=3", "grpo.rewards={field_match: 1.0, finished: 0.5}",
     "grpo.num_generations=4", "grpo.max_completion_length=12", "grpo.num_iterations=2", "grpo.beta=0.05",
-    "evaluate.rows=2", "train.micro_batch_size=2",
+    "evaluate.rows=2", "train.micro_batch_size=2", "train.eval_steps=2",
 ]  # fmt: skip
 
 
@@ -39,6 +39,8 @@ def test_two_processes(tiny_base, tiny_data, tmp_path):
     assert_same_run(tmp_path / "two/run", one.output_dir)
     rewards = losses(one.output_dir, "reward")
     assert losses(tmp_path / "two/run", "reward") == rewards and max(rewards) > 0
+    looks = losses(one.output_dir, "eval_reward")
+    assert len(looks) == 2 and losses(tmp_path / "two/run", "eval_reward") == looks
 
 
 def test_two_processes_distill(tiny_base, tiny_data, tmp_path, finished_run):

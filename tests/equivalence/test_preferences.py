@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune.data.chat import ChatEncoder
 from finetune.data.formats import to_samples
 from finetune.data.rows import Row
+from finetune.fullstate import full_tensors
 from finetune.model.head import TrainedPositions
 from finetune.recipe_stages import DpoSection, KtoSection, OrpoSection, SimpoSection
 from finetune.run import run
@@ -25,7 +26,7 @@ from finetune.stages.simpo import Simpo
 from finetune.step import share
 from finetune.stop import Preempted
 from tests.conftest import ROOT
-from tests.equivalence.processes import torchrun
+from tests.equivalence.processes import FSDP2, torchrun
 from tests.equivalence.test_batches import adapter, assert_same_run, losses
 from tests.equivalence.test_resume import assert_same_bits
 from tests.stages.made import load_tiny, write_labelled, write_pairs
@@ -92,6 +93,32 @@ def test_gradients_of_a_batch_in_any_parts(policy, name, tmp_path):
         assert other_sums == pytest.approx(sums, rel=1e-5, abs=1e-5)
 
 
+def test_the_reference_of_a_run_that_goes_on_with_an_adapter(policy, tmp_path):
+    """Is that adapter as it was: no reward before the first step, and the same numbers after the weights have moved."""
+    model, encoder = policy
+    rows = [Row(json.loads(line), "rows", 1) for line in write_pairs(tmp_path / "r.jsonl").read_text().splitlines()[:3]]
+    stage = Dpo(encoder, SimpleNamespace(max_length=256, too_long="error"), DpoSection())
+    batch = stage.collate(stage.encode(to_samples(rows, "preference", "dpo")))
+    off = stage.reference_logps(model, batch)
+    model.start = full_tensors(model.model)
+    try:
+        before = stage.reference_logps(model, batch)
+        sums = stage.loss(model, batch).sums
+        assert float(sums["rewards/chosen"]) == float(sums["rewards/rejected"]) == 0.0
+        assert float((before - off).abs().min()) > 1e-3  # not the base
+        moved = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            for parameter in moved.values():
+                parameter.mul_(1.5)
+        assert stage.reference_logps(model, batch).tolist() == before.tolist()
+        assert float(stage.loss(model, batch).sums["rewards/chosen"]) != 0.0
+    finally:
+        with torch.no_grad():
+            for parameter in moved.values():
+                parameter.div_(1.5)
+        model.start = None
+
+
 class Alone:
     """An accelerator of one process."""
 
@@ -110,8 +137,9 @@ def precomputed(tiny_base, tmp_path_factory) -> Path:
 
 
 def test_precomputed_is_on_the_fly(tiny_base, tmp_path, precomputed):
-    """And micro-batches of 4 are micro-batches of 1; the numbers for training and held-out rows are on disk."""
-    recipe = load_tiny(tmp_path, tiny_base, "dpo", *SMALL, "train.micro_batch_size=1")
+    """And micro-batches of 4 are micro-batches of 1, gradient checkpointing or not; the numbers are on disk."""
+    settings = ("train.micro_batch_size=1", "train.gradient_checkpointing=true")
+    recipe = load_tiny(tmp_path, tiny_base, "dpo", *SMALL, *settings)
     run(recipe)
     assert len(set(losses(precomputed))) == 7
     assert_same_run(recipe.output_dir, precomputed)
@@ -217,15 +245,22 @@ def test_kto_in_micro_batches_of_one_with_a_precomputed_reference(tiny_base, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["dpo", "kto"])
-def test_two_processes(stage, tiny_base, tmp_path, precomputed, kto_run):
-    """torchrun with two gloo processes, each computing half of the reference's numbers, = one."""
+@pytest.mark.parametrize(
+    ("stage", "engine"), [("dpo", {}), ("kto", {}), ("dpo", FSDP2)], ids=["dpo", "kto", "dpo-fsdp2"]
+)
+def test_two_processes(stage, engine, tiny_base, tmp_path, precomputed, kto_run):
+    """torchrun with two gloo processes, each computing half of the reference's numbers, = one; under FSDP2 on the fly."""
     one = precomputed if stage == "dpo" else kto_run
-    settings = [*SMALL, f"{stage}.{PRECOMPUTED}", "train.micro_batch_size=1", "train.save_steps=3"]
+    settings = [
+        *SMALL,
+        f"{stage}.precompute_ref_log_probs={'false' if engine else 'true'}",
+        "train.micro_batch_size=1",
+        "train.save_steps=3",
+    ]
     settings += ["kto.beta=0.5", "train.max_steps=9"] if stage == "kto" else []
     load_tiny(tmp_path, tiny_base, stage)
     command = [ROOT / "scripts/train.py", tmp_path / f"{stage}.yaml"]
-    stdout = torchrun([*command, *(part for item in settings for part in ("--set", item))])
+    stdout = torchrun([*command, *(part for item in settings for part in ("--set", item))], engine)
     assert "= 2 process(es) x 2 x micro-batch of 1" in stdout
     assert_same_run(tmp_path / "run", one)
     assert losses(tmp_path / "run", "eval_loss") == pytest.approx(losses(one, "eval_loss"), abs=1e-5)

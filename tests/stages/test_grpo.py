@@ -9,12 +9,14 @@ from dataclasses import replace
 from math import log, sqrt
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 from finetune.data.chat import ChatEncoder, Example
+from finetune.data.template import Metric
 from finetune.errors import RecipeError
 from finetune.evaluate.generate import Answer, generate_batch
 from finetune.evaluate.sample import Gumbel, Sampling, sample_answers
@@ -22,6 +24,7 @@ from finetune.inputs import load_data
 from finetune.model.head import TrainedPositions
 from finetune.recipefile import load_recipe
 from finetune.run import run
+from finetune.stages import grpo
 from finetune.stages.group import advantages, kl_to_reference, policy_loss
 from finetune.stages.grpo import Grpo, entropy
 from finetune.stages.rollout import Prompt, Rollout
@@ -137,6 +140,7 @@ def test_answers_do_not_depend_on_the_batches(placed):
     assert one[0] != one[2] and drawn(2, 8) != one
     assert model.training and all(len(ids) == 9 or ids[-1] == 257 for ids in one)
     greedy = generate_batch(model.eval(), byte_tokenizer(), PROMPTS, 9, placement)
+    assert greedy == sample_answers(model, byte_tokenizer(), PROMPTS, None, Sampling(9, 1.0, 1.0, 0, 3), placement)
     assert drawn(1, 8, top_k=1) == drawn(1, 8, top_p=1e-6) == [item.ids for item in greedy]
 
 
@@ -150,7 +154,8 @@ def test_paged_answers(placed):
         sampling = Sampling(9, 1.0, 1.0, top_k, batch_size=3, engine="paged")
         return sample_answers(model, byte_tokenizer(), prompts, seed, sampling, placement)
 
-    assert drawn(1, 1) == generate_batch(model.eval(), byte_tokenizer(), prompts, 9, placement)
+    greedy = sample_answers(model, byte_tokenizer(), prompts, None, Sampling(9, 1.0, 1.0, 0, 3, "paged"), placement)
+    assert drawn(1, 1) == greedy == generate_batch(model.eval(), byte_tokenizer(), prompts, 9, placement)
     assert drawn(1, 0) == drawn(1, 0) != drawn(2, 0)
 
 
@@ -186,12 +191,31 @@ def test_rewards_are_the_metric_s(tiny_recipe):
     assert items[1].example == Example((1, 2, 5, 6, 7), (-100, -100, 5, 6, 7), "a:1")
 
 
+def test_tool_calls_are_judged_as_calls(tiny_recipe, monkeypatch):
+    """The call in the template's own form, between special tokens, and its name wrong in the second answer."""
+    said = [f'<tool_call>\n{{"name": "{name}", "arguments": {{"rate": 0.1}}}}\n</tool_call>' for name in ("npv", "irr")]
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]}
+    )
+    answers = [Answer("", True, (*tokenizer.encode(text), 257)) for text in said]
+    monkeypatch.setattr(grpo, "sample_answers", lambda *_: answers)
+    recipe = tiny_recipe(*SMALL, "grpo.num_generations=2", "grpo.rewards={call_names: 1.0}")
+    stage = Grpo(SimpleNamespace(tokenizer=tokenizer), recipe.data, recipe.settings)  # type: ignore[arg-type]
+    stage.metrics = {"": Metric(name="tool_calls")}
+    tools = tuple({"type": "function", "function": {"name": name, "parameters": {}}} for name in ("npv", "irr"))
+    reference = '[{"name": "npv", "arguments": {"rate": 0.1}}]'
+    prompt = Prompt((1, 2), reference, "", Example((), (), "a:1"), tools)
+    accelerator = SimpleNamespace(unwrap_model=lambda model: model)
+    items = stage.explore(SimpleNamespace(model=None), [prompt], 0, SimpleNamespace(accelerator=accelerator))  # type: ignore[arg-type]
+    assert [item.scores for item in items] == [(1.0,), (0.0,)]
+
+
 def test_what_is_refused(tiny_recipe):
     cases = {
         "grpo: is missing: grpo.rewards": ("stage=grpo",),
         "train.global_batch_size: 4 answers / 8 of each prompt (grpo.num_generations) = 0.50 prompts; use a multiple of 8":
             ("stage=grpo", "grpo.rewards={finished: 1.0}"),
-        "train.eval_steps: not with stage grpo": (*SMALL, "train.eval_steps=2"),
         "data.packing: not with stage grpo": (*SMALL, "data.packing=true"),
         "data.train_on: not with stage grpo": (*SMALL, "data.train_on=all"),
         "data.too_long: not with stage grpo: use error or drop": (*SMALL, "data.too_long=split_turns"),
@@ -325,11 +349,19 @@ def test_it_learns(tiny_recipe, tmp_path):
     (tmp_path / "five.jsonl").write_text("".join(json.dumps({"a": a}) + "\n" for a in range(6)))
     recipe = tiny_recipe(
         "stage=grpo", "train.global_batch_size=64", "train.max_steps=16", "train.micro_batch_size=64",
-        "train.save_steps=0", "grpo.rewards={within_tolerance: 1.0}", "grpo.num_generations=16",
+        "train.save_steps=0", "train.eval_steps=8", "grpo.rewards={within_tolerance: 1.0}", "grpo.num_generations=16",
         "grpo.max_completion_length=3", "grpo.rollout_batch_size=64", f"data.template={tmp_path}/five.yaml",
         f"data.train={tmp_path}/five.jsonl", "data.split={eval_rows: 1}", f"model.name_or_path={base}", "lora.r=8",
-        "evaluate.max_new_tokens=2", "export.parity_rows=1",
+        "evaluate.max_new_tokens=3", "export.parity_rows=1",
     )  # fmt: skip
-    run(recipe)
-    rewards = [line["reward"] for line in metrics(recipe.output_dir)]
+    result = run(recipe)
+    assert result is not None
+    lines = metrics(recipe.output_dir)
+    rewards = [line["reward"] for line in lines if "reward" in line]
     assert fmean(rewards[:4]) < 0.1 and fmean(rewards[-4:]) > 1 / 3
+    looks = [line for line in lines if "eval_loss" in line]
+    assert [line["step"] for line in looks] == [8, 16]
+    for line in looks:  # one held-out prompt, answered greedily
+        assert line["eval_rewards/within_tolerance/mean"] in (0, 1)
+        assert line["eval_reward"] == line["eval_rewards/within_tolerance/mean"] == -line["eval_loss"]
+    assert result.scores["tuned"]["within_tolerance"] == looks[-1]["eval_reward"]  # the same answers as in the end

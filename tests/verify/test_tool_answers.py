@@ -7,7 +7,7 @@ from dataclasses import replace
 from finetune.data.chat import ChatEncoder
 from finetune.data.rows import Sample
 from finetune.data.template import Metric
-from finetune.evaluate.generate import Answer, _with_calls
+from finetune.evaluate.generate import Answer, with_calls
 from finetune.verify.check import Limits
 from finetune.verify.checks import judge
 from finetune.verify.evidence import gather
@@ -39,7 +39,7 @@ def test_verify_of_a_model_that_calls(tmp_path, monkeypatch):
     said, logprobs = zip(*(greedy(model, tokenizer, ids) for ids in prompts), strict=True)
     raw = [Answer(item.text, item.finished, (*item.ids, STOP)) for item in said]
     assert raw[0].text == '<tool_call>\n{"name": "f", "arguments": {"x": 2}}\n</tool_call>'
-    answers = [_with_calls(item, sample.tools, encoder) for item, sample in zip(raw, samples, strict=True)]
+    answers = [with_calls(item, sample.tools, tokenizer) for item, sample in zip(raw, samples, strict=True)]
     goldens = make_golden(samples, prompts, answers, {"": Metric(name="tool_calls")}, None, logprobs)
     write_golden(tmp_path / "golden.jsonl", goldens)
     goldens = read_golden(tmp_path / "golden.jsonl")

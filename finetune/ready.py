@@ -1,0 +1,229 @@
+"""All that training needs, made ready: base, adapter, stage and encoded rows; nothing is written but the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.chain import BASE
+from finetune.data.prepare import Prepared
+from finetune.inputs import encode, encoded_lines, findings_lines, make_stage, part_name
+from finetune.recipe import Recipe
+
+if TYPE_CHECKING:
+    from finetune.data.items import Item
+    from finetune.device import Placement
+    from finetune.log import Log
+    from finetune.model.load import Base
+    from finetune.stages.base import Stage
+    from finetune.stages.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class ReadyPart:
+    """What a stage trains on.
+
+    Attributes:
+        name: of a mixture's part; empty where it is alone.
+        recipe: its own; of a run of one stage that of the run.
+        examples: items, as the loop batches them (data/items.py); `held_out` too.
+        counts: how many rows each thing happened to on the way to `examples`.
+        held_out: encoded, for the held-out loss and the proof.
+    """
+
+    name: str
+    recipe: Recipe
+    data: Prepared
+    stage: Stage
+    encoder: Any
+    examples: Sequence[Item]
+    counts: dict[str, int]
+    held_out: Sequence[Item]
+    ends: set[int]
+
+
+@dataclass
+class Ready:
+    """All that training needs: examples encoded, the adapter on the base.
+
+    Attributes:
+        parts: of a mixture; else the one stage. `stage`, `examples` and `held_out` are those of all together.
+        ends: ids that training ends a turn with; of whole conversations, where `rewards` are read off their last token.
+        lora: what the adapter covers, in a line.
+        initial: the adapter's weights at the start, where the base was changed for them; see model/adapter.py.
+        start: the adapter's weights at the start by parameter name, where they are not fresh ones.
+    """
+
+    base: Base
+    model: Any
+    parts: Sequence[ReadyPart]
+    stage: Stage | Mixture
+    examples: Sequence[Item]
+    held_out: Sequence[Item]
+    ends: set[int]
+    lora: str
+    initial: dict[str, Any] | None
+    start: dict[str, Any] | None
+    about: dict[str, Any]
+    rewards: tuple[str, ...] = ()
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """What ends an answer: the trained ids and the base's own; none where nothing answers."""
+        if self.rewards:
+            return ()
+        ids = self.model.generation_config.eos_token_id
+        return (ids,) if isinstance(ids, int) else tuple(ids)
+
+
+def recipe_cache(recipe: Recipe) -> Path:
+    """Where encoded rows are kept, for all stages of a chain."""
+    return recipe.output_dir.parent / ".encoded"
+
+
+def get_ready(
+    recipe: Recipe, data: Sequence[Prepared], placement: Placement, log: Log, cache: Path | None = None
+) -> Ready:
+    """Base, adapter, stage and encoded examples; nothing is written but the cache of the encoding.
+
+    Args:
+        data: of the one stage, or of each part of a mixture.
+    """
+    from finetune.data.mixed import MixedItems
+    from finetune.export.beside import check_beside
+    from finetune.export.converted import check_tokenizer
+    from finetune.fullstate import full_tensors
+    from finetune.model.adapter import add_adapter, initial_weights
+    from finetune.model.start import start_from
+    from finetune.stages.base import Prepares
+    from finetune.stages.mixture import Mixture, MixturePart
+
+    recipes = recipe.mixture or (recipe,)
+    for own, its in zip(recipes, data, strict=True):
+        _tell_data(part_name(recipe, own), its, log)
+    base = load_base_of(recipe, placement)
+    check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
+    asked = [its for own, its in zip(recipes, data, strict=True) if own.settings.answers]
+    check_tokenizer(
+        base.tokenizer,
+        [list(sample.prompt) for its in asked for sample in its.evaluate],
+        recipe.export.targets,
+        any(sample.tools for its in asked for sample in its.evaluate),
+    )
+    cache = cache or recipe_cache(recipe)
+    parts = [
+        _ready_part(part_name(recipe, own), own, its, base.tokenizer, cache, placement, log)
+        for own, its in zip(recipes, data, strict=True)
+    ]
+    ends = set().union(*(part.ends for part in parts))
+    tell_ends(base, ends, recipe.settings.score_names)
+    about: dict[str, Any] = {}
+    for part in parts:
+        if isinstance(part.stage, Prepares):
+            told = part.stage.prepare(base.model, part.data.metrics, placement)
+            about |= {f"{part.name}/{key}" if part.name else key: value for key, value in told.items()}
+    model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
+    log.say(f"lora: {coverage.line()}")
+    if recipe.model.adapter_name_or_path:
+        log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path))}")
+    _check_packing(recipes, model, placement, log)
+    initial = initial_weights(model, recipe.lora)
+    # With the adapter off, the model is the base: not where training starts, when the adapter or the base was changed.
+    start = full_tensors(model) if recipe.model.adapter_name_or_path or initial is not None else None
+    stage: Stage | Mixture = parts[0].stage
+    examples, held_out = parts[0].examples, parts[0].held_out
+    if recipe.mixture:
+        weights = [part.recipe.weight or 1.0 for part in parts]
+        stage = Mixture(
+            [MixturePart(p.name, p.stage, w, p.recipe.loss_weight) for p, w in zip(parts, weights, strict=True)]
+        )
+        examples = MixedItems([part.examples for part in parts], weights)
+        held_out = list(MixedItems([part.held_out for part in parts], weights))
+    return Ready(
+        base,
+        model,
+        parts,
+        stage,
+        examples,
+        held_out,
+        ends,
+        coverage.line(),
+        initial,
+        start,
+        about,
+        recipe.settings.score_names,
+    )
+
+
+def _tell_data(name: str, data: Prepared, log: Log) -> None:
+    lead = f"{name}: " if name else ""
+    dropped = [f"{where}: dropped: {reason}" for where, reason in data.dropped[:5]]
+    for line in (*data.notes, *findings_lines(data), *dropped):
+        log.say(f"{lead}data: {line}")
+    log.say(f"{lead}data: {len(data.train)} samples to train on, {len(data.evaluate)} held out")
+
+
+def _ready_part(
+    name: str, recipe: Recipe, data: Prepared, tokenizer: Any, cache: Path, placement: Placement, log: Log
+) -> ReadyPart:
+    """The rows of one stage as items."""
+    from finetune.data.encode import items_of
+    from finetune.data.formats import ROWS_OF_STAGE
+    from finetune.data.pack import pack, packing_line
+    from finetune.evaluate.callforms import check_readable
+
+    lead = f"{name}: " if name else ""
+    stage, encoder = make_stage(recipe, tokenizer)
+    if recipe.settings.answers:
+        check_readable(encoder.template, data.evaluate, data.metrics)
+    with placement.accelerator.main_process_first():
+        store = encode(recipe, data, encoder, cache, log)
+    whole = recipe.train.eval_steps or recipe.settings.held_out_scores
+    held_out = stage.encode(data.evaluate if whole else data.evaluate[: recipe.export.parity_rows])
+    for line in encoded_lines(store, recipe.data.max_length):
+        log.say(f"{lead}{line}")
+    ends = store.last_ids() if recipe.settings.score_names else store.stops() & encoder.control_ids
+    if recipe.settings.explores:  # then an item is a prompt with all that its answers are judged by
+        examples: Sequence[Item] = stage.encode(data.train)
+    else:
+        examples = items_of(store, ROWS_OF_STAGE[recipe.stage], recipe.data.max_length)
+    if recipe.data.packing:
+        packs = pack(store, recipe.data.max_length)
+        log.say(f"{lead}{packing_line(packs, recipe.data.max_length)}")
+        examples = list(packs)
+    return ReadyPart(name, recipe, data, stage, encoder, examples, store.counts, held_out, ends)
+
+
+def _check_packing(recipes: Sequence[Recipe], model: Any, placement: Placement, log: Log) -> None:
+    """The probe of packed rows, once, where some stage has them and wants its documents apart."""
+    from finetune.model.isolation import check_isolation
+
+    joining = [own.data for own in recipes if own.data.joined_by]
+    if any(data.allow_cross_doc for data in joining):
+        log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
+    keys = dict.fromkeys(key for data in joining if not data.allow_cross_doc for key in data.joined_by)
+    if keys:
+        check_isolation(model, placement.torch_dtype, placement.accelerator.device, list(keys))
+
+
+def load_base_of(recipe: Recipe, placement: Placement) -> Base:
+    """The base, under a score head of zeros where the stage trains one."""
+    from finetune.model.load import load_base
+    from finetune.model.score import with_score_head
+
+    base = load_base(recipe.model, placement, recipe.output_dir / BASE)
+    rewards = recipe.settings.score_names
+    return replace(base, model=with_score_head(base.model, rewards)) if rewards else base
+
+
+def tell_ends(base: Base, ends: set[int], rewards: tuple[str, ...]) -> None:
+    """Configurations say where an answer stops, or which token is padding and no conversation's last."""
+    from finetune.model.load import set_stop_ids
+    from finetune.model.score import choose_padding
+
+    if rewards:
+        choose_padding(base.model, base.tokenizer, ends)
+    else:
+        set_stop_ids(base.model, base.tokenizer, ends)
