@@ -160,6 +160,6 @@ def test_a_chain_ends_with_a_judge(tiny_base, tmp_path):
     assert all(torch.equal(after[name], before[name]) for name in before)
     file.write_text(yaml.safe_dump(whole | {"stages": stages[::-1]}, sort_keys=False))
     with pytest.raises(
-        RecipeError, match=r"stages\.0\.stage: reward: a model under a score head writes no text; make it the"
+        RecipeError, match=r"stages\.0\.stage: reward: a model under a score head writes no text; make it the last"
     ):
         load_recipe(file)

@@ -151,3 +151,47 @@ def test_malformed_rows_are_named_by_check(tiny_base, tmp_path, capsys):
     assert f"{file}:5: margin: a number of 0 or more is needed, got -2" in said
     assert f"{file}:7: aspects.right: chosen, rejected, tie or null is needed, got 'both'" in said
     assert recipe.settings.score_names == ("right", "form")
+
+
+@pytest.mark.filterwarnings("ignore:The following .* keys did not match", "ignore:fan_in_fan_out is set to False")
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3", "gpt2", "qwen3-moe", "opt"])
+def test_every_decoder_is_merged_under_its_score_head(architecture, tmp_path):
+    """Other names, other prefixes, fused experts, one tied embedding: rewards of the folder = those of the peft model."""
+    from transformers import AutoModelForSequenceClassification
+
+    from finetune.data.chat import Example
+    from finetune.export.layout import write_layout
+    from finetune.export.merge import merge
+    from finetune.export.rewards import peft_rewards
+    from finetune.model.adapter import add_adapter
+    from finetune.model.score import score_config, with_score_head
+    from finetune.recipe import LoraSection
+    from tests.equivalence.tiny_models import tiny_model
+
+    base = tiny_model(architecture)
+    base.config.pad_token_id = 0
+    base.save_pretrained(tmp_path / "base")
+    tuned, _ = add_adapter(with_score_head(base, ["one", "two"]), LoraSection(r=2), seed=1)
+    torch.manual_seed(2)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(torch.randn_like(parameter) * 0.05)
+    tuned.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    (tmp_path / "merged").mkdir()
+    merged = merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged", None, score_head=True)
+    write_layout(tmp_path / "base", tmp_path / "base", tmp_path / "merged", tied=merged.tied,
+                 score_config=score_config(tuned))  # fmt: skip
+    ids = torch.tensor([[5, 17, 80, 3, 44], [90, 8, 12, 71, 6]])
+    ours = torch.tensor(peft_rewards(tuned, [Example(tuple(row), (), "f:1") for row in ids.tolist()]))
+    with torch.no_grad():
+        theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()(input_ids=ids).logits
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+    assert not any("lm_head" in name for name in load_file(tmp_path / "merged/model.safetensors"))
+
+
+def test_a_base_without_such_a_class_is_refused():
+    from finetune.model.score import with_score_head
+    from tests.equivalence.tiny_models import tiny_model
+
+    with pytest.raises(RecipeError, match="no model for sequence classification with a plain `score` head for Lfm2"):
+        with_score_head(tiny_model("lfm2"), ["one"])
