@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 from finetune.data.rows import Row
 from finetune.data.template import load_template
 from finetune.recipe import Recipe
+from finetune.recipe_stages import STAGE_SECTIONS
 from finetune.recipefile import section_class
 from tests.conftest import ROOT
 from tests.data.chats import golden, golden_names
@@ -27,20 +28,46 @@ def keys(model=Recipe, prefix="") -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("name", ["docs/recipe.md", "docs/recipe.zh-CN.md"])
-def test_every_key_is_documented_with_its_default(name):
-    keys_part = (ROOT / name).read_text(encoding="utf-8").split("\n## ")[0]
-    table = [line for line in keys_part.splitlines() if line.startswith("| `")]
-    documented: dict[str, str] = {}
+def of_a_stage(key: str) -> bool:
+    return key.partition(".")[0] in STAGE_SECTIONS
+
+
+def documented(table: list[str]) -> dict[str, str]:
+    """Keys and what stands for their defaults, out of the rows of tables."""
+    found: dict[str, str] = {}
     for line in table:
         names, defaults, _ = (cell.strip() for cell in line.strip("|").split("|", 2))
         shown = re.findall(r"`([^`]+)`", defaults)
         for index, key in enumerate(re.findall(r"`([^`]+)`", names)):
-            documented[key] = shown[index] if index < len(shown) else defaults
-    assert documented.keys() - {"lora.*"} == keys().keys()
-    for key, default in keys().items():
+            found[key] = shown[index] if index < len(shown) else defaults
+    return found
+
+
+def assert_defaults(told: dict[str, str], wanted: dict[str, object]) -> None:
+    for key, default in wanted.items():
         if isinstance(default, bool | int | float) and default is not PydanticUndefined:
-            assert yaml.safe_load(documented[key].replace("e-", ".0e-")) == default, key
+            assert yaml.safe_load(told[key].replace("e-", ".0e-")) == default, key
+
+
+@pytest.mark.parametrize("name", ["docs/recipe.md", "docs/recipe.zh-CN.md"])
+def test_every_key_is_documented_with_its_default(name):
+    keys_part = (ROOT / name).read_text(encoding="utf-8").split("\n## ")[0]
+    told = documented([line for line in keys_part.splitlines() if line.startswith("| `")])
+    wanted = {key: default for key, default in keys().items() if not of_a_stage(key)}
+    assert told.keys() - {"lora.*"} == wanted.keys()
+    assert_defaults(told, wanted)
+
+
+@pytest.mark.parametrize("name", ["docs/stages.md", "docs/stages.zh-CN.md"])
+def test_every_key_of_a_stage_is_documented_with_its_default(name):
+    stages = "|".join(STAGE_SECTIONS)
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    told = documented([line for line in lines if re.match(rf"\| `({stages})\.", line)])
+    wanted = {key: default for key, default in keys().items() if of_a_stage(key)}
+    assert told.keys() == {key for key in wanted if not key.startswith("distill.teacher.")} | {
+        "distill.teacher.name_or_path"
+    }
+    assert_defaults(told, {key: default for key, default in wanted.items() if key in told})
 
 
 @pytest.mark.parametrize("name", ["docs/data_template.md", "docs/data_template.zh-CN.md"])
