@@ -41,10 +41,7 @@ def split_stages(
                 problems.append(f"{place}: stages.{index}.{key}: not a key of a stage{did_you_mean(key, OF_ONE_STAGE)}")
         own = {key: value for key, value in entry.items() if key in OF_ONE_STAGE}
         merged = _over(shared, own)
-        for override in overrides:
-            key, _, text = override.partition("=")
-            if not key.startswith("stages."):
-                _put(merged, key.split("."), parse_scalar(text))
+        _override(merged, overrides, "stages", index)
         name = str(own.get("name", own.get("stage", "sft")))
         merged["name"] = f"{data.get('name')}.{name}"
         merged["output_dir"] = str(Path(str(data.get("output_dir"))) / FOLDER / f"{index + 1}-{name}")
@@ -120,10 +117,7 @@ def split_mixture(
         if "weight" not in entry:
             problems.append(f"{place}: mixture.{index}.weight: is missing: the part's share of the items of a batch")
         merged = _over(shared, {key: value for key, value in entry.items() if key in OF_ONE_PART})
-        for override in overrides:
-            key, _, text = override.partition("=")
-            if not key.startswith("mixture."):
-                _put(merged, key.split("."), parse_scalar(text))
+        _override(merged, overrides, "mixture", index)
         merged["name"] = f"{data.get('name')}.{name}"
         its_origin = {key: place for key, place in origin.items() if key[0] != "mixture"}
         its_origin |= {key[2:]: place for key, place in origin.items() if key[:2] == at and len(key) > 2}
@@ -152,6 +146,18 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
+
+
+def _override(target: dict[str, Any], overrides: Sequence[str], lists: str, index: int) -> None:
+    """`--set` over the keys of one entry: what is said for all of them, then what is said for it."""
+    own = f"{lists}.{index}."
+    said = [override.partition("=") for override in overrides]
+    for key, _, text in said:
+        if not key.startswith(f"{lists}."):
+            _put(target, key.split("."), parse_scalar(text))
+    for key, _, text in said:
+        if key.startswith(own):
+            _put(target, key.removeprefix(own).split("."), parse_scalar(text))
 
 
 def _put(target: dict[str, Any], words: list[str], value: Any) -> None:

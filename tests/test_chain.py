@@ -168,9 +168,11 @@ def test_an_adapter_to_start_from_must_be_the_recipe_s(tiny_recipe, alone, tmp_p
 
 
 def test_what_is_set_on_the_command_line_counts_in_every_stage(chain):
-    recipe = chain(TWO, "train.max_steps=2", "stages.1.train.learning_rate=0.25", "evaluate.rows=2")
+    recipe = chain(
+        TWO, "stages.1.train.learning_rate=0.25", "train.max_steps=2", "train.learning_rate=0.5", "evaluate.rows=2"
+    )
     assert [stage.train.max_steps for stage in recipe.stages] == [2, 2]
-    assert [stage.train.learning_rate for stage in recipe.stages] == [0.01, 0.25]
+    assert [stage.train.learning_rate for stage in recipe.stages] == [0.5, 0.25]
     assert json.loads(json.dumps(resolved(recipe)))["evaluate"]["rows"] == 2
 
 

@@ -53,12 +53,20 @@ def small(base: Path, output: Path, recipe: Path | None = None) -> list[str]:
         "gate.min={}", "gate.better_than_base=false", "export.parity_rows=1",
         *(f"{at}grpo.{key}" for at, stage in stages.items() if "grpo" in stage
           for key in ("num_generations=2", "max_completion_length=4")),
+        *(f"{at}data.max_length=256" for at, stage in stages.items() if stage.get("stage") == "cpt"),
         *(f"{at}distill.teacher={{name_or_path: {base}}}" for at, stage in stages.items() if "distill" in stage),
     ]  # fmt: skip
     return [part for setting in settings for part in ("--set", setting)]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+QUICK = ("metar_decode", "compliant_wording_dpo")  # the others run with the slow tests
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(file, marks=[] if file.stem in QUICK else pytest.mark.slow) for file in RECIPES],
+    ids=lambda file: file.stem,
+)
 def test_every_recipe_runs_to_a_bundle(recipe, tiny_base, tiny_tool_base, tmp_path):
     template = load_recipe(recipe).data.template
     base = tiny_tool_base if template and "\ntools:" in template.read_text(encoding="utf-8") else tiny_base
