@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -28,6 +29,7 @@ def hub_cache(home: Path) -> None:
         (repo / "refs" / revision).write_text(commit)
 
 
+@pytest.mark.slow
 def test_the_revision_is_the_base_everywhere(tmp_path, tiny_data):
     home = tmp_path / "home"
     hub_cache(home)

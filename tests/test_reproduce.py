@@ -38,6 +38,7 @@ def test_the_same_machine_gives_the_same_bits(finished_run, tmp_path, capsys):
     assert not (tmp_path / ".encoded").exists(), "the rows are encoded anew, not taken from a cache"
 
 
+@pytest.mark.slow
 def test_other_settings_are_another_run(tiny_recipe, tmp_path, capsys):
     """Exit code 3: a learning rate that teaches nothing (its score is named), another seed (other held-out rows)."""
     from finetune.run import run

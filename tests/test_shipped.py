@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -123,7 +124,14 @@ def test_every_command_for_operators_is_understood():
         _parser().parse_args(shlex.split(line)[1:])
 
 
-@pytest.mark.parametrize("command", commands(READMES))
+def all_commands() -> list[Any]:
+    """Those that read or train on all rows are slow; of each kind one is not."""
+    found = commands(READMES)
+    slow = [line for line in found if line.startswith(("finetune audit", "finetune show"))][1:]
+    return [pytest.param(line, marks=pytest.mark.slow if line in slow else []) for line in found]
+
+
+@pytest.mark.parametrize("command", all_commands())
 def test_every_readme_command(command, finished_run, tiny_base, tmp_path, monkeypatch, capsys):
     """`finetune` commands run (training on the tiny base); scripts exist and are executable; others are listed here."""
     monkeypatch.chdir(tmp_path)

@@ -22,6 +22,7 @@ def killed_writers(folder, step: int) -> list[str]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [100, 50], ids=["next step", "same step"])
 def test_killed_at_every_operation_of_a_write(tmp_path, step):
     """T11: a new step with keep=1. T12: the same step again. Old until it is whole, new from then on, never neither."""

@@ -185,6 +185,7 @@ def test_json_has_everything_and_the_page_the_first_200(subject, tmp_path):
     assert "… tokens, … allowed 300 " in text
 
 
+@pytest.mark.slow
 def test_a_large_set_gives_a_page_under_two_megabytes(subject, tokenizer, tmp_path):
     """40 sources of long rows, 1,000 rows dropped, 1,000 finds, 1,000 problems, each of 2,000 characters."""
     encoder = ChatEncoder(tokenizer)
