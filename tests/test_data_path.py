@@ -32,6 +32,7 @@ def test_a_packed_run_learns_and_is_proved(tiny_recipe):
     assert result.manifest["training"]["trained_tokens"] > 0
 
 
+@pytest.mark.slow
 def test_a_packed_epoch_has_the_loss_of_the_unpacked_one(tiny_recipe):
     """One step over all rows at once: the mean over trained tokens is the same number, packed or not."""
     whole = ["train.max_steps=1", "train.micro_batch_size=1"]
@@ -50,6 +51,7 @@ def adapter(recipe: Recipe) -> dict[str, torch.Tensor]:
     return load_file(recipe.output_dir / "adapter/adapter_model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["false", "true"])
 def test_padding_free_is_the_padded_run(tiny_recipe, packing):
     """T29: nine steps of micro-batches of two sequences, of one document or several: the same losses and adapter."""

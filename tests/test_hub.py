@@ -65,6 +65,7 @@ def test_the_revision_is_the_base_everywhere(tmp_path, tiny_data):
     assert not torch.equal(embedding, main["model.embed_tokens.weight"])
 
 
+@pytest.mark.slow
 def test_a_hub_id_that_is_not_there_is_one_clear_line(tmp_path, tiny_data):
     file = write_tiny_recipe(tmp_path, Path("org/nowhere"), tiny_data)
     done = subprocess.run(

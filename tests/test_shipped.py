@@ -127,7 +127,8 @@ def test_every_command_for_operators_is_understood():
 def all_commands() -> list[Any]:
     """Those that read or train on all rows are slow; of each kind one is not."""
     found = commands(READMES)
-    slow = [line for line in found if line.startswith(("finetune audit", "finetune show"))][1:]
+    whole = ("finetune audit", "finetune show", "finetune train")
+    slow = [line for start in whole for line in [line for line in found if line.startswith(start)][1:]]
     return [pytest.param(line, marks=pytest.mark.slow if line in slow else []) for line in found]
 
 

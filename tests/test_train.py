@@ -154,6 +154,7 @@ def test_out_of_memory_says_what_to_change(tiny_recipe, tmp_path, monkeypatch, c
     assert error.startswith("step 1: not enough memory for a micro-batch of 4; try train.micro_batch_size=2 (the run")
 
 
+@pytest.mark.slow
 def test_the_micro_batch_is_halved_and_the_run_is_the_same(tiny_recipe, tmp_path, monkeypatch, capsys):
     from finetune.cli import main
     from tests.equivalence.test_batches import assert_same_run

@@ -181,6 +181,7 @@ def test_the_links_of_a_hub_cache_are_fine_and_no_others_there(tmp_path):
         load(elsewhere)  # the same links, but this is no hub cache
 
 
+@pytest.mark.slow
 def test_an_index_in_the_hub_cache_cannot_lead_out_either(tmp_path):
     """T48: a hub id; huggingface_hub's own check, which we rely on."""
     snapshot = linked_cache(tmp_path)
@@ -206,6 +207,7 @@ SECRETS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_secrets_of_the_environment_are_written_nowhere(tiny_base, tiny_data, tmp_path):
     """T48: every file of a whole run with a tracker (adapter, bundle, manifest, logs, caches, locks) and the console."""
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)

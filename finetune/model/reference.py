@@ -18,6 +18,9 @@ def reference(model: nn.Module) -> Iterator[Any]:
 
     That is the base (adapter off) for a fresh adapter, and the adapter as it was for a run that goes on training one.
 
+    To be asked before the policy's own forward pass: a starting adapter's weights take their place in the parameters for
+    that time, which a backward pass would notice.
+
     Args:
         model: in training: a wrapper of finetune/model/ (TrainedPositions), perhaps wrapped again by an engine.
     """

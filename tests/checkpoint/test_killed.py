@@ -45,6 +45,7 @@ def test_killed_at_every_operation_of_a_write(tmp_path, step):
     assert values.count(1) >= 30 and values.count(2) >= 5  # killed while removing the old one, too
 
 
+@pytest.mark.slow
 def test_killed_between_the_renames_the_old_one_comes_back(tmp_path):
     """T12: the one moment without the final name; both whole ones lie beside it."""
     killed_at = killed_writers(tmp_path, 50)

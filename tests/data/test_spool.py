@@ -62,6 +62,7 @@ def test_a_replaced_sample_keeps_its_source_and_has_its_own_digests():
     assert spool.facts["raw"][number] == block([sample(9)]).facts["raw"][0]
 
 
+@pytest.mark.slow
 def test_memory_is_digests_and_numbers_whatever_the_length_of_the_texts():
     """20,000 samples of 2,000 characters each: 66 + 8 bytes of facts each with room to double, and 8 of the choice."""
     spool = Spool()

@@ -130,6 +130,7 @@ print([task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed by Linux")
 def test_process_group_ends_with_training(tiny_base, tiny_data, tmp_path):
     """No thread of gloo is left after end_training: at exit such a thread aborts the process now and then."""

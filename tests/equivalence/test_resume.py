@@ -145,6 +145,7 @@ def test_packed_run_resumes(tiny_recipe, tiny_base, tiny_data, tmp_path_factory,
     assert_same_bits(recipe.output_dir, whole.output_dir)
 
 
+@pytest.mark.slow
 def test_best_and_early_stop_resume(tiny_recipe, tiny_base, tiny_data, tmp_path_factory, monkeypatch):
     """Held-out losses 5, 4, 4.5, 4.4: step 2 is kept beyond the limit and taken; patience 2 ends the run after step 4,
     also when it was stopped after step 3."""

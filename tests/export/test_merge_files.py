@@ -99,6 +99,7 @@ def test_sizes():
         parse_size("many")
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(made, whole, tmp_path):
     """Killed before each open for writing, block, rename and unlink; what has a shard's name is a whole shard."""
     command = [sys.executable, "-m", "tests.export.killed", str(made.base), str(made.adapter), str(tmp_path)]
@@ -220,6 +221,7 @@ def test_zeros_are_holes_and_minus_zero_is_not(made, tmp_path):
     assert bool(ours["minus"].signbit().all()) and not bool(ours["zeros"].signbit().any())
 
 
+@pytest.mark.slow
 def test_memory_is_a_few_blocks(tmp_path):
     """340 MB of float32, half of it one embedding, LoRA on all of it: beyond the libraries, less than a tenth of the model."""
     script = f"""

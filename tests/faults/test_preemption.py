@@ -235,6 +235,7 @@ def test_one_living_run_holds_its_folder(tiny_base, tiny_data, tmp_path, capsys)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_non_finite_on_one_rank_stops_both(tiny_base, tiny_data, tmp_path):
     """T40: an infinite loss on rank 1 only, in step 3: no rank applies it, exit code 5, the log shows it."""
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
