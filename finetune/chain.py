@@ -119,7 +119,7 @@ class Before:
             return
         last = following == self._last_merged
         output = (self.recipe.output_dir if last else stage.output_dir) / (BASE if last else "merged")
-        if placement.accelerator.is_main_process and not (output / OF).is_file():
+        if placement.accelerator.is_main_process and not _is_merged(output, self._adapter):
             merge_stage(told, self._adapter, output, placement.torch_dtype, say)
         placement.accelerator.wait_for_everyone()
         self._base, self._adapter = output.resolve(), None
@@ -149,7 +149,6 @@ def merge_stage(
     from finetune.model.save import INITIAL
 
     source = Source(**told["source"])
-
     draft = output.with_name(f".{output.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -162,7 +161,19 @@ def merge_stage(
         trust_remote_code=source.trust_remote_code,
     )  # fmt: skip
     shutil.rmtree(draft / "adapter")
-    (draft / OF).write_text(json.dumps({"stage": told["name"]}) + "\n", encoding="utf-8")
+    (draft / OF).write_text(json.dumps({"stage": told["name"], "adapter": _sha256(adapter)}) + "\n", encoding="utf-8")
     shutil.rmtree(output, ignore_errors=True)
     draft.rename(output)
     say(f"merged for the next stage: {output}")
+
+
+def _is_merged(output: Path, adapter: Path) -> bool:
+    """Whether `output` is what this adapter was merged into."""
+    file = output / OF
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("adapter") == _sha256(adapter)
+
+
+def _sha256(adapter: Path) -> str:
+    from finetune.model.load import file_sha256
+
+    return file_sha256(adapter / "adapter_model.safetensors")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from finetune.cli import main
 from finetune.errors import RecipeError
+from finetune.model.load import file_sha256
 from finetune.recipe import Recipe, resolved
 from finetune.recipefile import load_recipe
 from finetune.run import run
@@ -81,6 +82,12 @@ def test_a_stage_in_a_chain_is_the_stage_alone(chain, alone, how):
     [earlier] = result.manifest["training"]["stages"]
     assert (earlier["name"], earlier["training"]["steps"]) == ("tiny.first", 4)
     assert (out / "base").is_dir() == (out / "bundle/base").is_dir() == (how == "merged")
+    if how == "merged":
+        of = json.loads((out / "base/merged_from.json").read_text())
+        assert of == {
+            "stage": "tiny.first",
+            "adapter": file_sha256(alone["first"] / "adapter/adapter_model.safetensors"),
+        }
     again = load_recipe(out / "bundle/recipe.yaml")
     assert resolved(again) == resolved(recipe)
 
