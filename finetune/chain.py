@@ -95,7 +95,9 @@ class Before:
             before, now = told["facts"], self._facts(stage, sources)
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(f"{file}: damaged: {error}") from None
-        changed = [f"stage {stage.name}: its {key} changed since it finished" for key in now if before[key] != now[key]]
+        changed = [
+            f"stage {stage.name}: its {key} changed since it finished" for key in now if before.get(key) != now[key]
+        ]
         if changed:
             raise RecipeError(
                 [*changed, f"{self.recipe.output_dir}: this would be another run; give it another folder"]

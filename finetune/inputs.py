@@ -200,8 +200,6 @@ def encode(recipe: Recipe, data: Prepared, encoder: Encoder, folder: Path, log: 
 
 def encoded_lines(store: ExampleStore, max_length: int) -> tuple[str, str]:
     """How many examples and tokens there are, what happened to rows on the way, and how long examples are."""
-    import numpy as np
-
     rest = [f", {count} {reason}" for reason, count in store.counts.items() if reason not in ("rows", "examples")]
     trained = int(store.trained_counts.sum())
     some, half, most, longest = (int(length) for length in np.quantile(store.lengths, (0.1, 0.5, 0.9, 1.0)))

@@ -53,7 +53,10 @@ class Ready:
         ends: ids that training ends a turn with; of whole conversations, where `rewards` are read off their last token.
         lora: what the adapter covers, in a line.
         initial: the adapter's weights at the start, where the base was changed for them; see model/adapter.py.
-        start: the adapter's weights at the start by parameter name, where they are not fresh ones.
+        fresh: the trainable parameters by name as the adapter was added, where turning it off does not give the base.
+        start: the same at the start of training, where the policy then is not the base without its adapter.
+        about: what stages prepared, for the manifest and a run that resumes.
+        rewards: names of a score head's numbers; empty for a language model.
     """
 
     base: Base
@@ -65,6 +68,7 @@ class Ready:
     ends: set[int]
     lora: str
     initial: dict[str, Any] | None
+    fresh: dict[str, Any] | None
     start: dict[str, Any] | None
     about: dict[str, Any]
     rewards: tuple[str, ...] = ()
@@ -95,7 +99,7 @@ def get_ready(
     from finetune.export.beside import check_beside
     from finetune.export.converted import check_tokenizer
     from finetune.fullstate import full_tensors
-    from finetune.model.adapter import add_adapter, initial_weights
+    from finetune.model.adapter import add_adapter, initial_weights, trains_biases
     from finetune.model.start import start_from
     from finetune.stages.base import Prepares
     from finetune.stages.mixture import Mixture, MixturePart
@@ -126,12 +130,13 @@ def get_ready(
             about |= {f"{part.name}/{key}" if part.name else key: value for key, value in told.items()}
     model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
-    if recipe.model.adapter_name_or_path:
-        log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path))}")
-    _check_packing(recipes, model, placement, log)
     initial = initial_weights(model, recipe.lora)
-    # With the adapter off, the model is the base: not where training starts, when the adapter or the base was changed.
-    start = full_tensors(model) if recipe.model.adapter_name_or_path or initial is not None else None
+    # With the adapter off, the model is not the base where the adapter changed that, or where the base's biases train.
+    fresh = full_tensors(model) if initial is not None or trains_biases(recipe.lora) else None
+    if recipe.model.adapter_name_or_path:
+        log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path), base.source.name)}")
+    _check_packing(recipes, model, placement, log)
+    start = full_tensors(model) if recipe.model.adapter_name_or_path else fresh
     stage: Stage | Mixture = parts[0].stage
     examples, held_out = parts[0].examples, parts[0].held_out
     if recipe.mixture:
@@ -151,6 +156,7 @@ def get_ready(
         ends,
         coverage.line(),
         initial,
+        fresh,
         start,
         about,
         recipe.settings.score_names,

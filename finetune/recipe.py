@@ -316,6 +316,7 @@ IN_MIXTURES = ("cpt", "sft", "dpo", "orpo", "simpo", "kto", "distill")
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with every default filled in, as plain values that YAML and JSON can hold; `load_recipe` reads it."""
     told = {key: value for key, value in recipe.model_dump(mode="json").items() if value is not None}
+    told |= {recipe.stage: settings} if (settings := recipe.settings.model_dump(mode="json")) else {}
     stages, mixture = told.pop("stages"), told.pop("mixture")
     if recipe.weight is None:
         del told["loss_weight"]
@@ -323,7 +324,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         return told
     own = OF_ONE_STAGE if stages else OF_ONE_PART
     whole = {key: value for key, value in told.items() if key == "name" or key not in own}
-    parts = [{key: part[key] for key in own if part.get(key) is not None} for part in stages or mixture]
+    parts = [{key: part[key] for key in own if key in part} for part in map(resolved, recipe.stages or recipe.mixture)]
     for part in parts:
         part["name"] = part["name"].removeprefix(f"{told['name']}.")
     return whole | {"stages" if stages else "mixture": parts}

@@ -62,10 +62,7 @@ class StageSection(Section):
 class ComparingSection(StageSection):
     """What the stages that compare answers have in common: each with its prompt, in a row of its own."""
 
-    too_long: ClassVar[tuple[str, ...]] = (
-        "error",
-        "drop",
-    )  # a prompt cut for one answer would be another for the other
+    too_long: ClassVar[tuple[str, ...]] = ("error", "drop")  # cut for one answer, a prompt would be another one
 
     def misfits(self, data: DataSection, train: TrainSection) -> list[str]:
         found = [f"{key}: answers are compared, a row each; set it to false" for key in data.joined_by]

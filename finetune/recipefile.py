@@ -8,7 +8,7 @@ import glob
 import importlib.util
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             raise RecipeError(f"{origin.get((key,), '--set')}: {key}: is for the parts of a `mixture`")
         return recipe
     entries, problems = split_stages(data, origin, overrides, problems)
-    recipes = []
-    for entry, its_origin in entries:
-        try:
-            recipes.append(_recipe(path, entry, its_origin, []))
-        except RecipeError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    if not problems:
-        problems = chain_problems(recipes, origin)
-    if problems:
-        raise RecipeError(problems)
+    recipes = _recipes(path, entries, problems, lambda recipes: chain_problems(recipes, origin))
     whole = {"name": data["name"], "output_dir": recipes[-1].output_dir.parents[1], "continue_from": None}
     return recipes[-1].model_copy(update=whole | {"stages": tuple(recipes)})
 
@@ -64,19 +55,28 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def _mixture(path: Path, data: dict[str, Any], origin: Origin, overrides: Sequence[str], problems: list[str]) -> Recipe:
     """The recipe of a run of several stages at once."""
     entries, found = split_mixture(data, origin, overrides)
-    problems = problems + found
-    recipes = []
-    for entry, its_origin in entries:
-        try:
-            recipes.append(_recipe(path, entry, its_origin, []))
-        except RecipeError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    if not problems:
-        problems = mixture_problems(recipes, origin)
-    if problems:
-        raise RecipeError(problems)
+    recipes = _recipes(path, entries, problems + found, lambda recipes: mixture_problems(recipes, origin))
     whole = {"name": data["name"], "weight": None, "loss_weight": 1.0}
     return recipes[0].model_copy(update=whole | {"mixture": tuple(recipes)})
+
+
+def _recipes(
+    path: Path,
+    entries: Sequence[tuple[dict[str, Any], Origin]],
+    problems: Sequence[str],
+    together: Callable[[list[Recipe]], list[str]],
+) -> list[Recipe]:
+    """The recipes of stages or parts; raises RecipeError with every problem of all, or of them `together`."""
+    recipes, found = [], list(problems)
+    for entry, origin in entries:
+        try:
+            recipes.append(_recipe(path, entry, origin, []))
+        except RecipeError as error:
+            found += [problem for problem in error.problems if problem not in found]
+    found = found or together(recipes)
+    if found:
+        raise RecipeError(found)
+    return recipes
 
 
 def _recipe(path: Path, data: dict[str, Any], origin: Origin, problems: list[str]) -> Recipe:

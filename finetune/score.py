@@ -26,12 +26,13 @@ def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> di
     """
     from finetune.evaluate.generate import answer
     from finetune.evaluate.measure import measure
+    from finetune.model.reference import as_base
 
     main = placement.accelerator.is_main_process
     scores: dict[str, Scores] = {"base": {}, "tuned": {}}
     answered: dict[tuple[str, str], Sequence[Answer]] = {}
     judged = {part.name: with_good_answers(part.data, part.recipe.stage) for part in ready.parts}
-    for who, adapter in (("base", ready.model.disable_adapter()), ("tuned", nullcontext())):
+    for who, adapter in (("base", as_base(ready.model, ready.fresh)), ("tuned", nullcontext())):
         with adapter:
             for part in ready.parts:
                 of, settings, rows = f" of {part.name}" if part.name else "", part.recipe.settings, judged[part.name]

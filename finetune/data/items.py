@@ -29,6 +29,28 @@ class Item(Protocol):
         """The same with nothing to train on."""
 
 
+class OfExample:
+    """An item that stands for one example, and knows more about it."""
+
+    example: Example
+
+    @property
+    def where(self) -> str:
+        return self.example.where
+
+    @property
+    def length(self) -> int:
+        return self.example.length
+
+    @property
+    def marks(self) -> tuple[float, ...]:
+        return self.example.marks
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        return (self.example,)
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two answers to one prompt, the first better."""

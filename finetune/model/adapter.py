@@ -70,6 +70,11 @@ def add_adapter(model: Any, section: LoraSection, seed: int) -> tuple[Any, Cover
     return peft_model, Coverage(trainable, total, dict(matched), dict(unmatched))
 
 
+def trains_biases(section: LoraSection) -> bool:
+    """Whether biases of the base are trained, in place: turning the adapter off leaves them as trained."""
+    return section.model_dump().get("bias", "none") != "none"
+
+
 def initial_weights(model: Any, section: LoraSection) -> dict[str, Any] | None:
     """The fresh LoRA weights by their names in an adapter's file, where the base was changed for them; else None.
 

@@ -37,6 +37,18 @@ def reference(model: nn.Module) -> Iterator[Any]:
 
 
 @contextmanager
+def as_base(model: nn.Module, fresh: dict[str, torch.Tensor] | None) -> Iterator[None]:
+    """Inside, the peft model computes what its base did before anything was trained.
+
+    Args:
+        fresh: the trainable parameters as the adapter was added, where the base is not what is left with the adapter off
+            (see `Ready.fresh`); else None.
+    """
+    with adapter_off(model) if fresh is None else _weights(model, fresh):
+        yield
+
+
+@contextmanager
 def adapter_off(model: nn.Module) -> Iterator[None]:
     """Inside, the peft model computes what its base does.
 

@@ -20,8 +20,11 @@ FREE = frozenset({
 })  # fmt: skip
 
 
-def start_from(model: Any, folder: Path) -> str:
+def start_from(model: Any, folder: Path, base: str) -> str:
     """The weights of the adapter in `folder` into a fresh peft model of the same shape; a line that says so.
+
+    Args:
+        base: what the run's base is called; the line tells of an adapter that names another (it may be a copy of it).
 
     Raises:
         RecipeError: no such adapter, one with other settings than the recipe's `lora:` (each with both values), or one
@@ -54,7 +57,9 @@ def start_from(model: Any, folder: Path) -> str:
         load_weights(model, folder, may_lack={f"base_model.model.{SCORE}.weight"} if new_head else ())
     except CheckpointError as error:
         raise RecipeError([f"{KEY}: {problem}" for problem in error.problems]) from None
-    return f"starting from the adapter in {folder}{', under a new score head' if new_head else ''}"
+    named = told.get("base_model_name_or_path")
+    other = f"; it names the base {named}, this run has {base}" if named and named != base else ""
+    return f"starting from the adapter in {folder}{', under a new score head' if new_head else ''}{other}"
 
 
 def _plain(value: Any) -> Any:

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from finetune.data.chat import ChatEncoder, Example
-from finetune.data.encode import encode_items
-from finetune.data.rows import Sample
 from finetune.data.template import Metric
 from finetune.device import Placement
 from finetune.errors import RecipeError
 from finetune.model.teacher import Teacher, load_teacher
-from finetune.recipe import DataSection
 from finetune.recipe_stages import DistillSection
 from finetune.stages.base import Batch, LossSum
-from finetune.stages.batch import collate_rows, model_inputs
+from finetune.stages.batch import model_inputs
 from finetune.stages.divergence import distilled
+from finetune.stages.tokens import TokenStage
 
 
-class Distill:
+class Distill(TokenStage):
     """Loss = alpha cross-entropy + (1 - alpha) divergence from the teacher, summed over the trained tokens.
 
     Attributes:
         teacher: set by `prepare`, before the first loss.
     """
 
-    unit = "tokens"
-
-    def __init__(
-        self, encoder: ChatEncoder, data: DataSection, settings: DistillSection, pad_to_multiple_of: int = 1
-    ) -> None:
-        self.encoder = encoder
-        self.data = data
-        self.settings = settings
-        self.pad_to_multiple_of = pad_to_multiple_of
-        self.teacher: Teacher | None = None
+    settings: DistillSection
+    teacher: Teacher | None = None
 
     def prepare(self, model: Any, metrics: Mapping[str, Metric], placement: Placement) -> dict[str, Any]:
         """Loads the teacher; its identity.
@@ -57,18 +46,6 @@ class Distill:
                 raise RecipeError([f"distill.teacher: {problem}" for problem in error.problems]) from None
         return {"teacher": self.teacher.identity}
 
-    def encode(self, samples: Sequence[Sample]) -> list[Example]:
-        return encode_items(self.encoder, self.data, "conversation", samples)
-
-    def collate(self, items: Sequence[Example]) -> Batch:
-        """As `collate_rows`."""
-        pad_id = self.encoder.tokenizer.pad_token_id
-        return collate_rows(items, pad_id, self.pad_to_multiple_of, self.data.padding_free)
-
-    def count(self, batch: Batch) -> int:
-        """Trained tokens."""
-        return batch["targets"].numel()
-
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         assert self.teacher is not None, "prepare() comes first"
         inputs, targets, own = model_inputs(batch), batch["targets"], self.settings
@@ -78,6 +55,3 @@ class Distill:
         correct = (student.detach().argmax(-1) == targets).sum()
         sums = {"divergence": result.divergence, "cross_entropy": result.cross_entropy, "token_accuracy": correct}
         return LossSum(result.value, sums)
-
-    def scores(self, means: Mapping[str, float]) -> dict[str, float]:
-        return {}

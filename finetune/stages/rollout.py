@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune.data.chat import Example
+from finetune.data.items import OfExample
 
 
 @dataclass(frozen=True)
-class Prompt:
+class Prompt(OfExample):
     """An item of the data.
 
     Attributes:
@@ -24,30 +25,13 @@ class Prompt:
     example: Example
     tools: tuple[dict[str, Any], ...] = ()
 
-    @property
-    def where(self) -> str:
-        return self.example.where
-
-    @property
-    def length(self) -> int:
-        """Tokens of prompt and reference answer."""
-        return self.example.length
-
-    @property
-    def marks(self) -> tuple[float, ...]:
-        return self.example.marks
-
-    @property
-    def examples(self) -> tuple[Example, ...]:
-        return (self.example,)
-
     def blank(self) -> Prompt:
         """The same with nothing to train on."""
         return replace(self, example=self.example.blank())
 
 
 @dataclass(frozen=True)
-class Rollout:
+class Rollout(OfExample):
     """An answer of the model's own, an item of one step.
 
     Attributes:
@@ -68,23 +52,6 @@ class Rollout:
     reward_std: float
     same: bool
     old_logps: tuple[float, ...] | None = None
-
-    @property
-    def where(self) -> str:
-        return self.example.where
-
-    @property
-    def length(self) -> int:
-        """Tokens of prompt and answer."""
-        return self.example.length
-
-    @property
-    def marks(self) -> tuple[float, ...]:
-        return self.example.marks
-
-    @property
-    def examples(self) -> tuple[Example, ...]:
-        return (self.example,)
 
     def blank(self) -> Rollout:
         """The same with nothing to train on."""

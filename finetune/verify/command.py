@@ -43,7 +43,7 @@ def verify_command(options: argparse.Namespace) -> list[str]:
         )
     if rewards:
         return _reward_folder(bundle, rewards)
-    if not (bundle / FACTS).is_file() and (bundle / "MANIFEST.json").is_file():
+    if not (bundle / FACTS).is_file() and (bundle / MANIFEST).is_file():
         raise RecipeError(
             f"{bundle}: no {FACTS} in it: no golden samples to ask. A run of plain text has no answers; what was "
             "proved of it is in MANIFEST.json (merge_proof)"
