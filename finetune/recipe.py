@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetune.errors import did_you_mean
-from finetune.recipe_peft import PEFT_SECTIONS, LoraSection, Names, PeftSection
+from finetune.recipe_methods import method_problems
+from finetune.recipe_peft import PEFT_SECTIONS, Ia3Section, LoraSection, Names, OftSection, PeftSection, VeraSection
 from finetune.recipe_stages import (
     STAGE_SECTIONS,
     CptSection,
@@ -229,8 +230,11 @@ class Recipe(Section):
     output_dir: Path = Field(strict=False)
     report_to: Names = ()
     model: ModelSection
-    peft_type: Literal["lora"] = "lora"  # the rows of PEFT_SECTIONS
+    peft_type: Literal["lora", "ia3", "oft", "vera"] = "lora"  # the rows of PEFT_SECTIONS
     lora: LoraSection | None = None
+    ia3: Ia3Section | None = None
+    oft: OftSection | None = None
+    vera: VeraSection | None = None
     data: DataSection
     train: TrainSection
     cpt: CptSection | None = None
@@ -283,6 +287,13 @@ class Recipe(Section):
                     f"{kind}: is for peft_type {kind}; this recipe's peft_type is {self.peft_type}; leave it out, or set "
                     f"`{kind}: null` where a parent has it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def fits_its_method(self) -> Recipe:
+        problems = method_problems(self)
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

@@ -49,8 +49,11 @@ def check_beside(adapters: Mapping[str, Path], own: str, identity: Mapping[str, 
         raise RecipeError(problems)
 
 
-def add_beside(draft: Path, adapters: Mapping[str, Path]) -> dict[str, Canonical]:
+def add_beside(draft: Path, adapters: Mapping[str, Path], base: Path) -> dict[str, Canonical]:
     """Writes each, canonical, to `adapters/<name>` of the bundle.
+
+    Args:
+        base: the folder of their base.
 
     Raises:
         RecipeError: one that no engine serves as an adapter.
@@ -58,7 +61,7 @@ def add_beside(draft: Path, adapters: Mapping[str, Path]) -> dict[str, Canonical
     written = {}
     for name, folder in adapters.items():
         initial = folder / INITIAL
-        canon = canonical(folder, draft / "adapters" / name, initial if initial.is_file() else None)
+        canon = canonical(folder, draft / "adapters" / name, initial if initial.is_file() else None, base)
         if canon.leftover:
             raise RecipeError([f"export.adapters.{name}: {line}" for line in canon.leftover])
         written[name] = canon

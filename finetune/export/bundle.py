@@ -112,8 +112,8 @@ def _fill(
         shutil.copytree(base, draft / "base", copy_function=_link)
         named = Source(str(final.resolve() / "base"))
     initial = adapter / INITIAL
-    canon = canonical(adapter, draft / "adapter", initial if initial.is_file() else None)
-    beside = add_beside(draft, section.adapters)
+    canon = canonical(adapter, draft / "adapter", initial if initial.is_file() else None, base)
+    beside = add_beside(draft, section.adapters, base)
     for folder in ("adapter", *(f"adapters/{name}" for name in beside)):
         _name_base(draft / folder, named)
 

@@ -13,7 +13,7 @@ from finetune.export.changes import ADVICE, Adapter, Change, LowRank, wrapped_pa
 from finetune.export.jobs import Job
 from finetune.export.nf4 import quantised_weights
 from finetune.export.origins import Part, Parts, Skeleton, plain_parts, whole
-from finetune.export.tied import head_of_tied, is_tied
+from finetune.export.tied import head_of_tied, is_output, is_tied
 from finetune.export.weights import CODES, FLOATS, Stored, same_values
 
 # Architectures whose linear layers are transformers' Conv1D, weights lying as (in, out).
@@ -53,6 +53,7 @@ def plan(
     Raises:
         RecipeError: a line for each of the adapter's tensors that has no place in this base.
     """
+    optional = _without_optional(adapter)
     parts = None if adapter.wrapped or dequantised else plain_parts(adapter.changes, tensors)
     if parts is not None and _on_vocabulary(adapter, config, tensors, parts):
         parts = None
@@ -69,6 +70,7 @@ def plan(
                 parts[name] = whole(name, tensors[name])
         tied, extra = _untie(adapter, skeleton, parts, tensors, is_tied(config))
         _refuse_unsupported(adapter, skeleton)
+    _put_optional(adapter, optional, parts, tensors)
     by_parameter: dict[str, list[tuple[str, Part]]] = {}
     for stored, own in parts.items():
         for part in own:
@@ -84,6 +86,27 @@ def plan(
             replace(job, through_nf4=any(part.parameter in linear for part in parts.get(job.name, ()))) for job in jobs
         )
     return Jobs(jobs, tied, rows, sum(bool(job.parts) for job in jobs))
+
+
+def _without_optional(adapter: Adapter) -> dict[str, Change]:
+    """Takes out what is done to parameters that the base may not have: (IA)^3 scales a bias where there is one."""
+    found = {name: change for name, change in adapter.changes.items() if change.scaling and change.scaling.optional}
+    for name in found:
+        del adapter.changes[name]
+    return found
+
+
+def _put_optional(adapter: Adapter, changes: dict[str, Change], parts: Parts, tensors: dict[str, Stored]) -> None:
+    """Puts it back for those that are there, by the place of the weight beside them."""
+    known = {part.parameter for own in parts.values() for part in own}
+    places = {part.parameter: stored for stored, own in parts.items() for part in own}
+    for name, change in changes.items():
+        weight = places.get(f"{name.removesuffix('.bias')}.weight", "")
+        stored = f"{weight.removesuffix('.weight')}.bias"
+        if name not in known and weight and stored in tensors:
+            parts[stored] = whole(name, tensors[stored])
+        if name in known or stored in tensors:
+            adapter.changes[name] = change
 
 
 def _on_vocabulary(adapter: Adapter, config: dict[str, Any], tensors: dict[str, Stored], parts: Parts) -> bool:
@@ -213,6 +236,8 @@ def _fits(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool
     """
     problems = []
     transposed = False
+    if change.scaling is not None or change.rotation is not None:
+        return _fits_multiplied(name, change, shape, conv1d, apart)
     if change.shift is not None and list(change.shift.shape) != shape:
         problems.append(_unequal(name, shape, change.shift.shape))
     if change.tokens is not None:
@@ -239,6 +264,23 @@ def _fits(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool
             if change.magnitude.count != (shape[-1] if column else shape[-2]):
                 problems.append(_unequal(name, shape, change.magnitude.shape))
     return problems, transposed
+
+
+def _fits_multiplied(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool) -> tuple[list[str], bool]:
+    """The same for (IA)^3 and OFT; a vector of the base is a bias, scaled with the layer's outputs."""
+    if apart or len(shape) > 2:
+        return [f"adapter: {name}: one of several experts in a tensor, which is not merged; {ADVICE}"], False
+    transposed = conv1d and len(shape) == 2 and not is_output(name)
+    outputs, inputs = (shape[-1], shape[0]) if transposed else (shape[0], shape[-1])
+    if change.scaling is not None:
+        width, wanted = change.scaling.vector.count, inputs if change.scaling.inputs else outputs
+        fits = width == wanted
+    else:
+        assert change.rotation is not None
+        blocks, width = change.rotation.triangles.shape[0], change.rotation.size
+        fits = not transposed and inputs % width == 0 and blocks in (1, inputs // width)
+    given = change.scaling.vector if change.scaling else change.rotation.triangles  # type: ignore[union-attr]
+    return ([] if fits else [_unequal(name, shape, given.shape)]), transposed
 
 
 def _unequal(name: str, shape: Any, other: Any) -> str:

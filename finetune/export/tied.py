@@ -83,6 +83,8 @@ def _same(left: Change, right: Change) -> bool:
         return False
     if left.magnitude is not None or right.magnitude is not None:
         return False
+    if left.scaling != right.scaling or left.rotation != right.rotation:
+        return False
     one, other = left.low_rank, right.low_rank
     if one is None or other is None:
         return one is other

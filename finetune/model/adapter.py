@@ -1,13 +1,13 @@
-"""LoRA on the base through peft, and a plain statement of what it covers."""
+"""An adapter on the base through peft, and a plain statement of what it covers."""
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from finetune.errors import RecipeError, did_you_mean
+from finetune.model.methods import METHODS, block_line, quiet_methods
 from finetune.recipe_peft import PeftSection
 
 SCORE = "score"  # what transformers calls the head of a decoder for sequence classification
@@ -15,30 +15,37 @@ SCORE = "score"  # what transformers calls the head of a decoder for sequence cl
 
 @dataclass(frozen=True)
 class Coverage:
-    """Counts of parameters, and of linear layers by name: with an adapter, and without one."""
+    """Counts of parameters, and of linear layers by name: with an adapter, and without one.
+
+    Attributes:
+        note: what else there is to say of the method.
+    """
 
     trainable: int
     total: int
     matched: dict[str, int]
     unmatched: dict[str, int]
+    note: str = ""
 
     def line(self) -> str:
         """One line for the console."""
         share = 100 * self.trainable / self.total
         covered = ", ".join(f"{name} x{count}" for name, count in self.matched.items())
         rest = ", ".join(f"{name} x{count}" for name, count in self.unmatched.items()) or "none"
-        return f"{self.trainable:,} of {self.total:,} parameters trained ({share:.2f} %); on {covered}; without: {rest}"
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.trainable:,} of {self.total:,} parameters trained ({share:.2f} %); on {covered}; without: {rest}{note}"
 
 
 def add_adapter(model: Any, section: PeftSection, seed: int) -> tuple[Any, Coverage]:
-    """The peft model with fresh LoRA weights in float32, the same for every process and machine.
+    """The peft model with fresh adapter weights in float32, the same for every process and machine.
 
     Raises:
         RecipeError: peft refuses the settings, or a target matches no layer (the model's linear layers are listed).
     """
+    import peft
     import torch
-    from peft import LoraConfig, get_peft_model
 
+    kind = section.kind
     linear = _linear_layers(model)
     head = _output_name(model)
     settings = section.settings()
@@ -46,28 +53,32 @@ def add_adapter(model: Any, section: PeftSection, seed: int) -> tuple[Any, Cover
     for target in targets if isinstance(targets, list) else []:
         if not any(name == target or name.endswith("." + target) for name in linear):
             kinds = {name.rpartition(".")[2] for name in linear}
-            raise RecipeError(f"lora.target_modules: {target!r} matches no linear layer{did_you_mean(target, kinds)}")
+            raise RecipeError(f"{kind}.target_modules: {target!r} matches no linear layer{did_you_mean(target, kinds)}")
     torch.manual_seed(seed)
     try:
         # Under SEQ_CLS peft trains the score head whole and saves it with the adapter.
-        config = LoraConfig(task_type="SEQ_CLS" if hasattr(model, SCORE) else "CAUSAL_LM", **settings)
-        with warnings.catch_warnings():  # that a tied layer can't be merged: export/merge.py unties it
-            warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
-            peft_model = get_peft_model(model, config)
+        config = getattr(peft, section.config)(
+            task_type="SEQ_CLS" if hasattr(model, SCORE) else "CAUSAL_LM", **settings
+        )
+        with quiet_methods():
+            peft_model = peft.get_peft_model(model, config)
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"lora: {error}") from None
+        raise RecipeError(f"{kind}: {error}") from None
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    adapted = {name for name, module in peft_model.get_base_model().named_modules() if hasattr(module, "lora_A")}
+    adapted = {
+        name for name, module in peft_model.get_base_model().named_modules() if hasattr(module, METHODS[kind].part)
+    }
     if not adapted:
         layers = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-        raise RecipeError(f"lora.target_modules: {targets!r} matches no layer; linear layers: {layers}")
+        raise RecipeError(f"{kind}.target_modules: {targets!r} matches no layer; linear layers: {layers}")
     trainable = sum(p.numel() for p in peft_model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in peft_model.parameters())
     matched = Counter(name.rpartition(".")[2] for name in sorted(adapted))
     unmatched = Counter(name.rpartition(".")[2] for name in sorted(linear) if name not in adapted and name != head)
-    return peft_model, Coverage(trainable, total, dict(matched), dict(unmatched))
+    note = block_line(peft_model) if kind == "oft" else ""
+    return peft_model, Coverage(trainable, total, dict(matched), dict(unmatched), note)
 
 
 def trains_biases(section: PeftSection) -> bool:
@@ -92,8 +103,9 @@ def initial_weights(model: Any, section: PeftSection) -> dict[str, Any] | None:
 
 def _linear_layers(model: Any) -> list[str]:
     import torch
+    from transformers.pytorch_utils import Conv1D
 
-    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
 
 
 def _output_name(model: Any) -> str | None:

@@ -10,6 +10,7 @@ import torch
 from finetune.export.layout import modes_follow_umask, write_both_spellings
 from finetune.model.check import adapter_shapes, check_adapter
 from finetune.model.load import Base
+from finetune.model.methods import shared_tensors
 
 INITIAL = "initial.safetensors"
 
@@ -37,6 +38,8 @@ def save_adapter(
 
     model.peft_config["default"].base_model_name_or_path = base.source.name
     model.peft_config["default"].revision = base.source.revision
+    if tensors is not None:
+        tensors = tensors | shared_tensors(model)
     # save_embedding_layers="auto" would ask the hub about the vocabulary
     model.save_pretrained(folder, save_embedding_layers=False, state_dict=tensors)
     check_adapter(folder, adapter_shapes(model), trained)
