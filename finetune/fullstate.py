@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from torch import nn
 from finetune.errors import CheckpointError, RecipeError
 from finetune.optimizer import averaging, inner
 
+_IN_PEFT = re.compile(r"(?:^|\.)((?:base_model|prompt_encoder)\..+)")
 Entries = dict[str, Any]  # tensors, spread as the parameter is or whole in each process, and plain numbers
 
 
@@ -20,7 +22,14 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Trainable parameters by the name they have in the peft model, whatever wraps it: `base_model.model. ...`."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            yield name[name.index("base_model.") :], parameter
+            yield name_in_peft(name), parameter
+
+
+def name_in_peft(name: str) -> str:
+    """A parameter's name in the peft model, out of that in whatever wraps it."""
+    found = _IN_PEFT.search(name)
+    assert found is not None, name
+    return found[1]
 
 
 def full_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

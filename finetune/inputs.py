@@ -19,6 +19,7 @@ from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import GateSection, Recipe
+from finetune.recipe_methods import room_problem
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def load_data(recipe: Recipe) -> Prepared:
         DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
             that would serve the export wrong or not at all.
     """
-    problems = _without_effect(recipe)
+    problems = _without_effect(recipe) + room_problem(recipe, _base_config(recipe))
     notes: list[str] = []
     try:
         notes = serving_notes(recipe)
@@ -116,6 +117,16 @@ def _known_of_parts(recipe: Recipe, data: Sequence[Prepared]) -> list[str]:
 def part_name(recipe: Recipe, part: Recipe) -> str:
     """A part's own name; empty for a recipe that is no mixture."""
     return part.name.removeprefix(f"{recipe.name}.") if recipe.mixture else ""
+
+
+def _base_config(recipe: Recipe) -> dict[str, Any] | None:
+    """The base's config.json, where it is at hand; a base that is not there is told of where it is loaded."""
+    from finetune.export.servable import config_of_base
+
+    try:
+        return config_of_base(recipe.model)
+    except RecipeError:
+        return None
 
 
 def _without_effect(recipe: Recipe) -> list[str]:

@@ -10,7 +10,17 @@ from pydantic import Field, model_validator
 
 from finetune.errors import did_you_mean
 from finetune.recipe_methods import method_problems
-from finetune.recipe_peft import PEFT_SECTIONS, Ia3Section, LoraSection, Names, OftSection, PeftSection, VeraSection
+from finetune.recipe_peft import (
+    PEFT_SECTIONS,
+    Ia3Section,
+    LoraSection,
+    Names,
+    OftSection,
+    PeftSection,
+    PrefixTuningSection,
+    PromptTuningSection,
+    VeraSection,
+)
 from finetune.recipe_stages import (
     STAGE_SECTIONS,
     CptSection,
@@ -230,11 +240,15 @@ class Recipe(Section):
     output_dir: Path = Field(strict=False)
     report_to: Names = ()
     model: ModelSection
-    peft_type: Literal["lora", "ia3", "oft", "vera"] = "lora"  # the rows of PEFT_SECTIONS
+    peft_type: Literal["lora", "ia3", "oft", "vera", "prompt_tuning", "prefix_tuning"] = (
+        "lora"  # the rows of PEFT_SECTIONS
+    )
     lora: LoraSection | None = None
     ia3: Ia3Section | None = None
     oft: OftSection | None = None
     vera: VeraSection | None = None
+    prompt_tuning: PromptTuningSection | None = None
+    prefix_tuning: PrefixTuningSection | None = None
     data: DataSection
     train: TrainSection
     cpt: CptSection | None = None

@@ -136,9 +136,58 @@ class VeraSection(PeftSection):
     bias: Literal["none"] = "none"
 
 
+class PromptSection(PeftSection):
+    """What the methods with virtual tokens share; they train nothing inside the model."""
+
+    inherits = ("PromptLearningConfig",)
+    refused: ClassVar[Mapping[str, str]] = {
+        "modules_to_save": "a model with virtual tokens trains nothing else",
+        "num_transformer_submodules": "a causal model has one; leave it out",
+    }
+
+    num_virtual_tokens: int = Field(20, ge=1)
+
+
+class PromptTuningSection(PromptSection):
+    """Prompt tuning, arXiv 2104.08691; every other field of `peft.PromptTuningConfig` passes through.
+
+    `prompt_tuning_init`: embeddings of random words of the vocabulary, of `prompt_tuning_init_text`, or random numbers.
+    """
+
+    kind = "prompt_tuning"
+    config = "PromptTuningConfig"
+    file = "tuners/prompt_tuning/config.py"
+
+    prompt_tuning_init: Literal["SAMPLE_VOCAB", "TEXT", "RANDOM"] = "SAMPLE_VOCAB"
+    prompt_tuning_init_text: str | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def text_for_text(self) -> PromptTuningSection:
+        if (self.prompt_tuning_init == "TEXT") != (self.prompt_tuning_init_text is not None):
+            raise ValueError("`prompt_tuning_init: TEXT` and `prompt_tuning_init_text` go together")
+        return self
+
+
+class PrefixTuningSection(PromptSection):
+    """Prefix tuning, arXiv 2101.00190; every other field of `peft.PrefixTuningConfig` passes through."""
+
+    kind = "prefix_tuning"
+    config = "PrefixTuningConfig"
+    file = "tuners/prefix_tuning/config.py"
+    refused: ClassVar[Mapping[str, str]] = {
+        **PromptSection.refused,
+        "prefix_projection": "peft saves what the projection gives and not the projection, so that no run could be resumed",
+        "encoder_hidden_size": "is the projection's width, and `prefix_projection` is not supported",
+    }
+
+    init_weights: Literal["zero"] | None = None
+
+
 PEFT_SECTIONS: dict[str, type[PeftSection]] = {
-    section.kind: section for section in (LoraSection, Ia3Section, OftSection, VeraSection)
+    section.kind: section
+    for section in (LoraSection, Ia3Section, OftSection, VeraSection, PromptTuningSection, PrefixTuningSection)
 }
+PROMPTED = (PromptTuningSection.kind, PrefixTuningSection.kind)  # virtual tokens before the prompt, nothing in layers
 
 
 @cache

@@ -5,8 +5,11 @@ from __future__ import annotations
 METHODS: dict[str, tuple[str, ...]] = {
     "ia3": ("train.learning_rate=0.05",),
     "oft": ("oft.oft_block_size=8",),
-    "vera": ("vera.r=8", "vera.vera_dropout=0.1", "train.learning_rate=0.05"),
+    "vera": ("vera.r=8", "train.learning_rate=0.05"),
+    "prompt_tuning": ("prompt_tuning.num_virtual_tokens=5", "data.max_length=128"),
+    "prefix_tuning": ("prefix_tuning.num_virtual_tokens=5", "data.max_length=128"),
 }
+PROMPTED = ("prompt_tuning", "prefix_tuning")
 
 
 def changes(kind: str) -> tuple[str, ...]:

@@ -42,7 +42,11 @@ UNSERVED = {
     "IA3": "(IA)^3 multiplies what layers give, and engines read LoRA",
     "OFT": "OFT turns what layers get, and engines read LoRA",
 }
-TAKEN = ("LORA", "VERA", *UNSERVED)
+PROMPTS = {
+    "PROMPT_TUNING": "a trained prompt is no part of any weight",
+    "PREFIX_TUNING": "trained keys and values are no part of any weight",
+}
+TAKEN = ("LORA", "VERA", *UNSERVED, *PROMPTS)
 
 
 def residual_init(init_lora_weights: Any) -> bool:
@@ -66,6 +70,8 @@ def leftovers(config: Mapping[str, Any]) -> tuple[str, ...]:
     kind = str(config.get("peft_type") or "LORA").upper()
     if kind in UNSERVED:
         return (f"peft_type: {UNSERVED[kind]}; merge instead (form: merged)",)
+    if kind in PROMPTS:
+        return (f"peft_type: {PROMPTS[kind]}; serve it with peft (engine transformers, form adapter)",)
     return tuple(f"{key}: {why}; merge instead (form: merged)" for key, why in LEFTOVERS.items() if config.get(key))
 
 

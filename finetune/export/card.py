@@ -28,11 +28,14 @@ HUB_LICENCES = frozenset((
 ))  # fmt: skip
 LANGUAGES = {"README.md": "card.md.jinja", "README.zh-CN.md": "card.zh-CN.md.jinja"}
 # How a card calls a method (peft's word in small letters), in both languages.
-METHODS = {"lora": "LoRA", "ia3": "(IA)^3", "oft": "OFT", "vera": "VeRA"}
+METHODS = {"lora": "LoRA", "ia3": "(IA)^3", "oft": "OFT", "vera": "VeRA", "prompt_tuning": "Prompt tuning",
+           "prefix_tuning": "Prefix tuning"}  # fmt: skip
 SETTINGS = (
     ("ia3", ("target_modules", "feedforward_modules")),
     ("oft", ("r", "oft_block_size", "coft", "block_share", "use_cayley_neumann")),
     ("vera", ("r", "d_initial", "vera_dropout", "projection_prng_key")),
+    ("prompt_tuning", ("num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text")),
+    ("prefix_tuning", ("num_virtual_tokens", "init_weights")),
     ("lora", ("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights")),
     ("data", ("max_length", "train_on", "packing")),
     ("train", ("global_batch_size", "max_steps", "num_train_epochs", "optim", "learning_rate",
@@ -103,6 +106,7 @@ def _facts(bundle: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "training": _whole(manifest.get("training"), TRAINING),
         "proof": _whole(manifest.get("merge_proof"), PROOF),
         "reward_proof": _whole(manifest.get("merge_proof"), REWARD_PROOF),
+        "adapter_proof": manifest.get("adapter_proof") or {},
         "rewards": list(manifest.get("rewards") or ()),
         "versions": manifest.get("versions") or {},
         "environment": manifest.get("environment") or {},

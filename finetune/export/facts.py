@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RecipeError
-from finetune.export.adapterfile import PAIR, UNSERVED, clean_name, leftovers, next_rank, residual_init
+from finetune.export.adapterfile import PAIR, PROMPTS, UNSERVED, clean_name, leftovers, next_rank, residual_init
 
 ENDS = ("embed_tokens", "lm_head", "wte", "embed_out", "word_embeddings")
 TENSORS = "__metadata__"
@@ -105,7 +105,7 @@ def recipe_facts(lora: Mapping[str, Any], base: Mapping[str, Any] | None, initia
     """
     method = str(lora.get("peft_type") or "LORA").upper()
     left = leftovers(lora)
-    if method in UNSERVED:  # nothing that rules on LoRA's settings ask for
+    if method in UNSERVED or method in PROMPTS:  # nothing that rules on LoRA's settings ask for
         saved = tuple(lora.get("modules_to_save") or ())
         return AdapterFacts(rank=0, alpha=1.0, saved=saved, leftover=left, base=base, method=method)
     init = lora.get("init_lora_weights", True)

@@ -129,6 +129,31 @@ def prove(
     return record
 
 
+def prove_adapter(
+    source: Source,
+    adapter: Path,
+    examples: Sequence[Example],
+    evaluated: Sequence[Sequence[float]] | None,
+    evaluated_dtype: str,
+) -> dict[str, Any]:
+    """The adapter from disk on its base against the model that was evaluated, where nothing can be merged.
+
+    Args:
+        evaluated, evaluated_dtype: as for `prove`; without them it is only seen to load and to give finite logits.
+
+    Raises:
+        GateError: it is another model, or its logits are not finite.
+    """
+    model = load_with_adapter(source, adapter)
+    given = [logits(model, example) for example in examples]
+    broken = [example.where for example, one in zip(examples, given, strict=True) if not one.isfinite().all()]
+    if broken:
+        raise GateError(f"export stopped: the adapter's logits are not finite for {', '.join(broken[:3])}")
+    from_disk = [answer_logprobs(one, example) for one, example in zip(given, examples, strict=True)]
+    told = _held_to_evaluated(from_disk, evaluated, evaluated_dtype) if evaluated else None
+    return {"rows": len(examples), "positions": sum(len(example.ids) for example in examples), "evaluated": told}
+
+
 def load_with_adapter(source: Source, adapter: Path, nf4: bool = False, names: Sequence[str] = ()) -> Any:
     """The adapter on its base, both from disk and computed in float32; with `nf4` the base in 4 bits, as QLoRA trains.
 
@@ -201,9 +226,9 @@ def compare(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], examples: Sequen
 
 @torch.inference_mode()
 def logits(model: Any, example: Example) -> torch.Tensor:
-    """(T, V), in the model's dtype, on the CPU; one conversation at a time, so no padding."""
+    """(T, V), in the model's dtype, on the CPU; one conversation at a time, so no padding, and no virtual tokens."""
     ids = torch.tensor([example.ids], device=model.device)  # (1, T)
-    return model(input_ids=ids, use_cache=False).logits[0].cpu().contiguous()
+    return model(input_ids=ids, use_cache=False).logits[0, -len(example.ids) :].cpu().contiguous()
 
 
 def answer_logprobs(scores: torch.Tensor, example: Example) -> list[float]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from finetune.export.adapterfile import PROMPTS
 from finetune.export.facts import AdapterFacts, ModelFacts
 
 Severity = Literal["wrong", "refused", "warning"]
@@ -160,7 +161,11 @@ ADAPTER_RULES = (
          "start with the --chat-template that the README gives, or set form: merged", "measured: vLLM warns"),
     Rule("A18", "adapter", each(NOT_PEFT, "refused"),
          lambda f: f"peft_type {f.method}: engines read LoRA adapters only" if f.method != "LORA" else "",
-         MERGE, "source: vLLM (r and lora_alpha are required), llama.cpp; documentation or unknown: the others"),
+         f"{MERGE}, or serve it with peft (engine: transformers)",
+         "source: vLLM (r and lora_alpha are required), llama.cpp; documentation or unknown: the others"),
+    Rule("A19", "merged", each(ENGINES, "refused"),
+         lambda f: f"peft_type {f.method}: {PROMPTS[f.method]}, and nothing is merged" if f.method in PROMPTS else "",
+         "take {engine: transformers, form: adapter}, which peft serves, or train lora", "source: peft"),
     Rule("E1", "adapter", each(NOT_PEFT, "refused"),
          lambda f: "target_parameters: LoRA on fused experts has no form that engines read" if f.experts else "",
          MERGE, "unknown"),

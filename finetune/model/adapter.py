@@ -8,7 +8,8 @@ from typing import Any
 
 from finetune.errors import RecipeError, did_you_mean
 from finetune.model.methods import METHODS, block_line, quiet_methods
-from finetune.recipe_peft import PeftSection
+from finetune.model.virtual import with_virtual_tokens
+from finetune.recipe_peft import PROMPTED, PeftSection
 
 SCORE = "score"  # what transformers calls the head of a decoder for sequence classification
 
@@ -32,6 +33,8 @@ class Coverage:
         share = 100 * self.trainable / self.total
         covered = ", ".join(f"{name} x{count}" for name, count in self.matched.items())
         rest = ", ".join(f"{name} x{count}" for name, count in self.unmatched.items()) or "none"
+        if not self.matched:
+            return f"{self.trainable:,} of {self.total:,} parameters trained ({share:.2f} %); {self.note}"
         note = f"; {self.note}" if self.note else ""
         return f"{self.trainable:,} of {self.total:,} parameters trained ({share:.2f} %); on {covered}; without: {rest}{note}"
 
@@ -46,6 +49,8 @@ def add_adapter(model: Any, section: PeftSection, seed: int) -> tuple[Any, Cover
     import torch
 
     kind = section.kind
+    if kind in PROMPTED:
+        return _prompted(model, section, seed)
     linear = _linear_layers(model)
     head = _output_name(model)
     settings = section.settings()
@@ -79,6 +84,18 @@ def add_adapter(model: Any, section: PeftSection, seed: int) -> tuple[Any, Cover
     unmatched = Counter(name.rpartition(".")[2] for name in sorted(linear) if name not in adapted and name != head)
     note = block_line(peft_model) if kind == "oft" else ""
     return peft_model, Coverage(trainable, total, dict(matched), dict(unmatched), note)
+
+
+def _prompted(model: Any, section: PeftSection, seed: int) -> tuple[Any, Coverage]:
+    """The same of virtual tokens, which lie in no layer."""
+    made = with_virtual_tokens(model, section, seed)
+    config = made.peft_config["default"]
+    count, where = config.num_virtual_tokens, "before every prompt"
+    what = f"{count} virtual tokens {where}"
+    if section.kind == "prefix_tuning":
+        what = f"keys and values of {count} virtual tokens {where}, in {config.num_layers} layers"
+    trainable = sum(p.numel() for p in made.parameters() if p.requires_grad)
+    return made, Coverage(trainable, sum(p.numel() for p in made.parameters()), {}, {}, what)
 
 
 def trains_biases(section: PeftSection) -> bool:

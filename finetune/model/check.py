@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import GateError
+from finetune.fullstate import name_in_peft
 from finetune.model.adapter import SCORE
 from finetune.model.methods import METHODS, shared_tensors
+from finetune.model.virtual import IN_FILE, PARAMETER
 
 Shape = tuple[int, ...]
 
@@ -23,7 +25,7 @@ def adapter_shapes(model: Any) -> dict[str, Shape]:
     shapes = {_name_in_file(name): tuple(tensor.shape) for name, tensor in shared_tensors(model).items()}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            shapes[_name_in_file(name[name.index("base_model.") :])] = tuple(
+            shapes[_name_in_file(name_in_peft(name))] = tuple(
                 getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3's own word for it
             )
     return shapes
@@ -81,5 +83,7 @@ def _as_before(tensors: Mapping[str, Any]) -> str:
 
 def _name_in_file(name: str) -> str:
     """peft 0.20's name in the file: without the adapter's own name, copies of whole modules under the module's name."""
+    if name == PARAMETER:
+        return IN_FILE
     name = name.replace(".modules_to_save.default.", ".").replace(".default.", ".").removesuffix(".default")
     return re.sub(r"\.lora_magnitude_vector\.weight$", ".lora_magnitude_vector", name)

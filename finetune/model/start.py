@@ -18,6 +18,7 @@ FREE = frozenset({
     "init_lora_weights", "runtime_config", "peft_type", "task_type", "loftq_config", "eva_config", "corda_config",
     "lora_ga_config", "megatron_config", "megatron_core", "layers_to_transform", "layers_pattern", "exclude_modules",
     "init_weights", "init_ia3_weights", "vera_dropout", "d_initial", "module_dropout",
+    "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs",
 })  # fmt: skip
 
 

@@ -119,6 +119,8 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
     check_folder(key, str(folder))
     try:
         settings = PeftConfig.from_pretrained(str(folder))
+        if settings.is_prompt_learning:
+            raise RecipeError(f"{key}: {folder}: {settings.peft_type.value} is never merged, as a teacher's adapter is")
         if residual_init(getattr(settings, "init_lora_weights", True)) or (folder / INITIAL).exists():
             raise RecipeError(f"{key}: {folder} belongs to a base that was changed for it; name its run's merged model")
         with warnings.catch_warnings():  # weights that the file lacks would be left at random
