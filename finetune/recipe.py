@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetune.errors import did_you_mean
+from finetune.lora_fields import lora_fa_problems
+from finetune.optimizer import OPTIMIZERS
 from finetune.recipe_peft import PEFT_SECTIONS, LoraSection, Names, PeftSection
 from finetune.recipe_stages import (
     STAGE_SECTIONS,
@@ -283,6 +285,14 @@ class Recipe(Section):
                     f"{kind}: is for peft_type {kind}; this recipe's peft_type is {self.peft_type}; leave it out, or set "
                     f"`{kind}: null` where a parent has it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def optimizer_fits_the_adapter(self) -> Recipe:
+        if OPTIMIZERS[self.train.optim].freezes_down:
+            problems = lora_fa_problems(self.peft_type, self.adapter.settings())
+            if problems:
+                raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from finetune.errors import RecipeError
+from finetune.lora_fields import LORA_ROWS, conflicts
+from finetune.peft_fields import COMMON, Problem, Row, fields_of, problems_of
 from finetune.recipe_stages import Section
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
@@ -22,6 +20,7 @@ class PeftSection(Section):
     Attributes:
         kind: the section's name, peft's own for the method in small letters.
         config: class in the installed peft that these are fields of. file: where its source stands in the package.
+        rows: our own answers to its fields, beside those that are declared.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -29,10 +28,16 @@ class PeftSection(Section):
     kind: ClassVar[str]
     config: ClassVar[str]
     file: ClassVar[str]
+    rows: ClassVar[Mapping[str, Row]] = COMMON
 
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments for peft's configuration."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in self.model_dump().items()}
+        """Keyword arguments for peft's configuration; what a recipe sets to null has peft's default."""
+        told = {key: value for key, value in self.model_dump().items() if value is not None}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in told.items()}
+
+    def conflicts(self) -> list[Problem]:
+        """Settings that are right each by itself and don't go together."""
+        return []
 
 
 class LoraSection(PeftSection):
@@ -41,23 +46,26 @@ class LoraSection(PeftSection):
     kind = "lora"
     config = "LoraConfig"
     file = "tuners/lora/config.py"
+    rows = LORA_ROWS
 
     r: int = Field(16, ge=1)
     lora_alpha: int | float = Field(32, gt=0)
     lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     target_modules: str | Names = "all-linear"
 
+    def conflicts(self) -> list[Problem]:
+        return conflicts(self.settings())
+
 
 PEFT_SECTIONS: dict[str, type[PeftSection]] = {section.kind: section for section in (LoraSection,)}
 
 
-@cache
 def config_fields(section: type[PeftSection]) -> frozenset[str]:
     """Field names of the installed peft's configuration class, read from its source: checking a recipe needs no torch."""
-    spec = importlib.util.find_spec("peft")
-    if spec is None or spec.origin is None:
-        raise RecipeError("the package peft is not installed; pip install peft")
-    source = Path(spec.origin).parent / section.file
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == section.config)
-    return frozenset(node.target.id for node in body if isinstance(node, ast.AnnAssign) and hasattr(node.target, "id"))
+    return frozenset(fields_of(section.file, section.config))
+
+
+def section_problems(section: type[PeftSection], given: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with a recipe's section beyond its declared fields, which pydantic checks: each with the key's path."""
+    passed = {key: value for key, value in given.items() if key not in section.model_fields}
+    return problems_of(passed, fields_of(section.file, section.config), section.rows, section.config)

@@ -14,16 +14,17 @@ Shape = tuple[int, ...]
 
 
 def adapter_shapes(model: Any) -> dict[str, Shape]:
-    """Names and shapes that peft's file of this model's adapter must have, from the parameters that are trained.
+    """Names and shapes that peft's file of this model's adapter must have, from the parameters that belong to it.
 
     A parameter that is spread over processes counts with its whole shape.
     """
+    from finetune.fullstate import adapter_parameters, turned_halves
+
     shapes = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            shapes[_name_in_file(name[name.index("base_model.") :])] = tuple(
-                getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3's own word for it
-            )
+    for name, parameter in adapter_parameters(model):
+        shapes[_name_in_file(name)] = tuple(getattr(parameter, "ds_shape", parameter.shape))  # ZeRO-3's own word for it
+    for name, module in turned_halves(model).items():
+        shapes[_name_in_file(name)] = tuple(module.weight.shape)
     return shapes
 
 
@@ -61,6 +62,9 @@ def check_adapter(folder: Path, expected: Mapping[str, Shape], trained: bool) ->
     start_at_zero = [tensor for name, tensor in tensors.items() if zero_at_start.search(name) and tensor.numel()]
     if trained and start_at_zero and not any(bool(tensor.any()) for tensor in start_at_zero):
         problems.append("every lora_B is 0, as before training")
+    downs = [tensor for name, tensor in tensors.items() if ".lora_A." in name and tensor.numel()]
+    if trained and downs and not any(bool(tensor.any()) for tensor in downs):  # MiCA's start
+        problems.append("every lora_A is 0, as before training")
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise GateError(f"the saved adapter is not the trained one: {file}: {'; '.join(problems[:5])}{more}")
