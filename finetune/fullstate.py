@@ -26,8 +26,15 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def adapter_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """What an adapter's file holds: the trainable parameters, and the half of a LoRA that is frozen (LoRA-FA, MiCA)."""
-    for name, parameter in model.named_parameters():
+    """What an adapter's file holds: the trainable parameters, and the half of a LoRA that is frozen (LoRA-FA, MiCA).
+
+    A copy of a layer that another layer shares (`ensure_weight_tying`) comes under both names, as peft writes it.
+    """
+    seen: set[int] = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in seen and ".modules_to_save." not in name:
+            continue
+        seen.add(id(parameter))
         if parameter.requires_grad or HALF.search(name):
             yield name[name.index("base_model.") :], parameter
 

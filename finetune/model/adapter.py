@@ -34,8 +34,12 @@ def add_adapter(model: Any, section: PeftSection, seed: int, freeze_down: bool =
     settings = section.settings()
     torch.manual_seed(seed)
     try:
-        # Under SEQ_CLS peft trains the score head whole and saves it with the adapter.
-        config = LoraConfig(task_type="SEQ_CLS" if hasattr(model, SCORE) else "CAUSAL_LM", **settings)
+        with warnings.catch_warnings():  # of peft's own conversion of residual starts; export/canon.py has another
+            warnings.filterwarnings(
+                "ignore", message="Using Rank-Stabilized LoRA with rank_pattern", category=UserWarning
+            )
+            # Under SEQ_CLS peft trains the score head whole and saves it with the adapter.
+            config = LoraConfig(task_type="SEQ_CLS" if hasattr(model, SCORE) else "CAUSAL_LM", **settings)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"lora: {error}") from None
     problems = check_lora(model, config)
