@@ -80,8 +80,7 @@ TIED_WAYS_OUT = (
 )
 # Settings that no plain pair of A and B can hold, so that the difference to the unchanged base can't be written.
 NOT_RESIDUAL = (
-    "use_dora", "bias", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters",
-    "ensure_weight_tying",
+    "use_dora", "bias", "lora_bias", "modules_to_save", "trainable_token_indices", "ensure_weight_tying",
 )  # fmt: skip
 
 
@@ -91,7 +90,7 @@ def conflicts(settings: Mapping[str, Any]) -> list[Problem]:
     Args:
         settings: of the section with its defaults, each of its own right type.
     """
-    found = [*_starts(settings), *_narrowing(settings), *_experts(settings), *_patterns(settings)]
+    found = [*_starts(settings), *_narrowing(settings), *expert_conflicts(settings), *_patterns(settings)]
     if settings.get("lora_bias") and settings.get("use_dora"):
         found.append(("lora_bias", "does not go together with use_dora; set one of them to false"))
     if settings.get("lora_bias") and settings.get("init_lora_weights", True) is not True:
@@ -152,7 +151,8 @@ def _narrowing(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _experts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+def expert_conflicts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What peft can't do with parameters that are no layer."""
     if not settings.get("target_parameters"):
         return []
     found = [
@@ -160,8 +160,11 @@ def _experts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         for key in ("lora_dropout", "use_dora", "lora_bias")
         if settings.get(key)
     ]
-    if settings.get("init_lora_weights", True) in ("orthogonal", "mica"):
-        found.append(("init_lora_weights", "for target_parameters only true and gaussian are known to peft"))
+    start = settings.get("init_lora_weights", True)
+    if start not in (True, "gaussian"):
+        found.append(
+            ("init_lora_weights", "for parameters (target_parameters) only true and gaussian are known to peft")
+        )
     return found
 
 

@@ -50,6 +50,8 @@ def add_adapter(model: Any, section: PeftSection, seed: int, freeze_down: bool =
         with warnings.catch_warnings():
             # that a tied layer trained whole can't be merged: export/merge.py unties it
             warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
+            # peft looks for the patterns among modules only, not among parameters; check_lora has looked at both
+            warnings.filterwarnings("ignore", message="The following .*_pattern keys did not", category=RuntimeWarning)
             # of a model that has both kinds of layers; peft sets it for each
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", category=UserWarning)
             peft_model = get_peft_model(model, config)

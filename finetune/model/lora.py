@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune.errors import did_you_mean
-from finetune.lora_fields import TIED_WAYS_OUT
+from finetune.lora_fields import TIED_WAYS_OUT, expert_conflicts
 
 ALL_LINEAR = "all-linear"
 
@@ -22,6 +22,11 @@ def check_lora(model: Any, config: Any) -> list[str]:
     from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
 
     config = copy.deepcopy(config)
+    own_parameters = config.target_parameters
+    try:
+        _convert(model, config)
+    except ValueError as error:
+        return [f"lora.target_modules: {error}"]
     config.layers_to_transform = None if config.layers_to_transform is None else _listed(config.layers_to_transform)
     problems = _targets(model, config)
     if _is_all_linear(config.target_modules):
@@ -32,6 +37,13 @@ def check_lora(model: Any, config: Any) -> list[str]:
         for target in config.target_parameters or ()
         if not any(_ends(name, target) for name in parameters)
     ]
+    if config.target_parameters and not own_parameters:
+        settings = {key: getattr(config, key) for key in ("target_parameters", "lora_dropout", "use_dora", "lora_bias")}
+        settings["init_lora_weights"] = config.init_lora_weights
+        problems += [
+            f"lora.{key}: {text} (the experts of this model are parameters: name its other layers in target_modules)"
+            for key, text in expert_conflicts(settings)
+        ]
     if problems:
         return problems  # the rest would only repeat them
     problems += _excluded(model, config) + _layers(model, config)
@@ -45,6 +57,20 @@ def check_lora(model: Any, config: Any) -> list[str]:
     ]
     problems += _tokens(model, config, modules)
     return problems + _tied(model, config, targeted)
+
+
+def _convert(model: Any, config: Any) -> None:
+    """What peft makes of targets that name linear layers of experts which transformers 5 has as parameters; in place.
+
+    For Qwen-MoE and Mixtral it does so with all-linear, too: gate and up of an expert in one parameter, of twice the
+    rank.
+
+    Raises:
+        ValueError: only one of two that are fused.
+    """
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    convert_peft_config_for_transformers(config, model=model, conversions=None)
 
 
 def targeted_modules(model: Any, config: Any) -> list[str]:
