@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
@@ -20,15 +20,19 @@ VECTOR = re.compile(r"magnitude|\.ia3_l\.")  # of two dimensions, perhaps, one o
 LAYER = re.compile(r"\.\d+\.")
 
 
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], section: TrainSection) -> list[dict[str, Any]]:
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], section: TrainSection, down: Mapping[int, Any] | None = None
+) -> list[dict[str, Any]]:
     """Groups as torch's optimizers take them, in the order in which their first parameters come.
 
     Beside torch's own keys a group has `peak` (its rate where the schedule is at its top), `label` (for the log; "" for
-    those at `learning_rate`) and `state` (what is kept of a parameter, see finetune/fullstate.py). Weight decay is for
-    matrices: biases, norms, DoRA's magnitudes and the vectors of (IA)^3, which do nothing at 1, have none.
+    those at `learning_rate`), `state` (what is kept of a parameter, see finetune/fullstate.py) and `down` (of each
+    parameter what stands before it, see finetune/lora_fa.py; else None). Weight decay is for matrices: biases, norms,
+    DoRA's magnitudes and the vectors of (IA)^3, which do nothing at 1, have none.
 
     Args:
         named: trainable parameters by their names in the peft model.
+        down: by the id of a lora_B, the frozen half before it.
 
     Raises:
         RecipeError: patterns of `train.lr_groups` that match nothing, with what is trained; names that several match.
@@ -42,8 +46,18 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], section: TrainSe
         state = OPTIMIZERS[section.optim].state
         if state == "muon" and not (parameter.ndim == 2 and LORA_MATRIX.search(name)):
             state = "adamw"  # Muon is for hidden matrices; embeddings, heads and vectors are not
-        new = {"params": [], "lr": peak, "weight_decay": decay, "peak": peak, "label": label, "state": state}
-        groups.setdefault((label, decay, state), new)["params"].append(parameter)
+        new = {
+            "params": [],
+            "lr": peak,
+            "weight_decay": decay,
+            "peak": peak,
+            "label": label,
+            "state": state,
+            "down": [],
+        }
+        group = groups.setdefault((label, decay, state), new)
+        group["params"].append(parameter)
+        group["down"].append((down or {}).get(id(parameter)))
     return list(groups.values())
 
 

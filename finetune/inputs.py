@@ -37,7 +37,7 @@ def load_data(recipe: Recipe) -> Prepared:
         DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
             that would serve the export wrong or not at all.
     """
-    problems = _without_effect(recipe) + room_problem(recipe, _base_config(recipe))
+    problems = _without_effect(recipe) + tied_problems(recipe) + room_problem(recipe, _base_config(recipe))
     notes: list[str] = []
     try:
         notes = serving_notes(recipe)
@@ -134,6 +134,24 @@ def _without_effect(recipe: Recipe) -> list[str]:
     if recipe.settings.score_names and recipe.export.adapters:
         return ["export.adapters: no engine serves several reward models on one base; export each by itself"]
     return []
+
+
+def tied_problems(recipe: Recipe) -> list[str]:
+    """LoRA on one of two tied layers, where the base's configuration is at hand; else it is found when the base loads."""
+    from finetune.export.ends import ends_problems, gguf_is_tied, is_tied_by_config
+    from finetune.export.servable import config_of_base
+    from finetune.model.load import locate
+
+    if recipe.settings.score_names or recipe.peft_type != "lora":  # under a score head there is no output layer
+        return []
+
+    def tied() -> bool | None:
+        if recipe.model.gguf_file:
+            return gguf_is_tied(Path(locate(recipe.model)) / recipe.model.gguf_file)
+        config = config_of_base(recipe.model)
+        return None if config is None else is_tied_by_config(config)
+
+    return ends_problems(recipe.adapter.settings(), tied)
 
 
 def serving_notes(recipe: Recipe) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.chain import BASE
 from finetune.data.prepare import Prepared
 from finetune.inputs import encode, encoded_lines, findings_lines, make_stage, part_name
+from finetune.optimizer import OPTIMIZERS
 from finetune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ def get_ready(
         if isinstance(part.stage, Prepares):
             told = part.stage.prepare(base.model, part.data.metrics, placement)
             about |= {f"{part.name}/{key}" if part.name else key: value for key, value in told.items()}
-    model, coverage = add_adapter(base.model, recipe.adapter, recipe.seed)
+    freeze_down = OPTIMIZERS[recipe.train.optim].freezes_down
+    model, coverage = add_adapter(base.model, recipe.adapter, recipe.seed, freeze_down)
     log.say(f"{recipe.peft_type}: {coverage.line()}")
     initial = initial_weights(model, recipe.adapter)
     # With the adapter off, the model is not the base where the adapter changed that, or where the base's biases train.

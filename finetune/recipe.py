@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetune.errors import did_you_mean
+from finetune.lora_fields import lora_fa_problems
+from finetune.optimizer import OPTIMIZERS
 from finetune.recipe_methods import method_problems
 from finetune.recipe_peft import (
     PEFT_SECTIONS,
@@ -306,6 +308,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def fits_its_method(self) -> Recipe:
         problems = method_problems(self)
+        if OPTIMIZERS[self.train.optim].freezes_down:
+            problems += lora_fa_problems(self.peft_type, self.adapter.settings())
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from finetune.errors import RecipeError
+from finetune.lora_fields import LORA_ROWS, conflicts
+from finetune.peft_fields import COMMON, Problem, Row, fields_of, problems_of
 from finetune.recipe_stages import Section
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
@@ -23,8 +20,7 @@ class PeftSection(Section):
     Attributes:
         kind: the section's name, peft's own for the method in small letters.
         config: class in the installed peft that these are fields of. file: where its source stands in the package.
-        inherits: classes of peft/config.py whose fields it has as well.
-        refused: fields of it that are not taken, with the reason.
+        rows: our own answers to its fields, beside those that are declared.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -32,19 +28,16 @@ class PeftSection(Section):
     kind: ClassVar[str]
     config: ClassVar[str]
     file: ClassVar[str]
-    inherits: ClassVar[tuple[str, ...]] = ()
-    refused: ClassVar[Mapping[str, str]] = {}
-
-    @model_validator(mode="after")
-    def takes_none_of_the_refused(self) -> PeftSection:
-        problems = [f"`{key}`: {why}" for key, why in self.refused.items() if self.model_dump().get(key)]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    rows: ClassVar[Mapping[str, Row]] = COMMON
 
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments for peft's configuration."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in self.model_dump().items()}
+        """Keyword arguments for peft's configuration; what a recipe sets to null has peft's default."""
+        told = {key: value for key, value in self.model_dump().items() if value is not None}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in told.items()}
+
+    def conflicts(self) -> list[Problem]:
+        """Settings that are right each by itself and don't go together."""
+        return []
 
 
 class LoraSection(PeftSection):
@@ -53,11 +46,15 @@ class LoraSection(PeftSection):
     kind = "lora"
     config = "LoraConfig"
     file = "tuners/lora/config.py"
+    rows = LORA_ROWS
 
     r: int = Field(16, ge=1)
     lora_alpha: int | float = Field(32, gt=0)
     lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     target_modules: str | Names = "all-linear"
+
+    def conflicts(self) -> list[Problem]:
+        return conflicts(self.settings())
 
 
 class Ia3Section(PeftSection):
@@ -84,9 +81,7 @@ class OftSection(PeftSection):
     kind = "oft"
     config = "OFTConfig"
     file = "tuners/oft/config.py"
-    refused: ClassVar[Mapping[str, str]] = {
-        "module_dropout": "peft 0.20 and 0.21 have it and never apply it; leave it out"
-    }
+    rows = COMMON | {"module_dropout": Row("peft 0.20 and 0.21 have it and never apply it; leave it out")}
 
     r: int = Field(0, ge=0)
     oft_block_size: int = Field(32, ge=0)
@@ -139,10 +134,10 @@ class VeraSection(PeftSection):
 class PromptSection(PeftSection):
     """What the methods with virtual tokens share; they train nothing inside the model."""
 
-    inherits = ("PromptLearningConfig",)
-    refused: ClassVar[Mapping[str, str]] = {
-        "modules_to_save": "a model with virtual tokens trains nothing else",
-        "num_transformer_submodules": "a causal model has one; leave it out",
+    rows = COMMON | {
+        "modules_to_save": Row("a model with virtual tokens trains nothing else"),
+        "num_transformer_submodules": Row("a causal model has one; leave it out"),
+        **dict.fromkeys(("token_dim", "num_attention_heads", "num_layers"), Row("is read off the base; leave it out")),
     }
 
     num_virtual_tokens: int = Field(20, ge=1)
@@ -174,10 +169,9 @@ class PrefixTuningSection(PromptSection):
     kind = "prefix_tuning"
     config = "PrefixTuningConfig"
     file = "tuners/prefix_tuning/config.py"
-    refused: ClassVar[Mapping[str, str]] = {
-        **PromptSection.refused,
-        "prefix_projection": "peft saves what the projection gives and not the projection, so that no run could be resumed",
-        "encoder_hidden_size": "is the projection's width, and `prefix_projection` is not supported",
+    rows = PromptSection.rows | {
+        "prefix_projection": Row("peft saves what it gives and not the projection, so that no run could be resumed"),
+        "encoder_hidden_size": Row("is the projection's width, and `prefix_projection` is not supported"),
     }
 
     init_weights: Literal["zero"] | None = None
@@ -190,19 +184,12 @@ PEFT_SECTIONS: dict[str, type[PeftSection]] = {
 PROMPTED = (PromptTuningSection.kind, PrefixTuningSection.kind)  # virtual tokens before the prompt, nothing in layers
 
 
-@cache
 def config_fields(section: type[PeftSection]) -> frozenset[str]:
     """Field names of the installed peft's configuration class, read from its source: checking a recipe needs no torch."""
-    spec = importlib.util.find_spec("peft")
-    if spec is None or spec.origin is None:
-        raise RecipeError("the package peft is not installed; pip install peft")
-    package = Path(spec.origin).parent
-    places = [(section.file, section.config), *(("config.py", name) for name in section.inherits)]
-    return frozenset().union(*(_fields(package / file, name) for file, name in places))
+    return frozenset(fields_of(section.file, section.config))
 
 
-def _fields(file: Path, name: str) -> frozenset[str]:
-    """The fields that a class in a source file declares itself."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    return frozenset(node.target.id for node in body if isinstance(node, ast.AnnAssign) and hasattr(node.target, "id"))
+def section_problems(section: type[PeftSection], given: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with a recipe's section beyond its declared fields, which pydantic checks: each with the key's path."""
+    passed = {key: value for key, value in given.items() if key not in section.model_fields}
+    return problems_of(passed, fields_of(section.file, section.config), section.rows, section.config)

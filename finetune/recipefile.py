@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError, did_you_mean, plainly
 from finetune.recipe import ExportSection, Recipe, Section
-from finetune.recipe_peft import PEFT_SECTIONS, config_fields
+from finetune.recipe_peft import PEFT_SECTIONS, section_problems
 from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
 from finetune.yamlfile import parse_scalar, read_yaml
 
@@ -80,12 +80,13 @@ def _recipes(
 
 def _recipe(path: Path, data: dict[str, Any], origin: Origin, problems: list[str]) -> Recipe:
     """The recipe of one run; raises RecipeError with what was found before, too."""
-    problems = problems + _unknown_peft_keys(data, origin)
+    problems = problems + _peft_problems(data, origin)
     _resolve_paths(data, origin)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError(problems + [_problem(path, item, origin) for item in error.errors()]) from None
+    problems = problems or [_of_key(recipe.peft_type, *found, origin) for found in recipe.adapter.conflicts()]
     problems += _missing_files(recipe, origin)
     if problems:
         raise RecipeError(problems)
@@ -171,18 +172,21 @@ def _inside(target: Any, word: str) -> Any:
     return target.setdefault(word, {})
 
 
-def _unknown_peft_keys(data: dict[str, Any], origin: Origin) -> list[str]:
-    """An adapter's section passes on what peft knows; a key that peft's own dataclass lacks is a mistake."""
-    problems = []
-    for kind, section in PEFT_SECTIONS.items():
-        given = data.get(kind)
-        for key in given if isinstance(given, dict) else ():
-            if key not in (fields := config_fields(section)):
-                where = origin.get((kind, key), "--set")
-                problems.append(
-                    f"{where}: {kind}.{key}: not a field of peft.{section.config}{did_you_mean(key, fields)}"
-                )
-    return problems
+def _peft_problems(data: dict[str, Any], origin: Origin) -> list[str]:
+    """An adapter's section passes on what peft knows; a key or a value that peft's own dataclass lacks is a mistake."""
+    return [
+        _of_key(kind, path, text, origin)
+        for kind, section in PEFT_SECTIONS.items()
+        if isinstance(given := data.get(kind), dict)
+        for path, text in section_problems(section, given)
+    ]
+
+
+def _of_key(kind: str, path: tuple[str, ...], text: str, origin: Origin) -> str:
+    """`file:line: section.key: what is wrong`, the line of the innermost key that has one."""
+    location = (kind, *path)
+    where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), "--set")
+    return f"{where}: {'.'.join(location)}: {text}"
 
 
 def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.chain import BASE
 from finetune.errors import RecipeError
+from finetune.optimizer import OPTIMIZERS
 from finetune.ready import Ready, ReadyPart, load_base_of, tell_ends
 from finetune.recipe import Recipe, resolved
 from finetune.runfolder import RunFolder
@@ -125,6 +126,7 @@ def _whole_model(recipe: Recipe, placement: Placement, ends: set[int], tensors: 
 
     base = load_base_of(recipe, placement)
     tell_ends(base, ends, recipe.settings.score_names)
-    model, _coverage = add_adapter(base.model, recipe.adapter, recipe.seed)
+    freeze_down = OPTIMIZERS[recipe.train.optim].freezes_down
+    model, _coverage = add_adapter(base.model, recipe.adapter, recipe.seed, freeze_down)
     load_full_tensors(model, tensors)
     return base, model.to(placement.accelerator.device)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import GateError
-from finetune.fullstate import name_in_peft
 from finetune.model.adapter import SCORE
 from finetune.model.methods import METHODS, shared_tensors
 from finetune.model.virtual import IN_FILE, PARAMETER
@@ -17,17 +16,18 @@ Shape = tuple[int, ...]
 
 
 def adapter_shapes(model: Any) -> dict[str, Shape]:
-    """Names and shapes that peft's file of this model's adapter must have, from the parameters that are trained.
+    """Names and shapes that peft's file of this model's adapter must have, from the parameters that belong to it.
 
     What peft puts beside them (VeRA's shared matrices) is there too. A parameter that is spread over processes counts
     with its whole shape.
     """
+    from finetune.fullstate import adapter_parameters, turned_halves
+
     shapes = {_name_in_file(name): tuple(tensor.shape) for name, tensor in shared_tensors(model).items()}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            shapes[_name_in_file(name_in_peft(name))] = tuple(
-                getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3's own word for it
-            )
+    for name, parameter in adapter_parameters(model):
+        shapes[_name_in_file(name)] = tuple(getattr(parameter, "ds_shape", parameter.shape))  # ZeRO-3's own word for it
+    for name, module in turned_halves(model).items():
+        shapes[_name_in_file(name)] = tuple(module.weight.shape)
     return shapes
 
 
@@ -72,12 +72,16 @@ def check_adapter(folder: Path, expected: Mapping[str, Shape], trained: bool) ->
 def _as_before(tensors: Mapping[str, Any]) -> str:
     """What still stands as it does before training, in words; nothing where something has moved, or no start is known."""
     starts = [(method.moves, method.start, method.stands) for method in METHODS.values()]
-    found = []
+    found: list[str] = []
     for pattern, start, stands in [*starts, (rf"\.{SCORE}\.weight$", 0.0, "the score head is 0")]:
         own = [tensor for name, tensor in tensors.items() if re.search(pattern, name) and tensor.numel()]
         if any(bool((tensor != start).any()) for tensor in own):
-            return ""
+            found = []
+            break
         found += [stands] if own else []
+    downs = [tensor for name, tensor in tensors.items() if ".lora_A." in name and tensor.numel()]
+    if downs and not any(bool(tensor.any()) for tensor in downs):  # MiCA's start, whose lora_B is not 0
+        found.append("every lora_A is 0")
     return found[0] if found else ""
 
 

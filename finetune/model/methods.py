@@ -53,9 +53,16 @@ def block_line(model: Any) -> str:
 
 @contextmanager
 def quiet_methods() -> Iterator[None]:
-    """Without those of peft's warnings that are answered here: what `block_line` says, the way that weights lie, a tied
-    layer that can't be merged (export/merge.py unties it)."""
+    """Without those of peft's warnings that are answered here."""
+    answered = (
+        r"Invalid `(r|oft_block_size)`",  # block_line says it
+        "fan_in_fan_out is set to",  # of a model that has both kinds of layers; peft sets it for each
+        ".*ensure_weight_tying",  # that a tied layer trained whole can't be merged: export/merge.py unties it
+        "Using Rank-Stabilized LoRA with rank_pattern",  # peft's conversion of residual starts; export/canon.py has another
+    )
     with warnings.catch_warnings():
-        for message in (r"Invalid `(r|oft_block_size)`", "fan_in_fan_out is set to", ".*ensure_weight_tying"):
+        for message in answered:
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        # peft looks for the patterns among modules only, not among parameters; model/targets.py has looked at both
+        warnings.filterwarnings("ignore", message="The following .*_pattern keys did not", category=RuntimeWarning)
         yield

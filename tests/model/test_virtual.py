@@ -131,7 +131,7 @@ def test_bases_without_virtual_tokens(architecture, kind, problem):
     (["train.loraplus_lr_ratio=4.0"], "train.loraplus_lr_ratio: is the rate of LoRA's B"),
     (["export.dtype=float16"], "export.dtype: nothing is merged"),
     (["export.adapters={b: x}"], "export.adapters: engines serve several LoRA adapters"),
-    (["prompt_tuning.modules_to_save=[lm_head]"], "`modules_to_save`: a model with virtual tokens trains nothing else"),
+    (["prompt_tuning.modules_to_save=[lm_head]"], "modules_to_save: a model with virtual tokens trains nothing else"),
     (["prompt_tuning.num_virtual_tokens=0"], "greater than or equal to 1"),
     (["prompt_tuning.prompt_tuning_init=TEXT"], "go together"),
     (["prompt_tuning.prompt_tuning_init=text"], "'SAMPLE_VOCAB', 'TEXT' or 'RANDOM'"),
@@ -147,8 +147,8 @@ def test_recipes_without_virtual_tokens(tiny_recipe, more, problem):
 
 @pytest.mark.parametrize(("kind", "more", "problem"), [
     ("prefix_tuning", ["train.gradient_checkpointing=true"], "train.gradient_checkpointing: a prefix is a cache"),
-    ("prefix_tuning", ["prefix_tuning.prefix_projection=true"], "`prefix_projection`: peft saves what"),
-    ("oft", ["oft.module_dropout=0.1"], "`module_dropout`: peft 0.20 and 0.21 have it and never apply it"),
+    ("prefix_tuning", ["prefix_tuning.prefix_projection=true"], "prefix_tuning.prefix_projection: peft saves what"),
+    ("oft", ["oft.module_dropout=0.1"], "oft.module_dropout: peft 0.20 and 0.21 have it and never apply it"),
     ("oft", ["oft.r=4"], "give exactly one of `r` (4"),
     ("oft", ["oft.bias=all"], "oft.bias"),
     ("vera", ["vera.r=0"], "vera.r"),
