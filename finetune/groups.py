@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LORA_B = re.compile(r"\.lora_B\.")
 LORA_MATRIX = re.compile(r"\.lora_[AB]\.")
+UNDECAYED = re.compile(r"magnitude|trainable_tokens_delta")  # whole values, not differences from the base's
 LAYER = re.compile(r"\.\d+\.")
 
 
@@ -24,7 +25,7 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], section: TrainSe
 
     Beside torch's own keys a group has `peak` (its rate where the schedule is at its top), `label` (for the log; "" for
     those at `learning_rate`) and `state` (what is kept of a parameter, see finetune/fullstate.py). Weight decay is for
-    matrices: biases, norms and DoRA's magnitudes have none.
+    matrices: biases, norms, DoRA's magnitudes and trained rows of the vocabulary have none.
 
     Args:
         named: trainable parameters by their names in the peft model.
@@ -37,7 +38,7 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], section: TrainSe
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, parameter in parameters:
         label, peak = rates.get(name) or _rate(name, section)
-        decay = section.weight_decay if parameter.ndim > 1 and "magnitude" not in name else 0.0
+        decay = section.weight_decay if parameter.ndim > 1 and not UNDECAYED.search(name) else 0.0
         state = OPTIMIZERS[section.optim].state
         if state == "muon" and not (parameter.ndim == 2 and LORA_MATRIX.search(name)):
             state = "adamw"  # Muon is for hidden matrices; embeddings, heads and vectors are not

@@ -20,6 +20,7 @@ from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import GateSection, Recipe
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
+from finetune.tokenlist import index_problems
 
 if TYPE_CHECKING:
     from finetune.data.encode import Encoder
@@ -136,7 +137,14 @@ def serving_notes(recipe: Recipe) -> list[str]:
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
     lora = recipe.lora.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
-    return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype)
+    config = config_of_base(recipe.model)
+    text = (config or {}).get("text_config") or config or {}
+    problems = index_problems(lora.get("trainable_token_indices"), text.get("vocab_size"))
+    if problems:
+        raise RecipeError(problems)
+    if recipe.model.add_tokens:
+        lora["trainable_token_indices"] = list(recipe.model.add_tokens)  # the rules ask whether there are any
+    return check_serving(lora, config, recipe.export.targets, dtype)
 
 
 def known_scores(data: Prepared) -> list[str]:

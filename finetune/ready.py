@@ -100,7 +100,8 @@ def get_ready(
     from finetune.export.converted import check_tokenizer
     from finetune.fullstate import full_tensors
     from finetune.model.adapter import add_adapter, initial_weights, trains_biases
-    from finetune.model.start import start_from
+    from finetune.model.start import KEY, start_from
+    from finetune.model.tokens import check_same_tokens, with_token_rows
     from finetune.stages.base import Prepares
     from finetune.stages.mixture import Mixture, MixturePart
 
@@ -128,12 +129,16 @@ def get_ready(
         if isinstance(part.stage, Prepares):
             told = part.stage.prepare(base.model, part.data.metrics, placement)
             about |= {f"{part.name}/{key}" if part.name else key: value for key, value in told.items()}
-    model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
+    if base.added.ids:
+        log.say(f"tokens: {base.added.line()}")
+        about["model.add_tokens"] = base.added.record()
+    model, coverage = add_adapter(base.model, with_token_rows(recipe.lora, base.model, base.added), recipe.seed)
     log.say(f"lora: {coverage.line()}")
     initial = initial_weights(model, recipe.lora)
     # With the adapter off, the model is not the base where the adapter changed that, or where the base's biases train.
     fresh = full_tensors(model) if initial is not None or trains_biases(recipe.lora) else None
     if recipe.model.adapter_name_or_path:
+        check_same_tokens(base.added, Path(recipe.model.adapter_name_or_path), KEY)
         log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path), base.source.name)}")
     _check_packing(recipes, model, placement, log)
     start = full_tensors(model) if recipe.model.adapter_name_or_path else fresh

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from finetune.errors import did_you_mean
 from finetune.recipe_stages import (
@@ -24,6 +24,7 @@ from finetune.recipe_stages import (
     StageSection,
 )
 from finetune.recipe_train import TrainSection, device_problems
+from finetune.tokenlist import clashes, index_problems, word_problem
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
 
@@ -36,6 +37,7 @@ class ModelSection(Section):
     """Which base model. `name_or_path`: hub id, local folder, or `pkg:NAME` for files inside an installed package.
 
     `adapter_name_or_path`: folder of a PEFT adapter of this base to go on training; `lora:` must say what it is.
+    `add_tokens`: words that become tokens of their own, or a file of them, one a line; their rows are trained.
     """
 
     name_or_path: str
@@ -46,6 +48,16 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attn_implementation: str = "auto"
     trust_remote_code: bool = False
+    add_tokens: Names = ()
+
+    @field_validator("add_tokens")
+    @classmethod
+    def words_that_can_be_tokens(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        problems = [problem for word in words if (problem := word_problem(word))]
+        problems += [f"{word!r} is listed twice" for word in dict.fromkeys(words) if words.count(word) > 1]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return words
 
 
 class LoraSection(Section):
@@ -273,6 +285,14 @@ class Recipe(Section):
         for stage in STAGE_SECTIONS:
             if stage != self.stage and getattr(self, stage) is not None:
                 raise ValueError(f"{stage}: is for stage {stage}; this recipe's stage is {self.stage}")
+        return self
+
+    @model_validator(mode="after")
+    def token_rows_are_trained_once(self) -> Recipe:
+        lora = self.lora.model_dump()
+        problems = clashes(self.model.add_tokens, lora) or index_problems(lora.get("trainable_token_indices"), None)
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

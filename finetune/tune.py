@@ -122,9 +122,10 @@ def _whole_model(recipe: Recipe, placement: Placement, ends: set[int], tensors: 
     """The base as at the start and the peft model with the trained weights, both unsharded, on the device."""
     from finetune.fullstate import load_full_tensors
     from finetune.model.adapter import add_adapter
+    from finetune.model.tokens import with_token_rows
 
     base = load_base_of(recipe, placement)
     tell_ends(base, ends, recipe.settings.score_names)
-    model, _coverage = add_adapter(base.model, recipe.lora, recipe.seed)
+    model, _coverage = add_adapter(base.model, with_token_rows(recipe.lora, base.model, base.added), recipe.seed)
     load_full_tensors(model, tensors)
     return base, model.to(placement.accelerator.device)

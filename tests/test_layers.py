@@ -49,6 +49,7 @@ LAYERS = [
         "finetune.engine",
         "finetune.fullstate",
         "finetune.log",
+        "finetune.tokenlist",
         "finetune.yamlfile",
         "finetune.errors",
     },
