@@ -138,13 +138,27 @@ def serving_notes(recipe: Recipe) -> list[str]:
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
     lora = recipe.lora.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
     config = config_of_base(recipe.model)
-    text = (config or {}).get("text_config") or config or {}
-    problems = index_problems(lora.get("trainable_token_indices"), text.get("vocab_size"))
+    problems = _token_problems(recipe, lora, config or {})
     if problems:
         raise RecipeError(problems)
     if recipe.model.add_tokens:
         lora["trainable_token_indices"] = list(recipe.model.add_tokens)  # the rules ask whether there are any
     return check_serving(lora, config, recipe.export.targets, dtype)
+
+
+def _token_problems(recipe: Recipe, lora: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """What of trained rows of the vocabulary can't be, as far as the base's config.json tells."""
+    from finetune.export.adapterfile import residual_init
+
+    indices, init = lora.get("trainable_token_indices"), lora.get("init_lora_weights", True)
+    problems = index_problems(indices, (config.get("text_config") or config).get("vocab_size"))
+    if residual_init(init) and (recipe.model.add_tokens or indices):
+        key = "model.add_tokens" if recipe.model.add_tokens else "lora.trainable_token_indices"
+        problems.append(
+            f"{key}: not with lora.init_lora_weights {init!r}, which changes the base: the adapter could not be said in "
+            "terms of the base as it was, and so not be merged; take init_lora_weights: true"
+        )
+    return problems
 
 
 def known_scores(data: Prepared) -> list[str]:

@@ -22,7 +22,7 @@ from finetune.tokenlist import index_problems
 if TYPE_CHECKING:
     from finetune.recipe import LoraSection
 
-KEY = "model.add_tokens"
+KEY, INDICES = "model.add_tokens", "lora.trainable_token_indices"
 # What every chat template writes for these is its own text; a token in it would cut it otherwise than in pretraining.
 PROBE = [{"role": "user", "content": "0"}, {"role": "assistant", "content": "0"}]
 
@@ -91,7 +91,7 @@ def grow(model: Any, added: AddedTokens) -> None:
     """First rows of the new tokens, in the embedding and in an output layer of its own; more rows only where needed.
 
     Raises:
-        RecipeError: the tokenizer has further ids beyond the embedding, or the output layer has biases and must grow.
+        RecipeError: the tokenizer has further ids beyond the embedding, or the vocabulary is quantised.
     """
     import torch
 
@@ -103,8 +103,6 @@ def grow(model: Any, added: AddedTokens) -> None:
         lost = sorted(set(range(rows, top)) - set(added.pieces))
         if lost:
             raise RecipeError(f"{KEY}: the base has {rows} rows, its tokenizer ids up to {lost[-1]}: not its tokenizer")
-        if getattr(model.get_output_embeddings(), "bias", None) is not None:
-            raise RecipeError(f"{KEY}: the base's output layer has biases, which can't grow; choose another base")
         model.resize_token_embeddings(top, mean_resizing=False)
     weights = {id(layer.weight): layer.weight for _, layer in _layers(model)}
     with torch.no_grad():
@@ -120,17 +118,21 @@ def with_token_rows(section: LoraSection, model: Any, added: AddedTokens) -> Lor
     also say them.
 
     Raises:
-        RecipeError: the section's own `trainable_token_indices` are beyond the vocabulary; a layer is trained twice.
+        RecipeError: the section's own `trainable_token_indices` are beyond the vocabulary; a layer is trained twice, or
+            is one that peft can't train rows of.
     """
     given = section.model_dump()
-    rows = model.get_input_embeddings().weight.shape[0]
-    problems = index_problems(given.get("trainable_token_indices"), rows)
+    indices, targets = given.get("trainable_token_indices"), given["target_modules"]
+    problems = index_problems(indices, model.get_input_embeddings().weight.shape[0])
     if problems:
         raise RecipeError(problems)
-    if not added.ids:
+    if not added.ids and indices is None:
         return section
     layers = _layers(model)
-    targets = given["target_modules"]
+    if getattr(layers[-1][1], "bias", None) is not None:  # peft 0.21's layer for token rows leaves it out
+        raise RecipeError(f"{KEY if added.ids else INDICES}: the base's output layer has biases, which peft would drop")
+    if indices is not None:
+        return section
     if isinstance(targets, str) and any(re.fullmatch(targets, name) for name, _ in layers):
         raise RecipeError(
             f"{KEY}: lora.target_modules {targets!r} covers the vocabulary's layers too; keep one of the two"
