@@ -1,9 +1,9 @@
 """New tokens of a vocabulary: put into the tokenizer, given their first rows, and told to peft as rows to train.
 
-A row begins as the mean of the rows of the pieces that the word was cut into before. Hewitt 2021 ("Initializing new word
-embeddings for pretrained language models") takes the mean of all rows, so that a new token does not outshine the known
-ones; the mean of its own pieces (Dobler and de Melo 2023, FOCUS, arXiv 2305.14481, compare with both) begins near what
-the word meant to the model.
+A row begins as the mean of the rows of the pieces that the word was cut into before, as in Gee et al. 2022 ("Fast
+Vocabulary Transfer", arXiv 2402.09977). Hewitt 2021 ("Initializing New Word Embeddings for Pretrained Language Models")
+takes the mean of all rows and shows why: rows at random outshine all others. By the same inequality (Jensen's) a word
+that begins as the mean of its pieces is no likelier than they are on average, exp(mean z) <= mean exp(z).
 """
 
 from __future__ import annotations

@@ -175,6 +175,21 @@ def test_first_rows_are_the_mean_of_the_pieces(tied, rows, after):
     assert (now[0] is now[1]) == tied
 
 
+def test_a_new_word_is_at_first_no_likelier_than_its_pieces():
+    """Its logit is the mean of theirs, so exp(z_new) / Z <= mean of p(pieces), Z being that before (Jensen); a row at
+    random, of a logit near 0, would take nearly all of a pretrained model's mass (Hewitt 2021)."""
+    model = base(False)
+    ids = torch.tensor([[72, 101, 5, 30, 200]])
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)  # logits that differ much
+        before = model(ids).logits.double()
+        grow(model, AddedTokens({"x": 258}, {258: (3, 5, 7)}))
+        after = model(ids).logits.double()
+    assert torch.allclose(after[..., 258], before[..., [3, 5, 7]].mean(-1), atol=1e-5)
+    share = (after[..., 258] - before.logsumexp(-1)).exp()
+    assert bool((share <= before.softmax(-1)[..., [3, 5, 7]].mean(-1) * (1 + 1e-5)).all())
+
+
 def test_rows_are_trained_where_the_base_has_them():
     """Tied: in the one; untied: in both, so that the model can also say the token. Reward models have no output layer."""
     from finetune.model.score import with_score_head
