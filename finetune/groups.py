@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 LORA_B = re.compile(r"\.lora_B\.")
 LORA_MATRIX = re.compile(r"\.lora_[AB]\.")
-VECTOR = re.compile(r"magnitude|\.ia3_l\.")  # of two dimensions, perhaps, one of which is 1
+# Of two dimensions, perhaps, but no differences from the base's: (IA)^3's vectors, DoRA's magnitudes, vocabulary rows.
+UNDECAYED = re.compile(r"magnitude|\.ia3_l\.|trainable_tokens_delta")
 LAYER = re.compile(r"\.\d+\.")
 
 
@@ -28,7 +29,7 @@ def parameter_groups(
     Beside torch's own keys a group has `peak` (its rate where the schedule is at its top), `label` (for the log; "" for
     those at `learning_rate`), `state` (what is kept of a parameter, see finetune/fullstate.py) and `down` (of each
     parameter what stands before it, see finetune/lora_fa.py; else None). Weight decay is for matrices: biases, norms,
-    DoRA's magnitudes and the vectors of (IA)^3, which do nothing at 1, have none.
+    DoRA's magnitudes, the vectors of (IA)^3 and trained rows of the vocabulary have none.
 
     Args:
         named: trainable parameters by their names in the peft model.
@@ -42,7 +43,7 @@ def parameter_groups(
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, parameter in parameters:
         label, peak = rates.get(name) or _rate(name, section)
-        decay = section.weight_decay if parameter.ndim > 1 and not VECTOR.search(name) else 0.0
+        decay = section.weight_decay if parameter.ndim > 1 and not UNDECAYED.search(name) else 0.0
         state = OPTIMIZERS[section.optim].state
         if state == "muon" and not (parameter.ndim == 2 and LORA_MATRIX.search(name)):
             state = "adamw"  # Muon is for hidden matrices; embeddings, heads and vectors are not

@@ -21,6 +21,7 @@ from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import GateSection, Recipe
 from finetune.recipe_methods import room_problem
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
+from finetune.tokenlist import index_problems
 
 if TYPE_CHECKING:
     from finetune.data.encode import Encoder
@@ -164,12 +165,32 @@ def serving_notes(recipe: Recipe) -> list[str]:
     from finetune.export.servable import config_of_base
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
-    lora = (
+    adapter = (
         recipe.adapter.model_dump()
         | {"peft_type": recipe.peft_type.upper()}
         | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
     )
-    return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype)
+    config = config_of_base(recipe.model)
+    problems = _token_problems(recipe, adapter, config or {})
+    if problems:
+        raise RecipeError(problems)
+    if recipe.model.add_tokens:
+        adapter["trainable_token_indices"] = list(recipe.model.add_tokens)  # the rules ask whether there are any
+    return check_serving(adapter, config, recipe.export.targets, dtype)
+
+
+def _token_problems(recipe: Recipe, adapter: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """What of trained rows of the vocabulary can't be, as far as the base's config.json tells."""
+    from finetune.export.adapterfile import residual_init
+
+    indices, init = adapter.get("trainable_token_indices"), adapter.get("init_lora_weights", True)
+    problems = index_problems(indices, (config.get("text_config") or config).get("vocab_size"))
+    if residual_init(init) and recipe.model.add_tokens:
+        problems.append(
+            f"model.add_tokens: not with lora.init_lora_weights {init!r}, which changes the base: the adapter could not be "
+            "said in terms of the base as it was, and so not be merged; take init_lora_weights: true"
+        )
+    return problems
 
 
 def known_scores(data: Prepared) -> list[str]:

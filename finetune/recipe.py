@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from finetune.errors import did_you_mean
 from finetune.lora_fields import lora_fa_problems
@@ -38,6 +38,7 @@ from finetune.recipe_stages import (
     StageSection,
 )
 from finetune.recipe_train import TrainSection, device_problems
+from finetune.tokenlist import clashes, index_problems, word_problem
 
 Format = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "preference", "labelled", "text"]
 
@@ -48,6 +49,7 @@ class ModelSection(Section):
     """Which base model. `name_or_path`: hub id, local folder, or `pkg:NAME` for files inside an installed package.
 
     `adapter_name_or_path`: folder of a PEFT adapter of this base to go on training; `lora:` must say what it is.
+    `add_tokens`: words that become tokens of their own, or a file of them, one a line; their rows are trained.
     """
 
     name_or_path: str
@@ -58,6 +60,16 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attn_implementation: str = "auto"
     trust_remote_code: bool = False
+    add_tokens: Names = ()
+
+    @field_validator("add_tokens")
+    @classmethod
+    def words_that_can_be_tokens(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        problems = [problem for word in words if (problem := word_problem(word))]
+        problems += [f"{word!r} is listed twice" for word in dict.fromkeys(words) if words.count(word) > 1]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return words
 
 
 class SplitSection(Section):
@@ -319,6 +331,14 @@ class Recipe(Section):
         for stage in STAGE_SECTIONS:
             if stage != self.stage and getattr(self, stage) is not None:
                 raise ValueError(f"{stage}: is for stage {stage}; this recipe's stage is {self.stage}")
+        return self
+
+    @model_validator(mode="after")
+    def token_rows_are_trained_once(self) -> Recipe:
+        given = self.adapter.model_dump()
+        problems = clashes(self.model.add_tokens, given) or index_problems(given.get("trainable_token_indices"), None)
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

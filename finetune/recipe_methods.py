@@ -17,6 +17,8 @@ def method_problems(recipe: Recipe) -> list[str]:
     if kind == "lora":
         return []
     problems = []
+    if recipe.model.add_tokens:
+        problems.append(f"model.add_tokens: rows of single tokens are trained beside lora only, not {kind}; take lora")
     if train.loraplus_lr_ratio != 1.0:
         problems.append(f"train.loraplus_lr_ratio: is the rate of LoRA's B over A's; {kind} has neither; leave it out")
     if train.optim == "muon":

@@ -17,6 +17,7 @@ from finetune.errors import RecipeError, did_you_mean, plainly
 from finetune.recipe import ExportSection, Recipe, Section
 from finetune.recipe_peft import PEFT_SECTIONS, section_problems
 from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
+from finetune.tokenlist import read_words
 from finetune.yamlfile import parse_scalar, read_yaml
 
 Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
@@ -80,7 +81,7 @@ def _recipes(
 
 def _recipe(path: Path, data: dict[str, Any], origin: Origin, problems: list[str]) -> Recipe:
     """The recipe of one run; raises RecipeError with what was found before, too."""
-    problems = problems + _peft_problems(data, origin)
+    problems = problems + _peft_problems(data, origin) + _listed_tokens(data, origin)
     _resolve_paths(data, origin)
     try:
         recipe = Recipe.model_validate(data)
@@ -189,6 +190,26 @@ def _of_key(kind: str, path: tuple[str, ...], text: str, origin: Origin) -> str:
     return f"{where}: {'.'.join(location)}: {text}"
 
 
+def _listed_tokens(data: dict[str, Any], origin: Origin) -> list[str]:
+    """`model.add_tokens` as a list, read out of the file where it names one: a run's recipe says them all."""
+    model = data.get("model")
+    given = model.get("add_tokens") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or not isinstance(given, str):
+        return []
+    where = origin.get(("model", "add_tokens"), "--set")
+    file = _folder_of(where) / given
+    if not file.is_file():
+        near = _near_file(file)
+        return [f"{where}: model.add_tokens: no such file: {file.resolve()}{near}; tokens are written as a list"]
+    model["add_tokens"], problems = read_words(file)
+    return problems
+
+
+def _folder_of(where: str) -> Path:
+    """The folder that a value's relative paths start from: of its file, or the current one for `--set`."""
+    return Path() if where == "--set" else Path(where.rpartition(":")[0]).parent
+
+
 def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
     """Every path made absolute, from the folder of the file that names it; a source that is plain text made one."""
     for location in PATH_KEYS:
@@ -198,8 +219,7 @@ def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
             values = values.get(section) if isinstance(values, dict) else None
         if not isinstance(values, dict) or values.get(key) is None:
             continue
-        where = origin.get(location, "--set")
-        folder = Path() if where == "--set" else Path(where.rpartition(":")[0]).parent
+        folder = _folder_of(origin.get(location, "--set"))
         value = values[key]
         if key.endswith("name_or_path"):
             # A hub id looks like a relative path: only what exists, or starts with a dot, is one.

@@ -55,6 +55,7 @@ LAYERS = [
         "finetune.engine",
         "finetune.fullstate",
         "finetune.log",
+        "finetune.tokenlist",
         "finetune.yamlfile",
         "finetune.errors",
     },

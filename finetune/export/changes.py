@@ -277,7 +277,7 @@ def _put(adapter: Adapter, module: str, parts: dict[str, Stored]) -> None:
             adapter.changes[f"{module}.bias"] = replace(bias, shift=parts["lora_B.bias"], shift_scale=scale)
     if "lora_magnitude_vector" in parts:
         change = replace(change, magnitude=parts["lora_magnitude_vector"])
-    if "trainable_tokens_delta" in parts:
+    if "trainable_tokens_delta" in parts and parts["trainable_tokens_delta"].count:
         tokens = parts["trainable_tokens_delta"]
         rows = _token_ids(adapter.config.get("trainable_token_indices"), module)
         if len(rows) != tokens.shape[0]:

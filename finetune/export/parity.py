@@ -162,6 +162,7 @@ def load_with_adapter(source: Source, adapter: Path, nf4: bool = False, names: S
     from peft import PeftModel
 
     from finetune.model.score import with_score_head
+    from finetune.model.tokens import fit_to_adapter
 
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
     if nf4:
@@ -172,6 +173,7 @@ def load_with_adapter(source: Source, adapter: Path, nf4: bool = False, names: S
             bnb_4bit_compute_dtype=torch.float32,
         )  # fmt: skip
     base = source.load(**options)
+    fit_to_adapter(base, adapter)
     base = with_score_head(base, names) if names else base
     with warnings.catch_warnings():  # peft's about tied layers, which the merge unties
         warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)

@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.errors import did_you_mean
 from finetune.lora_fields import TIED_OTHERS, TIED_WAYS_OUT, expert_conflicts
+from finetune.tokenlist import index_problems
 
 ALL_LINEAR = "all-linear"
 # Fields that not every method's configuration has, and what they are where nothing is asked.
@@ -236,17 +237,12 @@ def _tokens(model: Any, config: Any) -> list[str]:
     modules = [name for name, _ in model.named_modules() if name]
     problems = []
     rows = model.get_input_embeddings().weight.shape[0]
-    for layer, ids in given.items() if isinstance(given, dict) else [("", given)]:
+    for layer in given if isinstance(given, dict) else ():
         if layer and not any(_ends(name, layer) for name in modules):
             problems.append(
                 f"trainable_token_indices: {layer!r} is no module of the model{did_you_mean(layer, _kinds(modules))}"
             )
-        beyond = [str(token) for token in ids if token >= rows]
-        if beyond:
-            problems.append(
-                f"trainable_token_indices: {', '.join(beyond[:5])}: the embedding has the rows 0 to {rows - 1}"
-            )
-    return problems
+    return problems + [problem.removeprefix("lora.") for problem in index_problems(given, rows)]
 
 
 def ends_of(model: Any) -> tuple[str | None, str | None]:
