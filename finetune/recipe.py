@@ -38,7 +38,7 @@ from finetune.recipe_stages import (
     StageSection,
 )
 from finetune.recipe_train import TrainSection, device_problems
-from finetune.tokenlist import clashes, index_problems, word_problem
+from finetune.tokenlist import clashes, word_problem
 
 Format = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "preference", "labelled", "text"]
 
@@ -336,7 +336,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def token_rows_are_trained_once(self) -> Recipe:
         given = self.adapter.model_dump()
-        problems = clashes(self.model.add_tokens, given) or index_problems(given.get("trainable_token_indices"), None)
+        problems = clashes(self.model.add_tokens, given)
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -69,26 +69,16 @@ def clashes(words: Sequence[str], lora: Mapping[str, Any]) -> list[str]:
 
 
 def index_problems(indices: Any, rows: int | None) -> list[str]:
-    """What is wrong with `lora.trainable_token_indices` as a user gives it.
-
-    Args:
-        rows: of the base's vocabulary; None where it is not known yet.
-    """
-    if indices is None:
+    """What of `lora.trainable_token_indices` is beyond a vocabulary of `rows`; nothing where that is not known yet."""
+    if indices is None or rows is None:
         return []
-    key = "lora.trainable_token_indices"
-    layers = indices if isinstance(indices, Mapping) else {"": indices}
     problems = []
-    for layer, ids in layers.items():
-        where = f"{key}.{layer}" if layer else key
-        if not isinstance(ids, list | tuple) or not ids or any(type(item) is not int or item < 0 for item in ids):
-            continue  # finetune/peft_fields.py says so
-        if len(set(ids)) != len(ids):
-            twice = next(item for item in ids if list(ids).count(item) > 1)
-            problems.append(f"{where}: {twice} is listed twice")
-        elif rows is not None and max(ids) >= rows:
+    for layer, ids in indices.items() if isinstance(indices, Mapping) else [("", indices)]:
+        where = f"lora.trainable_token_indices.{layer}" if layer else "lora.trainable_token_indices"
+        beyond = ", ".join(str(token) for token in ids if token >= rows)
+        if beyond:
             problems.append(
-                f"{where}: {max(ids)} is beyond the vocabulary of {rows} rows (0 to {rows - 1}); for tokens that are not "
-                "there yet use model.add_tokens"
+                f"{where}: {beyond}: beyond the vocabulary of {rows} rows (0 to {rows - 1}); for tokens that are not there "
+                "yet use model.add_tokens"
             )
     return problems

@@ -62,7 +62,9 @@ NOTHING = [
      ["lora.modules_to_save: 'lm_hed' is no module of the model; did you mean 'lm_head'?"]),
     ({"target_parameters": ["experts.down_proj"], "target_modules": []},
      ["lora.target_parameters: 'experts.down_proj' is no parameter of the model"]),
-    ({"trainable_token_indices": [5, 96, 200]}, ["lora.trainable_token_indices: 96, 200: the embedding has the rows 0 to 95"]),
+    ({"trainable_token_indices": [5, 96, 200]},
+     ["lora.trainable_token_indices: 96, 200: beyond the vocabulary of 96 rows (0 to 95); for tokens that are not there yet "
+      "use model.add_tokens"]),
     ({"trainable_token_indices": {"embed_token": [5]}},
      ["lora.trainable_token_indices: 'embed_token' is no module of the model; did you mean 'embed_tokens'?"]),
     ({"ensure_weight_tying": True},
