@@ -74,6 +74,15 @@ class Ia3Section(PeftSection):
     target_modules: str | Names | None = None
     feedforward_modules: str | Names | None = None
 
+    @model_validator(mode="after")
+    def inputs_of_targets(self) -> Ia3Section:
+        inner, targets = self.feedforward_modules, self.target_modules
+        if isinstance(inner, tuple) and isinstance(targets, tuple) and not set(inner) <= set(targets):
+            raise ValueError(
+                f"`feedforward_modules`: {', '.join(sorted(set(inner) - set(targets)))} is not among `target_modules`"
+            )
+        return self
+
 
 class OftSection(PeftSection):
     """Orthogonal fine-tuning, arXiv 2306.07280 and 2506.19847; every other field of `peft.OFTConfig` passes through.
@@ -143,6 +152,7 @@ class PromptSection(PeftSection):
     refused: ClassVar[Mapping[str, str]] = {
         "modules_to_save": "a model with virtual tokens trains nothing else",
         "num_transformer_submodules": "a causal model has one; leave it out",
+        **dict.fromkeys(("token_dim", "num_layers", "num_attention_heads"), "is the base's; leave it out"),
     }
 
     num_virtual_tokens: int = Field(20, ge=1)
