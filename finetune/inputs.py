@@ -20,6 +20,7 @@ from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import GateSection, Recipe
 from finetune.recipe_methods import room_problem
+from finetune.recipe_peft import PROMPTED
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
 from finetune.tokenlist import index_problems
 
@@ -38,7 +39,8 @@ def load_data(recipe: Recipe) -> Prepared:
         DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
             that would serve the export wrong or not at all.
     """
-    problems = _without_effect(recipe) + tied_problems(recipe) + room_problem(recipe, _base_config(recipe))
+    problems = _without_effect(recipe) + tied_problems(recipe)
+    problems += room_problem(recipe, _base_config(recipe)) if recipe.peft_type in PROMPTED else []
     notes: list[str] = []
     try:
         notes = serving_notes(recipe)

@@ -53,12 +53,12 @@ def _prompted_problems(recipe: Recipe) -> list[str]:
 
 
 def room_problem(recipe: Recipe, base: Mapping[str, Any] | None) -> list[str]:
-    """Virtual tokens take positions of the base's context.
+    """Virtual tokens, which this recipe trains, take positions of the base's context.
 
     Args:
         base: the base's config.json, where it is at hand.
     """
-    if recipe.peft_type not in PROMPTED or base is None:
+    if base is None:
         return []
     text = base.get("text_config") or base
     context = next((text[key] for key in ("max_position_embeddings", "n_positions") if text.get(key)), None)

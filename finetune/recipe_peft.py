@@ -71,6 +71,15 @@ class Ia3Section(PeftSection):
     target_modules: str | Names | None = None
     feedforward_modules: str | Names | None = None
 
+    @model_validator(mode="after")
+    def inputs_of_targets(self) -> Ia3Section:
+        inner, targets = self.feedforward_modules, self.target_modules
+        if isinstance(inner, tuple) and isinstance(targets, tuple) and not set(inner) <= set(targets):
+            raise ValueError(
+                f"`feedforward_modules`: {', '.join(sorted(set(inner) - set(targets)))} is not among `target_modules`"
+            )
+        return self
+
 
 class OftSection(PeftSection):
     """Orthogonal fine-tuning, arXiv 2306.07280 and 2506.19847; every other field of `peft.OFTConfig` passes through.

@@ -155,7 +155,7 @@ def _fill_unmerged(
     add_answering(draft / "adapter", base, record.stops)
     proof = prove_adapter(
         Source(str(base), trust_remote_code=record.source.trust_remote_code), draft / "adapter", record.examples,
-        record.evaluated, record.dtype,
+        record.evaluated, record.dtype, record.nf4,
     )  # fmt: skip
     said = proof["evaluated"]
     how = (

@@ -100,7 +100,7 @@ def _facts(bundle: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "settings": _settings(recipe),
         "seed": recipe.get("seed"),
         "text": recipe.get("stage") == "cpt",
-        "chat": (bundle / "chat_template.jinja").is_file(),
+        "chat": any((bundle / place / "chat_template.jinja").is_file() for place in (".", "adapter")),
         "task": "text-classification" if manifest.get("rewards") else "text-generation",
         "max_new_tokens": (recipe.get("evaluate") or {}).get("max_new_tokens"),
         "training": _whole(manifest.get("training"), TRAINING),

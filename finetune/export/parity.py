@@ -135,16 +135,17 @@ def prove_adapter(
     examples: Sequence[Example],
     evaluated: Sequence[Sequence[float]] | None,
     evaluated_dtype: str,
+    nf4: bool = False,
 ) -> dict[str, Any]:
     """The adapter from disk on its base against the model that was evaluated, where nothing can be merged.
 
     Args:
-        evaluated, evaluated_dtype: as for `prove`; without them it is only seen to load and to give finite logits.
+        evaluated, evaluated_dtype, nf4: as for `prove`; without them it is only seen to load and to give finite logits.
 
     Raises:
         GateError: it is another model, or its logits are not finite.
     """
-    model = load_with_adapter(source, adapter)
+    model = load_with_adapter(source, adapter, nf4)
     given = [logits(model, example) for example in examples]
     broken = [example.where for example, one in zip(examples, given, strict=True) if not one.isfinite().all()]
     if broken:
