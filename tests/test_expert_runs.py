@@ -21,7 +21,7 @@ OSS = IDS | {"max_position_embeddings": 1024}
 FUSED = "lora.target_parameters=[experts.gate_up_proj, experts.down_proj]"
 RUNS = {
     "qwen3-moe": (MOE, ("lora.target_modules=[q_proj]", FUSED)),
-    "gpt-oss": (OSS, ("lora.target_modules=[]", FUSED)),
+    "gpt-oss": (OSS, ("lora.target_modules=[]", FUSED, "model.attn_implementation=eager")),  # it has no other on a CPU
     "qwen3-moe, all-linear": (MOE, ()),
 }
 
