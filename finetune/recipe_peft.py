@@ -53,6 +53,12 @@ class LoraSection(PeftSection):
     lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     target_modules: str | Names = "all-linear"
 
+    def settings(self) -> dict[str, Any]:
+        told = super().settings()
+        if isinstance(told.get("layers_to_transform"), int):  # peft 0.20 takes the number 0 for none
+            told["layers_to_transform"] = [told["layers_to_transform"]]
+        return told
+
     def conflicts(self) -> list[Problem]:
         return conflicts(self.settings())
 

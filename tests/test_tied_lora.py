@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +16,12 @@ from finetune.export.ends import ends_problems, gguf_is_tied, is_tied_by_config,
 from finetune.inputs import tied_problems
 from finetune.lora_fields import TIED_WAYS_OUT
 from finetune.model.adapter import add_adapter
+from finetune.model.teacher import _adapted
 from finetune.recipe_peft import LoraSection
 from finetune.run import run
 from tests.equivalence.tiny_models import tiny_model
 from tests.export.made import IDS
+from tests.model.test_lora_variants import VARIANTS, Life
 
 NAMED = f"lora.target_modules: embed_tokens: {TIED_WAYS_OUT}"
 
@@ -156,3 +160,16 @@ def test_a_base_found_out_late_is_refused_when_it_is_loaded(tiny_recipe):
         patch.setattr(inputs, "tied_problems", lambda recipe: [])
         run(recipe)
     assert error.value.problems == [f"lora.target_modules: model.embed_tokens: {TIED_WAYS_OUT}"]
+
+
+def test_a_teacher_is_not_merged_by_peft_where_that_changes_one_tensor_twice(tmp_path):
+    """peft 0.21's merge_and_unload adds s (B A)^T for each end to the one tensor; ours (above) does so once."""
+    life = Life("tied, as one")
+    life.steps(0)
+    life.save(tmp_path / "adapter", as_checkpoint=False)
+    architecture, changes, _, _ = VARIANTS["tied, as one"]
+    base: Any = SimpleNamespace(model=tiny_model(architecture, **changes))
+    with pytest.raises(
+        RecipeError, match=r"adapter_name_or_path: .*are one tensor, which peft's own merge would change twice"
+    ):
+        _adapted(base, tmp_path / "adapter")

@@ -178,6 +178,8 @@ def load_with_adapter(source: Source, adapter: Path, nf4: bool = False, names: S
     base = with_score_head(base, names) if names else base
     with warnings.catch_warnings():  # peft's about tied layers, which the merge unties
         warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
+        # nor about patterns of experts: it looks for them among modules, and these are parameters
+        warnings.filterwarnings("ignore", message="The following .*_pattern keys did not", category=RuntimeWarning)
         return PeftModel.from_pretrained(base, str(adapter)).eval()
 
 

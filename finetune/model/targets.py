@@ -49,7 +49,6 @@ def _problems(model: Any, config: Any) -> list[str]:
             _convert(model, config)
     except ValueError as error:
         return [f"target_modules: {error}"]
-    config.layers_to_transform = None if config.layers_to_transform is None else _listed(config.layers_to_transform)
     problems = _targets(model, config)
     if _is_all_linear(config.target_modules):
         config = _maybe_include_all_linear_layers(config, model)

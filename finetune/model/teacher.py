@@ -111,6 +111,7 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
     from finetune.export.adapterfile import residual_init
     from finetune.model.folder import check_folder
     from finetune.model.load import file_sha256
+    from finetune.model.lora import is_tied_model
     from finetune.model.save import INITIAL
 
     key, weights = f"{KEY}.adapter_name_or_path", folder / "adapter_model.safetensors"
@@ -125,7 +126,13 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
             raise RecipeError(f"{key}: {folder} belongs to a base that was changed for it; name its run's merged model")
         with warnings.catch_warnings():  # weights that the file lacks would be left at random
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            merged = PeftModel.from_pretrained(base.model, folder, use_safetensors=True).merge_and_unload()
+            tied = is_tied_model(base.model)
+            adapted = PeftModel.from_pretrained(base.model, folder, use_safetensors=True)
+            ends = (adapted.get_base_model().get_input_embeddings(), adapted.get_base_model().get_output_embeddings())
+            if tied and any(hasattr(end, "lora_A") for end in ends):
+                raise RecipeError(f"{key}: {folder} has LoRA on an embedding and output layer that are one tensor, which "
+                                  "peft's own merge would change twice; name its run's merged model")  # fmt: skip
+            merged = adapted.merge_and_unload()
     except (OSError, ValueError, RuntimeError, TypeError, Warning) as error:
         raise RecipeError(f"{key}: {folder}: {first_line(error)}") from None
     return merged, {"name_or_path": str(folder), "sha256": file_sha256(weights)}

@@ -126,7 +126,14 @@ class Life:
         load_full_optimizer(self.model, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+# Ways to begin and to narrow that share all the code of others.
+SLOW = (
+    "gaussian", "pissa_niter", "lora-fa, pissa", "one list of layers", "excluded", "ends", "biases of the adapted",
+    "conv1d, all", "tied, as one, by the head", "tied, whole, as one", "lora+", "layers",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", [pytest.param(v, marks=pytest.mark.slow if v in SLOW else ()) for v in VARIANTS])
 def test_life(variant, tmp_path):
     """The untrained adapter is the base (largest logit difference below 1e-5); 3 steps = 2 steps, files, 1 step, bit for
     bit; merged = adapter and loaded again below 1e-5; the base off the trained adapter is the base."""
