@@ -33,6 +33,8 @@ class PeftSection(Section):
     def settings(self) -> dict[str, Any]:
         """Keyword arguments for peft's configuration; what a recipe sets to null has peft's default."""
         told = {key: value for key, value in self.model_dump().items() if value is not None}
+        if isinstance(told.get("layers_to_transform"), int):  # peft 0.20 takes the number 0 for none
+            told["layers_to_transform"] = [told["layers_to_transform"]]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in told.items()}
 
     def conflicts(self) -> list[Problem]:
@@ -52,12 +54,6 @@ class LoraSection(PeftSection):
     lora_alpha: int | float = Field(32, gt=0)
     lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     target_modules: str | Names = "all-linear"
-
-    def settings(self) -> dict[str, Any]:
-        told = super().settings()
-        if isinstance(told.get("layers_to_transform"), int):  # peft 0.20 takes the number 0 for none
-            told["layers_to_transform"] = [told["layers_to_transform"]]
-        return told
 
     def conflicts(self) -> list[Problem]:
         return conflicts(self.settings())
