@@ -52,7 +52,7 @@ class Source:
         try:
             return Path(snapshot_download(self.name, revision=self.revision, ignore_patterns=NOT_THE_MODEL))
         except (OSError, ValueError) as error:
-            raise RecipeError(f"the base {self.name!r} is neither a folder nor to be had: {_reason(error)}") from None
+            raise RecipeError(f"the base {self.name!r} is neither a folder nor to be had: {reason(error)}") from None
 
     def load(self, **options: Any) -> Any:
         """The model, through AutoModelForCausalLM."""
@@ -127,7 +127,7 @@ def load_tokenizer(section: ModelSection) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         key = "model.tokenizer_name_or_path" if own else "model.name_or_path"
-        raise RecipeError(f"{key}: no tokenizer from {name!r}: {_reason(error)}") from None
+        raise RecipeError(f"{key}: no tokenizer from {name!r}: {reason(error)}") from None
     if gguf_file:
         from finetune.model.gguf_base import mend_tokenizer
 
@@ -160,7 +160,7 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
         else:
             model = asked.load(**options)
     except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"model.name_or_path: no model from {name!r}: {_reason(error)}") from None
+        raise RecipeError(f"model.name_or_path: no model from {name!r}: {reason(error)}") from None
     model.requires_grad_(False)
     model.config.use_cache = False
     commit = commit_of(name, section.revision)  # a branch may move on; the commit is what was trained on
@@ -217,7 +217,7 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Its first line, with the way on where it is about custom code."""
     line = first_line(error)
     # transformers names its own argument, in a later line

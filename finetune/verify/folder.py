@@ -46,19 +46,22 @@ def check_files(folder: Path) -> Check:
 class Folder:
     """The merged model of a bundle, answering greedily with its own generation config, one prompt at a time.
 
+    Args:
+        trust_remote_code: the folder's own *.py may run, where its config.json asks for that.
+
     Raises:
         RecipeError: transformers can't load it; its own reason.
     """
 
     engine = "transformers"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
         from finetune.device import DEVICES
 
         self.where = self.model = str(folder)
-        self._encoder = _encoder(folder)
+        self._encoder = _encoder(folder, trust_remote_code)
         device = next(kind for kind in ("npu", "cuda", "cpu") if DEVICES[kind].available())
-        self._model = _load(folder).to(device)
+        self._model = _load(folder, trust_remote_code).to(device)
 
     def ask(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], max_tokens: int) -> Reply:
         """The greedy answer. Raises ServerError: the chat template refuses the messages."""
@@ -130,23 +133,27 @@ class _Clock:
         pass
 
 
-def _encoder(folder: Path) -> Any:
+def _encoder(folder: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     from finetune.data.chat import ChatEncoder
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(f"{folder}: no tokenizer: {first_line(error)}") from None
     return ChatEncoder(tokenizer)
 
 
-def _load(folder: Path) -> Any:
+def _load(folder: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
     except Exception as error:  # safetensors, torch and transformers each have their own for a damaged file
-        raise RecipeError(f"{folder}: no model: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        way = " Read that code, then add --trust-remote-code" if "custom code" in line else ""
+        raise RecipeError(f"{folder}: no model: {line}{way}") from None
     return model.eval()
