@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError, first_line
+from finetune.model.attention import load_with_attention
 from finetune.model.folder import check_folder
 from finetune.recipe import ModelSection
 
@@ -150,15 +151,18 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
     tokenizer = load_tokenizer(section)
     asked = Source(name, section.revision, section.trust_remote_code)
     # use_safetensors: a pickled pytorch_model.bin is refused, not run.
-    options = {"dtype": placement.torch_dtype, "attn_implementation": placement.attention, "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": placement.torch_dtype, "use_safetensors": True}
     try:
         if section.gguf_file:
             from finetune.model.gguf_base import load_gguf
 
             del options["use_safetensors"]
-            model = load_gguf(asked, section.gguf_file, tokenizer, options)
+            model = load_gguf(
+                asked, section.gguf_file, tokenizer, options | {"attn_implementation": placement.attention}
+            )
         else:
-            model = asked.load(**options)
+            free = section.attn_implementation == "auto"
+            model = load_with_attention(asked.load, placement.attention, free, **options)
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"model.name_or_path: no model from {name!r}: {reason(error)}") from None
     model.requires_grad_(False)

@@ -59,9 +59,12 @@ def same_adapters(run: Path, whole: Path, exact: bool) -> str:
     return f"from step 1 on: the same adapter{stages}{', to the bit' if exact else ''}"
 
 
-def reload(bundle: Path, trust_remote_code: bool) -> str:
+def reload(bundle: Path, trust_remote_code: bool) -> float | None:
     """transformers alone loads the bundle: every weight in its place, logits those of the adapter on its base, and a copy
     that it saves and loads again is the same.
+
+    Returns:
+        The largest difference of a logit; None for a reward model, whose rewards the export has proved.
 
     Raises:
         GateError: it is not so.
@@ -98,7 +101,7 @@ def reload(bundle: Path, trust_remote_code: bool) -> str:
             f"saved and loaded again it gives other logits, by up to {float((copy - logits).abs().max()):.2e}"
         )
     if rewards:
-        return "all weights in place; saved and loaded again it gives the same rewards"
+        return None
     base = json.loads((bundle / "adapter/adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     with_adapter = load_with_adapter(Source(base, trust_remote_code=trust_remote_code), bundle / "adapter")
     with torch.inference_mode():
@@ -107,7 +110,7 @@ def reload(bundle: Path, trust_remote_code: bool) -> str:
         raise GateError(
             f"logits of the adapter on its base and of the bundle differ by up to {apart:.2e}, limit {LIMIT:g}"
         )
-    return f"all weights in place; logits differ from the adapter's by {apart:.1e} at most"
+    return apart
 
 
 def verify_bundle(bundle: Path, trust_remote_code: bool) -> str | None:
@@ -134,13 +137,13 @@ def verify_bundle(bundle: Path, trust_remote_code: bool) -> str | None:
 def packing(base: Path, device: str, attention: str, trust_remote_code: bool) -> str | None:
     """Why packed documents are not to this architecture what they are alone; None where they are."""
     import torch
-    from transformers import AutoModelForCausalLM
 
+    from finetune.model.attention import load_with_attention
     from finetune.model.isolation import check_isolation
+    from finetune.model.load import Source
 
-    model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.float32, attn_implementation=attention, trust_remote_code=trust_remote_code
-    )
+    source = Source(str(base), trust_remote_code=trust_remote_code)
+    model = load_with_attention(source.load, attention, free=True, dtype=torch.float32)
     try:
         check_isolation(model, torch.float32, device)
     except RecipeError as error:

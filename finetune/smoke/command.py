@@ -88,7 +88,9 @@ def smoke(recipe: Recipe, folder: Path, table: Table, told: dict[str, Any]) -> P
     assert result is not None  # one process
     told["merge_proof"] = result.manifest["merge_proof"]
     with table.step("reload") as step, _into(log):
-        step.what = checks.reload(result.bundle, trust)
+        apart = told["reload_difference"] = checks.reload(result.bundle, trust)
+        same = "" if apart is None else f"; logits differ from the adapter's by {apart:.1e} at most"
+        step.what = f"all weights in place{same}"
     with table.step("verify") as step, _into(log):
         step.what = checks.verify_bundle(result.bundle, trust) or "no answers to verify: the last stage gives none"
         step.status = "ok" if (result.bundle / "golden.jsonl").is_file() else "left out"
