@@ -139,7 +139,7 @@ def serving_notes(recipe: Recipe) -> list[str]:
     from finetune.export.servable import config_of_base
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
-    lora = recipe.lora.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
+    lora = recipe.adapter.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
     return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype)
 
 

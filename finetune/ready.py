@@ -128,11 +128,11 @@ def get_ready(
         if isinstance(part.stage, Prepares):
             told = part.stage.prepare(base.model, part.data.metrics, placement)
             about |= {f"{part.name}/{key}" if part.name else key: value for key, value in told.items()}
-    model, coverage = add_adapter(base.model, recipe.lora, recipe.seed)
+    model, coverage = add_adapter(base.model, recipe.adapter, recipe.seed)
     log.say(f"lora: {coverage.line()}")
-    initial = initial_weights(model, recipe.lora)
+    initial = initial_weights(model, recipe.adapter)
     # With the adapter off, the model is not the base where the adapter changed that, or where the base's biases train.
-    fresh = full_tensors(model) if initial is not None or trains_biases(recipe.lora) else None
+    fresh = full_tensors(model) if initial is not None or trains_biases(recipe.adapter) else None
     if recipe.model.adapter_name_or_path:
         log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path), base.source.name)}")
     _check_packing(recipes, model, placement, log)

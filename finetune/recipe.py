@@ -6,9 +6,10 @@ import importlib.util
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from finetune.errors import did_you_mean
+from finetune.recipe_peft import PEFT_SECTIONS, LoraSection, Names, PeftSection
 from finetune.recipe_stages import (
     STAGE_SECTIONS,
     CptSection,
@@ -24,8 +25,6 @@ from finetune.recipe_stages import (
     StageSection,
 )
 from finetune.recipe_train import TrainSection, device_problems
-
-Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words
 
 Format = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "preference", "labelled", "text"]
 
@@ -46,17 +45,6 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attn_implementation: str = "auto"
     trust_remote_code: bool = False
-
-
-class LoraSection(Section):
-    """LoRA settings under peft's own names; every other field of `peft.LoraConfig` passes through."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-
-    r: int = Field(16, ge=1)
-    lora_alpha: int | float = Field(32, gt=0)
-    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    target_modules: str | Names = "all-linear"
 
 
 class SplitSection(Section):
@@ -227,7 +215,7 @@ class CardSection(Section):
 class Recipe(Section):
     """A whole run. See docs/recipe.md for every key.
 
-    `stages`: of a chain, the recipe of each; `stage`, `data`, `train`, `lora` are those of the last then.
+    `stages`: of a chain, the recipe of each; `stage`, `data`, `train` and the adapter's section are those of the last then.
     `continue_from`: within a chain, whether a stage goes on training the last one's adapter, or a fresh one on the
     model that it was merged into.
     `mixture`: of several stages in one run, the recipe of each, with its `weight` (share of the items of a batch) and
@@ -241,7 +229,8 @@ class Recipe(Section):
     output_dir: Path = Field(strict=False)
     report_to: Names = ()
     model: ModelSection
-    lora: LoraSection = LoraSection()  # type: ignore[call-arg]
+    peft_type: Literal["lora"] = "lora"  # the rows of PEFT_SECTIONS
+    lora: LoraSection | None = None
     data: DataSection
     train: TrainSection
     cpt: CptSection | None = None
@@ -267,6 +256,34 @@ class Recipe(Section):
     def settings(self) -> StageSection:
         """The section of this recipe's stage, its defaults where it is left out."""
         return getattr(self, self.stage) or STAGE_SECTIONS[self.stage]()
+
+    @property
+    def adapter(self) -> PeftSection:
+        """The section of this recipe's PEFT method, its defaults where it is left out."""
+        return getattr(self, self.peft_type)
+
+    @model_validator(mode="before")
+    @classmethod
+    def its_own_sections_are_there(cls, data: Any) -> Any:
+        """Left out, they hold their defaults, so that a recipe and its resolved form are equal."""
+        if not isinstance(data, dict):
+            return data
+        kind, stage = str(data.get("peft_type", "lora")), str(data.get("stage", "sft"))
+        filled: dict[str, Any] = {kind: {}} if kind in PEFT_SECTIONS and data.get(kind) is None else {}
+        fields = STAGE_SECTIONS[stage].model_fields if stage in STAGE_SECTIONS else {}
+        if fields and data.get(stage) is None and not any(field.is_required() for field in fields.values()):
+            filled[stage] = {}
+        return data | filled
+
+    @model_validator(mode="after")
+    def only_its_own_adapter(self) -> Recipe:
+        for kind in PEFT_SECTIONS:
+            if kind != self.peft_type and getattr(self, kind) is not None:
+                raise ValueError(
+                    f"{kind}: is for peft_type {kind}; this recipe's peft_type is {self.peft_type}; leave it out, or set "
+                    f"`{kind}: null` where a parent has it"
+                )
+        return self
 
     @model_validator(mode="after")
     def only_its_own_stage(self) -> Recipe:
@@ -305,7 +322,7 @@ class Recipe(Section):
 
 
 # What a stage of a chain says for itself; everything else is the whole chain's.
-OF_ONE_STAGE = ("name", "stage", "continue_from", "lora", "data", "train", *STAGE_SECTIONS)
+OF_ONE_STAGE = ("name", "stage", "continue_from", "peft_type", *PEFT_SECTIONS, "data", "train", *STAGE_SECTIONS)
 
 # What a part of a mixture says for itself.
 OF_ONE_PART = ("name", "stage", "weight", "loss_weight", "data", *STAGE_SECTIONS)
@@ -316,7 +333,6 @@ IN_MIXTURES = ("cpt", "sft", "dpo", "orpo", "simpo", "kto", "distill")
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with every default filled in, as plain values that YAML and JSON can hold; `load_recipe` reads it."""
     told = {key: value for key, value in recipe.model_dump(mode="json").items() if value is not None}
-    told |= {recipe.stage: settings} if (settings := recipe.settings.model_dump(mode="json")) else {}
     stages, mixture = told.pop("stages"), told.pop("mixture")
     if recipe.weight is None:
         del told["loss_weight"]

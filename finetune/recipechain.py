@@ -67,7 +67,7 @@ def chain_problems(recipes: Sequence[Recipe], origin: Origin) -> list[str]:
         if index == 0:
             if recipe.continue_from is not None:
                 problems.append(f"{place('continue_from')}: the first stage has no earlier one to continue from")
-        elif recipe.continue_from != "merged" and recipe.lora != recipes[index - 1].lora:
+        elif recipe.continue_from != "merged" and recipe.adapter != recipes[index - 1].adapter:
             problems.append(
                 f"{place('lora')}: differs from the stage before, whose adapter is trained on; the same settings, or "
                 "continue_from: merged (a fresh adapter on the merged model)"

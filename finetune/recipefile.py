@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import glob
-import importlib.util
 import types
 import typing
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError, did_you_mean, plainly
 from finetune.recipe import ExportSection, Recipe, Section
+from finetune.recipe_peft import PEFT_SECTIONS, config_fields
 from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
 from finetune.yamlfile import parse_scalar, read_yaml
 
@@ -81,7 +80,7 @@ def _recipes(
 
 def _recipe(path: Path, data: dict[str, Any], origin: Origin, problems: list[str]) -> Recipe:
     """The recipe of one run; raises RecipeError with what was found before, too."""
-    problems = problems + _unknown_lora_keys(data, origin)
+    problems = problems + _unknown_peft_keys(data, origin)
     _resolve_paths(data, origin)
     try:
         recipe = Recipe.model_validate(data)
@@ -119,18 +118,6 @@ def export_section(settings: dict[str, Any], overrides: Sequence[str]) -> Export
     if problems:
         raise RecipeError(problems)
     return section
-
-
-@cache
-def lora_config_fields() -> frozenset[str]:
-    """Field names of the installed `peft.LoraConfig`, read from its source so that checking a recipe needs no torch."""
-    spec = importlib.util.find_spec("peft")
-    if spec is None or spec.origin is None:
-        raise RecipeError("the package peft is not installed; pip install peft")
-    source = Path(spec.origin).parent / "tuners/lora/config.py"
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "LoraConfig")
-    return frozenset(node.target.id for node in body if isinstance(node, ast.AnnAssign) and hasattr(node.target, "id"))
 
 
 def _with_parents(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], Origin]:
@@ -184,15 +171,18 @@ def _inside(target: Any, word: str) -> Any:
     return target.setdefault(word, {})
 
 
-def _unknown_lora_keys(data: dict[str, Any], origin: Origin) -> list[str]:
-    """`lora:` passes on what peft knows; a key that peft's own dataclass lacks is a mistake."""
-    section = data.get("lora")
-    unknown = [key for key in section if key not in lora_config_fields()] if isinstance(section, dict) else []
-    return [
-        f"{origin.get(('lora', key), '--set')}: lora.{key}: not a field of peft.LoraConfig"
-        f"{did_you_mean(key, lora_config_fields())}"
-        for key in unknown
-    ]
+def _unknown_peft_keys(data: dict[str, Any], origin: Origin) -> list[str]:
+    """An adapter's section passes on what peft knows; a key that peft's own dataclass lacks is a mistake."""
+    problems = []
+    for kind, section in PEFT_SECTIONS.items():
+        given = data.get(kind)
+        for key in given if isinstance(given, dict) else ():
+            if key not in (fields := config_fields(section)):
+                where = origin.get((kind, key), "--set")
+                problems.append(
+                    f"{where}: {kind}.{key}: not a field of peft.{section.config}{did_you_mean(key, fields)}"
+                )
+    return problems
 
 
 def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:

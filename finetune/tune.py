@@ -45,7 +45,7 @@ def train_adapter(
     section, accelerator = recipe.train, placement.accelerator
     facts = facts_of(
         recipe.seed, recipe.stage, recipe.settings.model_dump(mode="json", exclude=set(recipe.settings.free)),
-        ready.base.identity, placement.dtype, recipe.lora, section, ready.examples, ready.held_out, ready.initial,
+        ready.base.identity, placement.dtype, recipe.adapter, section, ready.examples, ready.held_out, ready.initial,
         ready.start,
     ) | {f"{recipe.stage}: {key}": value for key, value in ready.about.items()} | _mixed_by(ready.parts)  # fmt: skip
     checkpoint = folder.checkpoint(section.save_total_limit, facts, log)
@@ -125,6 +125,6 @@ def _whole_model(recipe: Recipe, placement: Placement, ends: set[int], tensors: 
 
     base = load_base_of(recipe, placement)
     tell_ends(base, ends, recipe.settings.score_names)
-    model, _coverage = add_adapter(base.model, recipe.lora, recipe.seed)
+    model, _coverage = add_adapter(base.model, recipe.adapter, recipe.seed)
     load_full_tensors(model, tensors)
     return base, model.to(placement.accelerator.device)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from finetune.errors import GateError
 from finetune.model.adapter import add_adapter
 from finetune.model.check import adapter_shapes, check_adapter
-from finetune.recipe import LoraSection
+from finetune.recipe_peft import LoraSection
 from tests.equivalence.tiny_models import tiny_model
 
 PREFIX = "base_model.model.model.layers.0.self_attn.q_proj"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from finetune.cli import main
 from finetune.errors import RecipeError
 from finetune.model.load import file_sha256
-from finetune.recipe import Recipe, resolved
+from finetune.recipe import OF_ONE_STAGE, Recipe, resolved
 from finetune.recipefile import load_recipe
 from finetune.run import run
 from tests.conftest import ROOT, write_tiny_recipe
@@ -137,8 +137,7 @@ def test_mistakes_in_stages_are_all_named(tiny_base, tiny_data, tmp_path, capsys
     assert main(["check", str(file)]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "several things are wrong:",
-        f"{line('export: {}')}: stages.1.export: not a key of a stage; allowed: "
-        "continue_from, cpt, data, distill, dpo, grpo, kto, lora, name, orpo, reward, sft, simpo, stage, train",
+        f"{line('export: {}')}: stages.1.export: not a key of a stage; allowed: {', '.join(sorted(OF_ONE_STAGE))}",
         f"{line('learning_rat:')}: train.learning_rat: unknown key; did you mean 'learning_rate'?",
     ]
     del stages[0]["train"]["learning_rat"], stages[1]["export"]

@@ -35,6 +35,7 @@ LAYERS = [
     {"finetune.stages"},
     {
         "finetune.recipe",
+        "finetune.recipe_peft",
         "finetune.recipe_stages",
         "finetune.recipe_train",
         "finetune.recipefile",

@@ -13,7 +13,8 @@ import pytest
 
 from finetune.errors import RecipeError
 from finetune.recipe import resolved
-from finetune.recipefile import load_recipe, lora_config_fields
+from finetune.recipe_peft import LoraSection, config_fields
+from finetune.recipefile import load_recipe
 from finetune.yamlfile import parse_scalar, read_yaml
 from tests.conftest import ROOT
 
@@ -127,7 +128,7 @@ def test_lora_fields_are_those_of_the_installed_peft():
     ours = {field.name for field in dataclasses.fields(LoraConfig)} - {
         field.name for field in dataclasses.fields(PeftConfig)
     }
-    assert ours <= lora_config_fields() <= {field.name for field in dataclasses.fields(LoraConfig)}
+    assert ours <= config_fields(LoraSection) <= {field.name for field in dataclasses.fields(LoraConfig)}
 
 
 def test_every_lora_field_passes_through(tiny_recipe):

@@ -13,7 +13,8 @@ from finetune.data.chat import IGNORED
 from finetune.data.items import Item, LabelledItems, flat
 from finetune.data.pack import Pack
 from finetune.data.store import ExampleStore
-from finetune.recipe import LoraSection, TrainSection
+from finetune.recipe import TrainSection
+from finetune.recipe_peft import PeftSection
 
 BLOCK = 1 << 20  # values hashed at once
 # How a step is computed or watched, not what it computes: a change gives the same run up to rounding.
@@ -29,7 +30,7 @@ def facts_of(
     settings: Mapping[str, Any],
     base: Mapping[str, Any],
     dtype: str,
-    lora: LoraSection,
+    adapter: PeftSection,
     train: TrainSection,
     examples: Sequence[Item],
     held_out: Sequence[Item],
@@ -46,7 +47,7 @@ def facts_of(
     """
     own = {f"{stage}.{key}": value for key, value in settings.items()}
     settings = {f"train.{key}": value for key, value in train.model_dump(mode="json").items() if key not in FREE}
-    settings |= {f"lora.{key}": value for key, value in lora.model_dump(mode="json").items()}
+    settings |= {f"{adapter.kind}.{key}": value for key, value in adapter.model_dump(mode="json").items()}
     settings |= {f"model.{key}": value for key, value in base.items()}
     looked_at = digest(held_out) if train.eval_steps else None
     if initial is not None:

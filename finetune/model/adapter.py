@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.errors import RecipeError, did_you_mean
-from finetune.recipe import LoraSection
+from finetune.recipe_peft import PeftSection
 
 SCORE = "score"  # what transformers calls the head of a decoder for sequence classification
 
@@ -30,7 +30,7 @@ class Coverage:
         return f"{self.trainable:,} of {self.total:,} parameters trained ({share:.2f} %); on {covered}; without: {rest}"
 
 
-def add_adapter(model: Any, section: LoraSection, seed: int) -> tuple[Any, Coverage]:
+def add_adapter(model: Any, section: PeftSection, seed: int) -> tuple[Any, Coverage]:
     """The peft model with fresh LoRA weights in float32, the same for every process and machine.
 
     Raises:
@@ -41,7 +41,7 @@ def add_adapter(model: Any, section: LoraSection, seed: int) -> tuple[Any, Cover
 
     linear = _linear_layers(model)
     head = _output_name(model)
-    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in section.model_dump().items()}
+    settings = section.settings()
     targets = settings["target_modules"]
     for target in targets if isinstance(targets, list) else []:
         if not any(name == target or name.endswith("." + target) for name in linear):
@@ -70,12 +70,12 @@ def add_adapter(model: Any, section: LoraSection, seed: int) -> tuple[Any, Cover
     return peft_model, Coverage(trainable, total, dict(matched), dict(unmatched))
 
 
-def trains_biases(section: LoraSection) -> bool:
+def trains_biases(section: PeftSection) -> bool:
     """Whether biases of the base are trained, in place: turning the adapter off leaves them as trained."""
     return section.model_dump().get("bias", "none") != "none"
 
 
-def initial_weights(model: Any, section: LoraSection) -> dict[str, Any] | None:
+def initial_weights(model: Any, section: PeftSection) -> dict[str, Any] | None:
     """The fresh LoRA weights by their names in an adapter's file, where the base was changed for them; else None.
 
     PiSSA and its kin take the adapter's part out of the base's weights, so the adapter says something only beside them.

@@ -8,7 +8,8 @@ from finetune.checkpoint.facts import FREE, differences, digest, facts_of
 from finetune.data.chat import IGNORED, Example
 from finetune.data.pack import pack
 from finetune.data.store import ExampleStore
-from finetune.recipe import LoraSection, TrainSection
+from finetune.recipe import TrainSection
+from finetune.recipe_peft import LoraSection
 
 ROWS = [Example((5, 6, 7), (IGNORED, 6, 7), "a:1"), Example((8, 9), (IGNORED, 9), "a:2")]
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from finetune import device, engine, fullstate
 from finetune.model.adapter import add_adapter
 from finetune.model.head import TrainedPositions
-from finetune.recipe import DataSection, LoraSection, ModelSection, Recipe, SourceSection, SplitSection, TrainSection
+from finetune.recipe import DataSection, ModelSection, Recipe, SourceSection, SplitSection, TrainSection
+from finetune.recipe_peft import LoraSection
 from tests.equivalence.tiny_models import tiny_model
 
 ROWS = torch.randint(3, 96, (4, 9), generator=torch.Generator().manual_seed(5))

@@ -10,7 +10,7 @@ from finetune.errors import RecipeError
 from finetune.model.adapter import add_adapter
 from finetune.model.head import TrainedPositions
 from finetune.model.isolation import ADVICE, Probe, check_isolation
-from finetune.recipe import LoraSection
+from finetune.recipe_peft import LoraSection
 from tests.equivalence.tiny_models import tiny_model
 
 CPU = torch.device("cpu")

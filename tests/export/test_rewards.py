@@ -165,7 +165,7 @@ def test_every_decoder_is_merged_under_its_score_head(architecture, tmp_path):
     from finetune.export.rewards import peft_rewards
     from finetune.model.adapter import add_adapter
     from finetune.model.score import score_config, with_score_head
-    from finetune.recipe import LoraSection
+    from finetune.recipe_peft import LoraSection
     from tests.equivalence.tiny_models import tiny_model
 
     base = tiny_model(architecture)

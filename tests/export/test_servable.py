@@ -19,7 +19,8 @@ from finetune.export.facts import AdapterFacts, ModelFacts, adapter_facts, model
 from finetune.export.rules import ADAPTER_RULES, ENGINES, MODEL_RULES
 from finetune.export.servable import check_folder, check_targets, config_of_base, findings, model_findings, stop_or_warn
 from finetune.export.targets import TARGETS
-from finetune.recipe import LoraSection, ModelSection, TargetSection
+from finetune.recipe import ModelSection, TargetSection
+from finetune.recipe_peft import LoraSection
 from tests.conftest import ROOT
 from tests.export.test_canon import make
 

@@ -9,7 +9,8 @@ from finetune.model.noise import lengths
 from finetune.model.reference import reference
 from finetune.model.score import with_score_head
 from finetune.model.speed import prepare_for_training
-from finetune.recipe import LoraSection, TrainSection
+from finetune.recipe import TrainSection
+from finetune.recipe_peft import LoraSection
 from tests.conftest import tiny_llama
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 0, 0, 0]])

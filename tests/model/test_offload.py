@@ -8,7 +8,8 @@ import torch
 from finetune.model import offload
 from finetune.model.adapter import add_adapter
 from finetune.model.speed import prepare_for_training
-from finetune.recipe import LoraSection, TrainSection
+from finetune.recipe import TrainSection
+from finetune.recipe_peft import LoraSection
 from tests.conftest import tiny_llama
 
 IDS = torch.arange(1, 61).reshape(2, 30)
