@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.errors import RecipeError, did_you_mean
+from finetune.model.text_part import beside_text
 from finetune.recipe_peft import PeftSection
 
 SCORE = "score"  # what transformers calls the head of a decoder for sequence classification
@@ -47,6 +48,8 @@ def add_adapter(model: Any, section: PeftSection, seed: int) -> tuple[Any, Cover
         if not any(name == target or name.endswith("." + target) for name in linear):
             kinds = {name.rpartition(".")[2] for name in linear}
             raise RecipeError(f"lora.target_modules: {target!r} matches no linear layer{did_you_mean(target, kinds)}")
+    if targets == "all-linear" and not settings.get("exclude_modules") and (beside := beside_text(model)):
+        settings["exclude_modules"] = beside
     torch.manual_seed(seed)
     try:
         # Under SEQ_CLS peft trains the score head whole and saves it with the adapter.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune import device
 from finetune.errors import RecipeError, writing
@@ -19,6 +18,9 @@ from finetune.recipe import Recipe
 from finetune.recipefile import load_recipe
 from finetune.smoke.small import Small, Tiny, device_of, small_recipe
 from finetune.smoke.table import Table
+
+if TYPE_CHECKING:
+    from finetune.run import Result
 
 ROWS = 32  # samples to train on, of each stage
 BYTES = 4  # to a token: how much longer texts are under the byte-level tokenizer
@@ -56,50 +58,66 @@ def smoke(recipe: Recipe, folder: Path, table: Table, told: dict[str, Any]) -> P
     Args:
         told: for `--json`: what is known of the run is added.
     """
-    from finetune.run import Extent, run
-    from finetune.runfolder import AUTO
-    from finetune.smoke import checks
-
     device.quiet_libraries()
     folder.mkdir(parents=True, exist_ok=True)
-    trust = recipe.model.trust_remote_code
     small = _prepared(recipe, folder, table, told)
-    place, whole = small.recipe.output_dir, folder / "whole"
     log = folder / "run.log"
-    with _into(log), table.parts(lambda part: _said(log, part)) as entering:
+    from finetune.run import Extent, run
+
+    with table.parts(lambda part: _said(log, part)) as entering, _into(log):
         run(small.recipe, extent=Extent(ROWS, to_adapter=True, entering=entering))
-    checks.back_to_first_step(place, whole)
-    exact = small.recipe.device == "cpu"
+    result = _resumed(small.recipe, folder, table)
+    told["merge_proof"] = result.manifest["merge_proof"]
+    _asked(small.recipe, result.bundle, folder, table, told)
+    return result.bundle
+
+
+def _resumed(recipe: Recipe, folder: Path, table: Table) -> Result:
+    """The run taken up after its first step, held against the whole one before it goes on to scores and export."""
+    from finetune.run import Extent, run
+    from finetune.runfolder import AUTO
+    from finetune.smoke.checks import back_to_first_step, same_adapters
+
+    log, whole = folder / "run.log", folder / "whole"
+    back_to_first_step(recipe.output_dir, whole)
     compared: list[str] = []
     with (
-        _into(log),
         table.parts(lambda part: compared[0] if part == "resume" and compared else _said(log, part)) as enter,
+        _into(log),
     ):
 
-        def entering_again(part: str) -> None:
+        def entering(part: str) -> None:
             if part in ("data", "base", "training"):
                 enter("resume")
                 return
             if not compared:
-                compared.append(checks.same_adapters(place, whole, exact))
+                compared.append(same_adapters(recipe.output_dir, whole, exact=recipe.device == "cpu"))
             enter(part)
 
-        result = run(small.recipe, resume=AUTO, extent=Extent(ROWS, entering=entering_again))
+        result = run(recipe, resume=AUTO, extent=Extent(ROWS, entering=entering))
     assert result is not None  # one process
-    told["merge_proof"] = result.manifest["merge_proof"]
+    return result
+
+
+def _asked(recipe: Recipe, bundle: Path, folder: Path, table: Table, told: dict[str, Any]) -> None:
+    """What is asked of the bundle and of the base."""
+    from finetune.smoke import checks
+
+    log, trust = folder / "run.log", recipe.model.trust_remote_code
     with table.step("reload") as step, _into(log):
-        apart = told["reload_difference"] = checks.reload(result.bundle, trust)
+        apart = told["reload_difference"] = checks.reload(bundle, trust)
         same = "" if apart is None else f"; logits differ from the adapter's by {apart:.1e} at most"
         step.what = f"all weights in place{same}"
     with table.step("verify") as step, _into(log):
-        step.what = checks.verify_bundle(result.bundle, trust) or "no answers to verify: the last stage gives none"
-        step.status = "ok" if (result.bundle / "golden.jsonl").is_file() else "left out"
+        verified = checks.verify_bundle(bundle, trust)
+        step.status, step.what = (
+            ("ok", verified) if verified else ("left out", "the last stage gives no answers to verify")
+        )
     with table.step("packing") as step, _into(log):
-        attention = small.recipe.model.attn_implementation
-        attention = device.DEVICES[small.recipe.device].attention[0] if attention == "auto" else attention
-        reason = checks.packing(folder / "base", small.recipe.device, attention, trust)
+        attention = recipe.model.attn_implementation
+        attention = device.DEVICES[recipe.device].attention[0] if attention == "auto" else attention
+        reason = checks.packing(folder / "base", recipe.device, attention, trust)
         step.status, step.what = ("no", reason) if reason else ("ok", "documents of a packed row do not see each other")
-    return result.bundle
 
 
 def _prepared(recipe: Recipe, folder: Path, table: Table, told: dict[str, Any]) -> Small:
@@ -118,7 +136,7 @@ def _prepared(recipe: Recipe, folder: Path, table: Table, told: dict[str, Any]) 
     small = small_recipe(recipe, Tiny(folder / "base", teacher, kind, tokens), folder)
     told |= {"architecture": base.architecture, "notes": [*base.notes, *notes, *small.notes]}
     for note in told["notes"]:
-        _print(f"          {note}")
+        table.note(note)
     return small
 
 
@@ -165,7 +183,7 @@ def _said(log: Path, part: str) -> str:
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.__stdout__, flush=True)
+    print(line, flush=True)
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ def _small(recipe: Recipe, tiny: Tiny, output: Path, notes: dict[str, None]) -> 
 def _changes(recipe: Recipe, tiny: Tiny) -> Mapping[str, tuple[Any, str]]:
     """Key to its value, and why it is said when it replaces one that was set. The one place of such keys."""
     device, length = tiny.device, recipe.data.max_length * tiny.tokens
-    its, lora = recipe.train, recipe.lora.model_dump()
+    its, kind, adapter = recipe.train, recipe.peft_type, recipe.adapter.model_dump()
     slow = [key for key in device_problems(its, device) if key.startswith("train.optim")]
     own = device != "cpu" or recipe.model.attn_implementation in ("eager", "sdpa")
     decided: dict[str, tuple[Any, str]] = {
@@ -106,8 +106,6 @@ def _changes(recipe: Recipe, tiny: Tiny) -> Mapping[str, tuple[Any, str]]:
         "train.eval_steps": (1 if its.eval_steps else 0, ""),
         "train.early_stopping_patience": (None, "three steps are too few to stop early"),
         "train.early_stopping_threshold": (0.0, ""),
-        "lora.r": (min(lora["r"], RANK), ""),
-        "lora.layers_to_transform": (None, "the tiny base has other layers"),
         "evaluate.rows": (None, ""),
         "evaluate.max_new_tokens": (TOKENS, ""),
         "gate.min": ({}, ""),
@@ -119,8 +117,11 @@ def _changes(recipe: Recipe, tiny: Tiny) -> Mapping[str, tuple[Any, str]]:
     }
     if slow:
         decided |= {"train.optim": ("adamw_torch", f"not on {device}"), "train.optim_args": ({}, "")}
-    if lora.get("layers_to_transform") is None:
-        del decided["lora.layers_to_transform"]
+    for key, value in adapter.items():
+        if key == "r" and isinstance(value, int):
+            decided[f"{kind}.r"] = (min(value, RANK), "")
+        elif key == "layers_to_transform" and value is not None:
+            decided[f"{kind}.layers_to_transform"] = (None, "the tiny base has other layers")
     return decided
 
 

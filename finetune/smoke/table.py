@@ -34,6 +34,10 @@ class Table:
         self.steps: list[Step] = []
         self._say = say
 
+    def note(self, line: str) -> None:
+        """Something to be known of the step before."""
+        self._say(f"{'':<8}  {line}")
+
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
         """One step; what is raised in it is its failure, and goes on its way."""

@@ -33,11 +33,11 @@ class Row:
 
     family: str
     architecture: str
+    experts: str
     difference: float
     packing: str
     covered: tuple[str, ...]
     uncovered: tuple[str, ...]
-    experts: str
 
 
 def run_family(family: str, folder: Path) -> Row:
@@ -55,41 +55,40 @@ def run_family(family: str, folder: Path) -> Row:
     packing = next(step for step in table.steps if step.name == "packing")
     return Row(
         family,
-        told["architecture"],
+        *trained(bundle.parents[1] / "base"),
         max(told["merge_proof"]["max_logit_difference"], told["reload_difference"]),
         packing.what if packing.status == "no" else "",
         *coverage(manifest["training"]["lora"]),
-        experts(bundle.parents[1] / "base"),
     )
 
 
 def coverage(line: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names with and without an adapter, of the run's line about them."""
     on, without = re.search(r"; on (.*); without: (.*)$", line).groups()  # type: ignore[union-attr]
-    names = [tuple(re.findall(r"(\w+) x\d+", part)) for part in (on, without)]
-    return names[0], names[1]
+    covered, rest = (re.findall(r"(\w+) x\d+", part) for part in (on, without))
+    covered = [name for name in covered if name != "base_layer"]  # peft's, of experts with two parameters
+    return tuple(covered), tuple(dict.fromkeys(name for name in rest if name not in covered))
 
 
-def experts(base: Path) -> str:
-    """How the model holds its experts."""
+def trained(base: Path) -> tuple[str, str]:
+    """The class that is trained, and how it holds its experts."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base)
-    inside = [(name, parameter) for name, parameter in model.named_parameters() if ".experts." in name]
-    if not inside:
-        return "none"
-    return "fused" if any(parameter.ndim == 3 for _, parameter in inside) else "linear"
+    inside = [parameter for name, parameter in model.named_parameters() if ".experts." in name]
+    held = "none" if not inside else "fused" if any(parameter.ndim == 3 for parameter in inside) else "linear"
+    return type(model).__name__, held
 
 
 WORDS = {
     "en": {"head": "| Family | Class | Trained, resumed, merged, reloaded | Largest logit difference | Packing | "
                    "`all-linear` covers | Experts |",
            "yes": "yes", "no": "no: ", "and not": "; not ", "none": "none", "linear": "linear layers of their own",
-           "fused": "one parameter for all; see lora.target_parameters", "tested": "Tested with transformers {}."},
+           "fused": "one parameter for all of a layer", "left": ", not covered (`lora.target_parameters`)", "tested": "Tested with transformers {}."},
     "zh": {"head": "| 系列 | 类 | 训练、续训、合并、重新加载 | 最大 logit 差 | 打包（packing） | "
                    "`all-linear` 覆盖 | 专家 |",
            "yes": "可以", "no": "不可以：", "and not": "；不含 ", "none": "无", "linear": "各为独立的线性层",
-           "fused": "合为一个参数，见 lora.target_parameters", "tested": "测试所用 transformers 版本：{}。"},
+           "fused": "每层合为一个参数", "left": "，未覆盖（用 `lora.target_parameters`）", "tested": "测试所用 transformers 版本：{}。"},
 }  # fmt: skip
 REASONS = {  # what the probe says of packing, in Chinese
     "lets packed documents see each other: its linear_attention layers carry what they have read into the next document":
