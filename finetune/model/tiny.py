@@ -13,6 +13,7 @@ Config = dict[str, Any]
 
 HIDDEN = 64  # width of the residual stream
 WINDOW = 16  # tokens of a sliding window: the packing probe makes a document longer than it
+FREQUENCIES = 4  # of a rotary embedding at least: three may be apart for text and the axes of an image
 MOST_LAYERS = 8  # of a pattern that only a period describes
 INITIALIZER = 0.125  # 1 / sqrt(HIDDEN): matrices that keep the size of what goes through them
 
@@ -206,9 +207,16 @@ def _head_dim(config: Config, small: Config, heads: int) -> None:
             rope, nope = small["qk_rope_head_dim"], small.get("qk_nope_head_dim") or 0
             small[key] = rope if before == config["qk_rope_head_dim"] else rope + nope
         else:
-            small[key] = HIDDEN // heads * (1 if before * own == width else 2)
+            share = HIDDEN // heads * (1 if before * own == width else 2)
+            small[key] = max(share, round(2 * FREQUENCIES / _partial(config)))
         if config.get("query_pre_attn_scalar") == before:
             small["query_pre_attn_scalar"] = small[key]
+
+
+def _partial(config: Config) -> float:
+    """The share of a head that is rotated."""
+    rope = config.get("rope_parameters") or {}
+    return rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
 
 
 def _rope(rope: Config, small: Config, heads: int) -> Config:

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,8 +169,8 @@ def _folder(options: argparse.Namespace) -> tuple[Path, bool]:
 
 @contextmanager
 def _into(log: Path) -> Iterator[None]:
-    """What a run and its libraries print goes to a file."""
-    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+    """What a run says goes to a file; what its libraries warn of stays on stderr."""
+    with log.open("a", encoding="utf-8") as file, redirect_stdout(file):
         yield
 
 

@@ -81,14 +81,19 @@ def trained(base: Path) -> tuple[str, str]:
 
 
 WORDS = {
-    "en": {"head": "| Family | Class | Trained, resumed, merged, reloaded | Largest logit difference | Packing | "
-                   "`all-linear` covers | Experts |",
-           "yes": "yes", "no": "no: ", "and not": "; not ", "none": "none", "linear": "linear layers of their own",
-           "fused": "one parameter for all of a layer", "left": ", not covered (`lora.target_parameters`)", "tested": "Tested with transformers {}."},
-    "zh": {"head": "| 系列 | 类 | 训练、续训、合并、重新加载 | 最大 logit 差 | 打包（packing） | "
-                   "`all-linear` 覆盖 | 专家 |",
-           "yes": "可以", "no": "不可以：", "and not": "；不含 ", "none": "无", "linear": "各为独立的线性层",
-           "fused": "每层合为一个参数", "left": "，未覆盖（用 `lora.target_parameters`）", "tested": "测试所用 transformers 版本：{}。"},
+    "en": {
+        "head": "| Family | Class | Trained, resumed, merged, reloaded | Largest logit difference | Packing | "
+        "`all-linear` covers | Experts |",
+        "yes": "yes", "no": "no: ", "and not": "; not ", "none": "none", "linear": "linear layers of their own",
+        "fused": "one parameter for all of a layer", "left": ", not covered (`lora.target_parameters`)",
+        "tested": "Tested with transformers {} and peft {}.",
+    },
+    "zh": {
+        "head": "| 系列 | 类 | 训练、续训、合并、重新加载 | 最大 logit 差 | 打包（packing） | `all-linear` 覆盖 | 专家 |",
+        "yes": "可以", "no": "不可以：", "and not": "；不含 ", "none": "无", "linear": "各为独立的线性层",
+        "fused": "每层合为一个参数", "left": "，未覆盖（用 `lora.target_parameters`）",
+        "tested": "测试所用版本：transformers {}、peft {}。",
+    },
 }  # fmt: skip
 REASONS = {  # what the probe says of packing, in Chinese
     "lets packed documents see each other: its linear_attention layers carry what they have read into the next document":
@@ -101,32 +106,27 @@ REASONS = {  # what the probe says of packing, in Chinese
 def rendered(row: Row, language: str) -> str:
     """The family's line."""
     words = WORDS[language]
-    bound = next(limit for limit in ("1e-6", "1e-5", "1e-4", "1e-3") if row.difference < float(limit))
+    bound = next(limit for limit in ("1e-4", "1e-3") if row.difference < float(limit))
     reason = re.sub(r"^\w+ ", "", row.packing.partition(" (logits")[0])
     if language == "zh":
         reason = REASONS.get(reason, reason)
     packing = words["no"] + reason if row.packing else words["yes"]
     covers = ", ".join(row.covered) + (words["and not"] + ", ".join(row.uncovered) if row.uncovered else "")
-    cells = (
-        FAMILIES[row.family][0],
-        f"`{row.architecture}`",
-        words["yes"],
-        f"< {bound}",
-        packing,
-        covers,
-        words[row.experts],
-    )
+    held = words[row.experts] + (words["left"] if row.experts == "fused" and "experts" not in row.covered else "")
+    title, proved = FAMILIES[row.family][0], f"< {bound}"
+    cells = (title, f"`{row.architecture}`", words["yes"], proved, packing, covers, held)
     return f"| {' | '.join(cells)} |"
 
 
 def table(rows: list[Row], language: str) -> str:
     """All of it, between its marks."""
-    from transformers import __version__
+    from importlib.metadata import version
 
     head = WORDS[language]["head"]
     rule = "|" + "---|" * (head.count("|") - 1)
     lines = [rendered(row, language) for row in rows]
-    return "\n".join([BEGIN, "", head, rule, *lines, "", WORDS[language]["tested"].format(__version__), "", END])
+    tested = WORDS[language]["tested"].format(version("transformers"), version("peft"))
+    return "\n".join([BEGIN, "", head, rule, *lines, "", tested, "", END])
 
 
 def written(language: str) -> str:
