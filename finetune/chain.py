@@ -157,7 +157,7 @@ def merge_stage(
     initial = adapter / INITIAL
     base = source.folder()
     canonical(adapter, draft / "adapter", initial if initial.is_file() else None, base)
-    merged = merge(base, draft / "adapter", draft, dtype)
+    merged = merge(base, draft / "adapter", draft, dtype, trust_remote_code=source.trust_remote_code)
     write_layout(
         base, draft / "adapter", draft, dtype=merged.dtype, tied=merged.tied, vocabulary=merged.vocabulary, stops=told["stops"],
         trust_remote_code=source.trust_remote_code,

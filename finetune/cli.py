@@ -26,6 +26,14 @@ EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_TRAINING, EXIT_PREEMPTED,
 )
 
 
+def smoke(options: argparse.Namespace) -> int:
+    """Run a recipe in seconds on a tiny random model of its base's architecture; for continuous integration."""
+    from finetune.smoke.command import smoke_command
+
+    print(*smoke_command(options), sep="\n")
+    return EXIT_OK
+
+
 def train(options: argparse.Namespace) -> int:
     """Run a recipe from data to bundle."""
     from finetune.recipefile import load_recipe
@@ -227,6 +235,15 @@ def _audit_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, help="folder (default: <output_dir>.audit)")
 
 
+def _smoke_arguments(command: argparse.ArgumentParser) -> None:
+    _recipe(command)
+    command.add_argument(
+        "--output", type=Path, help="an empty folder to work in, which is kept (default: a temporary one)"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write steps, times and reasons here as JSON")
+    command.add_argument("--keep", action="store_true", help="keep the temporary folder (a failure always does)")
+
+
 def _train_arguments(command: argparse.ArgumentParser) -> None:
     _recipe(command)
     earlier = command.add_mutually_exclusive_group()
@@ -280,6 +297,9 @@ def _verify_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--exact", type=float, help="least share of answers equal to the letter (default: any)")
     command.add_argument("--first-token", type=float, metavar="SECONDS", help="latest first token (95th percentile)")
     command.add_argument("--tokens-per-second", type=float, metavar="N", help="slowest answer (median)")
+    command.add_argument(
+        "--trust-remote-code", action="store_true", help="run the folder's own *.py, where its model needs them"
+    )
     command.add_argument("--concurrency", type=_positive, default=1, help="ask again, this many at a time (default 1)")
 
 
@@ -295,6 +315,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "check": (check, _recipe),
     "show": (show, _show_arguments),
     "audit": (audit, _audit_arguments),
+    "smoke": (smoke, _smoke_arguments),
     "train": (train, _train_arguments),
     "export": (export, _export_arguments),
     "merge": (merge, _merge_arguments),

@@ -13,6 +13,7 @@ import numpy as np
 
 from finetune.chain import check_leaks
 from finetune.data.aspects import check_decided
+from finetune.data.few import few
 from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
@@ -81,8 +82,11 @@ def with_good_answers(data: Prepared, stage: str) -> Prepared:
     return replace(data, evaluate=data.evaluate.pick(good))
 
 
-def load_stages(recipe: Recipe) -> list[Prepared]:
+def load_stages(recipe: Recipe, rows: int | None = None) -> list[Prepared]:
     """The data of every stage of a chain, of every part of a mixture, or of the one stage that a recipe is.
+
+    Args:
+        rows: each is cut to `few` of them, once all were checked.
 
     Raises:
         DataError, RecipeError: as `load_data`, of all of them; rows that leak from one stage into another.
@@ -105,7 +109,7 @@ def load_stages(recipe: Recipe) -> list[Prepared]:
             )
     else:
         check_leaks(stages, data)
-    return data
+    return data if rows is None else [few(its, rows) for its in data]
 
 
 def _known_of_parts(recipe: Recipe, data: Sequence[Prepared]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +36,23 @@ class Result:
     manifest: dict[str, Any]
 
 
-def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> Result | None:
-    """The whole run; None on processes other than the main one.
+@dataclass(frozen=True)
+class Extent:
+    """How much of the line is run, for commands that need less than all of it.
+
+    Attributes:
+        rows: of each stage's data that are trained on at most, see inputs.few; None: all.
+        to_adapter: it ends when the adapter is on disk; nothing is scored or exported.
+        entering: told the name of each part of the line as it begins: data, base, training, scores, export.
+    """
+
+    rows: int | None = None
+    to_adapter: bool = False
+    entering: Callable[[str], None] = lambda part: None
+
+
+def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, extent: Extent = Extent()) -> Result | None:
+    """The whole run; None on processes other than the main one, and where `extent` ends it before a bundle.
 
     Args:
         overwrite: an earlier run in the output folder may be replaced.
@@ -55,7 +70,8 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
     if device.launched():
         stop_with_parent()
     with Stop() as stop:
-        data = load_stages(recipe)
+        extent.entering("data")
+        data = load_stages(recipe, extent.rows)
         placement = device.start(recipe)
         with RunFolder(recipe.output_dir, placement.accelerator, overwrite, resume) as folder:
             from finetune.engine import check_checkpoints, check_method, check_training
@@ -73,20 +89,33 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None) -> R
                 log.say(f"this run is finished; bundle: {folder.bundle}")
                 placement.accelerator.end_training()
                 return Result(folder.bundle, manifest["scores"], manifest)
-            before = train_stages(recipe, data, placement, folder, stop, log)
+            before = train_stages(recipe, data, placement, folder, stop, log, extent.entering)
             last = before.go_on(recipe)
+            extent.entering("base")
             ready = get_ready(last, data if recipe.mixture else data[-1:], placement, log)
+            extent.entering("training")
             progress = train_adapter(last, ready, placement, folder, stop, log)
+            if extent.to_adapter:
+                placement.accelerator.end_training()
+                return None
+            extent.entering("scores")
             scores = evaluate(last, ready, placement, log)
             if scores is None:
                 return None
             pass_gate(recipe.gate, scores["base"], scores["tuned"])
+            extent.entering("export")
             record = make_record(recipe, ready, progress, scores, before, placement)
             return export(recipe, record, ready, log)
 
 
 def train_stages(
-    recipe: Recipe, data: Sequence[Prepared], placement: Placement, folder: RunFolder, stop: Stop, log: Log
+    recipe: Recipe,
+    data: Sequence[Prepared],
+    placement: Placement,
+    folder: RunFolder,
+    stop: Stop,
+    log: Log,
+    entering: Callable[[str], None],
 ) -> Before:
     """All stages of a chain but the last, each in a folder of its own; those that are finished are not trained again."""
     before = Before(recipe)
@@ -96,7 +125,7 @@ def train_stages(
         stage = before.go_on(stage)
         told = before.finished(stage, data_record(its, {})["sources"])
         if told is None:
-            told = train_stage(stage, its, before, placement, folder, stop, log)
+            told = train_stage(stage, its, before, placement, folder, stop, log, entering)
         else:
             log.say(f"stage {stage.name}: finished before")
         before.add(stage, told, placement, log.say)
@@ -104,14 +133,23 @@ def train_stages(
 
 
 def train_stage(
-    stage: Recipe, data: Prepared, before: Before, placement: Placement, folder: RunFolder, stop: Stop, log: Log
+    stage: Recipe,
+    data: Prepared,
+    before: Before,
+    placement: Placement,
+    folder: RunFolder,
+    stop: Stop,
+    log: Log,
+    entering: Callable[[str], None],
 ) -> dict[str, Any]:
     """One stage of a chain, from its data to its adapter on disk."""
     from finetune.log import Log
 
     log.say(f"stage {stage.name}: {stage.stage}")
+    entering("base")
     ready = get_ready(stage, [data], placement, log, recipe_cache(before.recipe))
     folder.begin(keep=KEPT)
+    entering("training")
     with RunFolder(stage.output_dir, placement.accelerator, resume=AUTO) as own:
         progress = train_adapter(stage, ready, placement, own, stop, Log(stage.output_dir, placement.accelerator))
     done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}

@@ -99,8 +99,12 @@ def tiny_tool_base(tiny_base, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
-    """A folder with a template and forty rows of a task a tiny model learns: say which of two numbers is larger."""
-    folder = tmp_path_factory.mktemp("data")
+    """A folder with `write_tiny_data`."""
+    return write_tiny_data(tmp_path_factory.mktemp("data"))
+
+
+def write_tiny_data(folder: Path) -> Path:
+    """A template and forty rows of a task a tiny model learns: say which of two numbers is larger."""
     template = {
         "name": "larger",
         "description": "the larger of two digits",

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 # A file may import from its own layer and those below it.
 LAYERS = [
     {"finetune.cli"},
-    {"finetune.show", "finetune.audit", "finetune.raft", "finetune.reproduce"},
+    {"finetune.show", "finetune.audit", "finetune.raft", "finetune.reproduce", "finetune.smoke"},
     {"finetune.run"},
     {
         "finetune.data",

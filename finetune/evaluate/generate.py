@@ -14,6 +14,7 @@ from finetune.data.rows import Sample
 from finetune.device import Placement
 from finetune.evaluate.callforms import answer_text
 from finetune.log import Log
+from finetune.model.attention import attend_for_answers
 from finetune.model.virtual import generation_inputs
 from finetune.recipe import EvaluateSection
 
@@ -49,7 +50,7 @@ def answer(
     batches = [mine[start : start + section.batch_size] for start in range(0, len(mine), section.batch_size)]
     found: list[tuple[int, Answer]] = []
     model.eval()
-    model.get_base_model().set_attn_implementation(placement.generation_attention)
+    attend_for_answers(model.get_base_model(), placement.generation_attention)
     # Compiled layers are made for training's shapes; one token at a time would compile them anew again and again.
     with torch.inference_mode(), torch.compiler.set_stance("force_eager"), adapter_in(model, placement.torch_dtype):
         for batch in log.track(batches, len(batches), what):

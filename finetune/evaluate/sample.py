@@ -13,6 +13,7 @@ import torch
 from finetune.device import Placement
 from finetune.evaluate.generate import Answer, adapter_in, generate_batch
 from finetune.evaluate.paged import paged_answers
+from finetune.model.attention import attend_for_answers
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _generating(model: Any, placement: Placement) -> Iterator[None]:
     base = model.get_base_model()
     training, attention = model.training, base.config._attn_implementation
     model.eval()
-    base.set_attn_implementation(placement.generation_attention)
+    attend_for_answers(base, placement.generation_attention)
     try:
         with torch.compiler.set_stance("force_eager"):
             yield

@@ -121,9 +121,9 @@ def _fill(
         _name_base(draft / folder, named)
 
     dtype = _dtype(base, record, section)
-    merged = merge(base, draft / "adapter", draft, dtype, section.max_shard_size, target=record.merge_into,
-                   score_head=bool(record.rewards))  # fmt: skip
     trusted = record.source.trust_remote_code
+    merged = merge(base, draft / "adapter", draft, dtype, section.max_shard_size, target=record.merge_into,
+                   score_head=bool(record.rewards), trust_remote_code=trusted)  # fmt: skip
     own = (adapter / "tokenizer_config.json").is_file()
     layout = write_layout(
         base, draft / "adapter" if own else base, draft, dtype=merged.dtype, tied=merged.tied,

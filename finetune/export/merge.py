@@ -64,6 +64,7 @@ def merge(
     threads: int | None = None,
     target: Literal["original", "dequantised"] = "original",
     score_head: bool = False,
+    trust_remote_code: bool = False,
 ) -> Merged:
     """Writes the merged weights and their index into `output`, an existing folder; the other files are layout.py's.
 
@@ -77,6 +78,7 @@ def merge(
         target: `dequantised`: into the base's linear weights as nf4 leaves them, which an adapter trained on a 4-bit base
             was trained on; needs bitsandbytes, and a whole tensor of memory for each.
         score_head: the adapter's score head goes in as it is, in float32, and the base's output layer is left out.
+        trust_remote_code: the base's own code may be asked which parameter a tensor is, where names don't tell.
         threads: that read, compute and write; default: as many as the machine has cores, at most 8.
 
     Raises:
@@ -94,7 +96,8 @@ def merge(
     tensors = model_tensors(base)
     changes = read_adapter(adapter)
     head = changes.changes.pop(f"{SCORE}.weight").replaced if score_head else None
-    todo = plan(base, config, tensors, changes, dtype, dequantised=target == "dequantised", scored=score_head)
+    todo = plan(base, config, tensors, changes, dtype, dequantised=target == "dequantised", scored=score_head,
+                trust_remote_code=trust_remote_code)  # fmt: skip
     if head is not None:
         body = (job for job in todo.jobs if not is_output(job.name))
         todo = replace(todo, jobs=(*body, Job(f"{SCORE}.weight", head, head.dtype)))

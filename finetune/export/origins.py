@@ -66,18 +66,21 @@ def plain_parts(names: Iterable[str], tensors: Mapping[str, Stored]) -> Parts | 
 class Skeleton:
     """The model without its weights (torch's meta device), as transformers builds it from config.json.
 
+    Args:
+        trust_remote_code: the base's own code may run, as it did in training.
+
     Raises:
         RecipeError: transformers can't build it.
     """
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, trust_remote_code: bool = False) -> None:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
         try:
-            config = AutoConfig.from_pretrained(base)
+            config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
             with torch.device("meta"):
-                self.model: Any = AutoModelForCausalLM.from_config(config)
+                self.model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         except (OSError, ValueError, ImportError) as error:
             raise RecipeError(f"{base}: transformers builds no model from it: {first_line(error)}") from None
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}

@@ -44,6 +44,7 @@ def plan(
     dtype: torch.dtype | None,
     dequantised: bool = False,
     scored: bool = False,
+    trust_remote_code: bool = False,
 ) -> Jobs:
     """What to write.
 
@@ -51,6 +52,7 @@ def plan(
         dtype: a torch dtype for all floating tensors, or None.
         dequantised: the base's linear weights go through nf4 first.
         scored: the output layer will be left out, for a score head.
+        trust_remote_code: where names alone don't tell, the base's own code may be asked.
 
     Raises:
         RecipeError: a line for each of the adapter's tensors that has no place in this base.
@@ -63,7 +65,7 @@ def plan(
     tied: bool | None = None
     extra: dict[str, Stored] = {}
     if parts is None:
-        skeleton = Skeleton(base)
+        skeleton = Skeleton(base, trust_remote_code)
         _unwrap(adapter, skeleton)
         parts = skeleton.parts(tensors)
         known = {part.parameter for own in parts.values() for part in own}

@@ -7,7 +7,8 @@ from typing import Any
 from finetune.errors import RecipeError
 from finetune.model.coverage import Coverage, coverage_of
 from finetune.model.methods import METHODS, block_line, quiet_methods
-from finetune.model.targets import check_settings, ends_of, fused_parameters, linear_layers, transposed
+from finetune.model.targets import ALL_LINEAR, check_settings, ends_of, fused_parameters, linear_layers, transposed
+from finetune.model.text_part import beside_text
 from finetune.model.virtual import with_virtual_tokens
 from finetune.recipe_peft import PROMPTED, PeftSection
 
@@ -44,6 +45,7 @@ def add_adapter(model: Any, section: PeftSection, seed: int, freeze_down: bool =
             problems = check_settings(model, config)
             if problems:
                 raise RecipeError(problems)
+            _keep_to_text(model, config)
             if hasattr(config, "fan_in_fan_out"):
                 config.fan_in_fan_out = transposed(model, config)
             peft_model = peft.get_peft_model(model, config)
@@ -57,6 +59,24 @@ def add_adapter(model: Any, section: PeftSection, seed: int, freeze_down: bool =
         freeze_down_halves(peft_model)
     note = block_line(peft_model) if kind == "oft" else ""
     return peft_model, coverage_of(peft_model, METHODS[kind].part, linear, fused, head, note)
+
+
+def _keep_to_text(model: Any, config: Any) -> None:
+    """All linear layers are those of the text decoder, in a model that also takes images or sound.
+
+    Raises:
+        RecipeError: the method can't leave layers out.
+    """
+    beside = beside_text(model) if config.target_modules == ALL_LINEAR else None
+    if beside is None or getattr(config, "exclude_modules", None):
+        return
+    if not hasattr(config, "exclude_modules"):
+        kind = str(config.peft_type.value).lower()
+        raise RecipeError(
+            f"{kind}.target_modules: {ALL_LINEAR} would cover layers that text never goes through; give a pattern for the "
+            "text decoder's"
+        )
+    config.exclude_modules = beside
 
 
 def _prompted(model: Any, section: PeftSection, seed: int) -> tuple[Any, Coverage]:

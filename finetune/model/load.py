@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError, first_line
+from finetune.model.attention import load_with_attention
 from finetune.model.folder import check_folder
 from finetune.model.tokens import AddedTokens, add_to_tokenizer, grow
 from finetune.recipe import ModelSection
@@ -53,7 +54,7 @@ class Source:
         try:
             return Path(snapshot_download(self.name, revision=self.revision, ignore_patterns=NOT_THE_MODEL))
         except (OSError, ValueError) as error:
-            raise RecipeError(f"the base {self.name!r} is neither a folder nor to be had: {_reason(error)}") from None
+            raise RecipeError(f"the base {self.name!r} is neither a folder nor to be had: {reason(error)}") from None
 
     def load(self, **options: Any) -> Any:
         """The model, through AutoModelForCausalLM."""
@@ -137,7 +138,7 @@ def original_tokenizer(section: ModelSection) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         key = "model.tokenizer_name_or_path" if own else "model.name_or_path"
-        raise RecipeError(f"{key}: no tokenizer from {name!r}: {_reason(error)}") from None
+        raise RecipeError(f"{key}: no tokenizer from {name!r}: {reason(error)}") from None
     if gguf_file:
         from finetune.model.gguf_base import mend_tokenizer
 
@@ -161,17 +162,20 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
     added = add_to_tokenizer(tokenizer, section.add_tokens)
     asked = Source(name, section.revision, section.trust_remote_code)
     # use_safetensors: a pickled pytorch_model.bin is refused, not run.
-    options = {"dtype": placement.torch_dtype, "attn_implementation": placement.attention, "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": placement.torch_dtype, "use_safetensors": True}
     try:
         if section.gguf_file:
             from finetune.model.gguf_base import load_gguf
 
             del options["use_safetensors"]
-            model = load_gguf(asked, section.gguf_file, tokenizer, options)
+            model = load_gguf(
+                asked, section.gguf_file, tokenizer, options | {"attn_implementation": placement.attention}
+            )
         else:
-            model = asked.load(**options)
+            free = section.attn_implementation == "auto"
+            model = load_with_attention(asked.load, placement.attention, free, **options)
     except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"model.name_or_path: no model from {name!r}: {_reason(error)}") from None
+        raise RecipeError(f"model.name_or_path: no model from {name!r}: {reason(error)}") from None
     grow(model, added)
     model.requires_grad_(False)
     model.config.use_cache = False
@@ -228,7 +232,7 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Its first line, with the way on where it is about custom code."""
     line = first_line(error)
     # transformers names its own argument, in a later line

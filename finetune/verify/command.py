@@ -105,7 +105,7 @@ def _folder(
     files = check_files(place)
     served: Served
     try:
-        served = Folder(place)
+        served = Folder(place, options.trust_remote_code)
     except RecipeError as error:
         if files.status != FAIL:
             raise

@@ -49,20 +49,23 @@ class Folder:
 
     That is the merged one, or the adapter on its base where it is never merged (virtual tokens).
 
+    Args:
+        trust_remote_code: the folder's own *.py may run, where its config.json asks for that.
+
     Raises:
         RecipeError: transformers can't load it; its own reason.
     """
 
     engine = "transformers"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
         from finetune.device import DEVICES
 
         self.where = self.model = str(folder)
         merged = (folder / "config.json").is_file() or not (folder / ADAPTER / "adapter_config.json").is_file()
-        self._encoder = _encoder(folder if merged else folder / ADAPTER)
+        self._encoder = _encoder(folder if merged else folder / ADAPTER, trust_remote_code)
         device = next(kind for kind in ("npu", "cuda", "cpu") if DEVICES[kind].available())
-        self._model, self._stops = _load(folder) if merged else _load_adapter(folder)
+        self._model, self._stops = (_load if merged else _load_adapter)(folder, trust_remote_code)
         self._model.to(device)
 
     def ask(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], max_tokens: int) -> Reply:
@@ -136,30 +139,32 @@ class _Clock:
         pass
 
 
-def _encoder(folder: Path) -> Any:
+def _encoder(folder: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     from finetune.data.chat import ChatEncoder
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(f"{folder}: no tokenizer: {first_line(error)}") from None
     return ChatEncoder(tokenizer)
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
+def _load(folder: Path, trust_remote_code: bool) -> tuple[Any, Any]:
     """The merged model, and the ids that its answers stop at."""
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
     except Exception as error:  # safetensors, torch and transformers each have their own for a damaged file
-        raise RecipeError(f"{folder}: no model: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        raise _no_model(folder, error) from None
     return model.eval(), model.generation_config.eos_token_id
 
 
-def _load_adapter(folder: Path) -> tuple[Any, Any]:
+def _load_adapter(folder: Path, trust_remote_code: bool) -> tuple[Any, Any]:
     """The adapter on the base that is beside it, or that it names; and the ids that its answers stop at."""
     from peft import PeftModel
     from transformers import GenerationConfig
@@ -168,14 +173,17 @@ def _load_adapter(folder: Path) -> tuple[Any, Any]:
     from finetune.model.load import Source
 
     config = read_json(folder / ADAPTER / "adapter_config.json", needed=True)
-    named = Source(str(config.get("base_model_name_or_path")), config.get("revision"))
+    named = Source(str(config.get("base_model_name_or_path")), config.get("revision"), trust_remote_code)
     source = Source(str(folder / "base")) if (folder / "base").is_dir() else named
     try:
         model = PeftModel.from_pretrained(source.load(), str(folder / ADAPTER)).eval()
         stops = GenerationConfig.from_pretrained(folder / ADAPTER).eos_token_id
     except Exception as error:  # as above
-        raise RecipeError(
-            f"{folder}: no model: {(str(error).splitlines() or [type(error).__name__])[0]}; its adapter needs the base "
-            f"{source.name}"
-        ) from None
+        raise _no_model(folder, error, f"; its adapter needs the base {source.name}") from None
     return model, stops
+
+
+def _no_model(folder: Path, error: Exception, more: str = "") -> RecipeError:
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    way = " Read that code, then add --trust-remote-code" if "custom code" in line else ""
+    return RecipeError(f"{folder}: no model: {line}{way}{more}")
