@@ -120,6 +120,14 @@ def lora_fa_problems(kind: str, settings: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def under_a_score_head(settings: Mapping[str, Any]) -> list[str]:
+    """What does not go with a head that is trained whole beside the adapter, as `modules_to_save` are."""
+    start = settings.get("init_lora_weights", True)
+    residual = isinstance(start, str) and start.startswith(RESIDUAL)
+    why = "not under a score head: the base can't be told apart then; use true, gaussian, orthogonal or mica"
+    return [f"lora.init_lora_weights: {start}: {why}"] if residual else []
+
+
 def _starts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     start = settings.get("init_lora_weights", True)
     found = []

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from finetune.errors import did_you_mean
-from finetune.lora_fields import lora_fa_problems
+from finetune.lora_fields import lora_fa_problems, under_a_score_head
 from finetune.optimizer import OPTIMIZERS
 from finetune.recipe_methods import method_problems
 from finetune.recipe_peft import (
@@ -354,6 +354,8 @@ class Recipe(Section):
         if needed and getattr(self, self.stage) is None:
             raise ValueError(f"{self.stage}: is missing: {', '.join(f'{self.stage}.{key}' for key in needed)}")
         problems = self.settings.misfits(self.data, self.train)
+        if self.settings.score_names and self.peft_type == "lora":
+            problems += under_a_score_head(self.adapter.settings())
         if self.data.too_long == "split" and self.stage != "cpt":
             problems.append(f"data.too_long: split is for documents (stage cpt); stage {self.stage} has none")
         if problems:

@@ -11,12 +11,14 @@ import pytest
 
 from finetune.errors import RecipeError
 from finetune.lora_fields import LORA_ROWS
-from finetune.peft_fields import COMMON, fields_of, problems_of
+from finetune.peft_fields import COMMON, Row, fields_of, problems_of
 from finetune.recipe_peft import LoraSection
 from finetune.recipefile import load_recipe
 from tests.conftest import ROOT, write_tiny_recipe
+from tests.reward_runs import reward_recipe
 
 FILE = "tuners/lora/config.py"
+REFUSED = [key for key in fields_of(FILE, "LoraConfig") if LORA_ROWS.get(key, Row()).refused]
 
 
 @pytest.fixture
@@ -94,11 +96,7 @@ def test_wrong_value(refused, override, line):
     assert refused(override) == [line]
 
 
-@pytest.mark.parametrize(
-    "row",
-    [key for key in fields_of(FILE, "LoraConfig") if key in LORA_ROWS and LORA_ROWS[key].refused],
-    ids=lambda key: key,
-)
+@pytest.mark.parametrize("row", REFUSED)
 def test_refused_fields_say_what_to_do(refused, row):
     """Each of them with a value that peft itself would take; `false` and `null` are no setting."""
     (line,) = refused(f"lora.{row}=3")
@@ -177,6 +175,19 @@ def test_lora_fa_is_for_plain_pairs(refused, overrides, line):
     assert problem.endswith(f"train.optim: lora_fa: {line}")
     (problem,) = refused("train.optim=lora_fa", "train.loraplus_lr_ratio=4.0")
     assert problem.endswith("`loraplus_lr_ratio` has no effect with `optim: lora_fa`, where lora_A does not learn")
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
+def test_no_residual_start_under_a_score_head(start, tiny_base, tmp_path):
+    """Its export would fail after the training: the head is a whole module, and the base another."""
+    with pytest.raises(RecipeError) as error:
+        reward_recipe(tmp_path, tiny_base, f"lora.init_lora_weights={start}")
+    (line,) = error.value.problems
+    assert line.endswith(
+        f"lora.init_lora_weights: {start}: not under a score head: the base can't be told apart then; use true, gaussian, "
+        "orthogonal or mica"
+    )
+    reward_recipe(tmp_path, tiny_base, "lora.init_lora_weights=mica")
 
 
 def test_values_that_peft_takes_pass(refused):
