@@ -112,6 +112,7 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
     from finetune.model.folder import check_folder
     from finetune.model.load import file_sha256
     from finetune.model.save import INITIAL
+    from finetune.model.tokens import rows_needed
 
     key, weights = f"{KEY}.adapter_name_or_path", folder / "adapter_model.safetensors"
     if not weights.is_file():
@@ -121,6 +122,9 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
         settings = PeftConfig.from_pretrained(str(folder))
         if residual_init(getattr(settings, "init_lora_weights", True)) or (folder / INITIAL).exists():
             raise RecipeError(f"{key}: {folder} belongs to a base that was changed for it; name its run's merged model")
+        rows = base.model.get_input_embeddings().weight.shape[0]
+        if rows_needed(getattr(settings, "trainable_token_indices", None)) > rows:
+            raise RecipeError(f"{key}: {folder} has rows for tokens that its base lacks; name its run's merged model")
         with warnings.catch_warnings():  # weights that the file lacks would be left at random
             warnings.filterwarnings("error", message="Found missing adapter keys")
             merged = PeftModel.from_pretrained(base.model, folder, use_safetensors=True).merge_and_unload()
