@@ -113,6 +113,7 @@ def test_the_bundle_s_adapter_by_hand_and_by_export(base, tiny_data, tmp_path):
     assert AutoTokenizer.from_pretrained(output).convert_tokens_to_ids("<RWY>") == 261
 
 
+@pytest.mark.slow
 def test_a_padded_vocabulary_has_room(tiny_data, tmp_path):
     """272 rows for 258 tokens, as Qwen's: nothing is resized, the rows in the room are begun anew and trained."""
     base = save_base(tmp_path / "base", tied=True, rows=272)
@@ -176,10 +177,9 @@ def test_an_adapter_of_other_tokens_is_not_gone_on_with(tiny_data, tmp_path):
     ("tied", "indices"),
     [
         (True, "[75, 30]"),
-        pytest.param(False, "[75, 30]", marks=pytest.mark.slow),
         pytest.param(False, "{embed_tokens: [75, 30], lm_head: [30]}", marks=pytest.mark.slow),
     ],
-    ids=["tied", "untied", "by layer"],
+    ids=["tied", "by layer"],
 )
 def test_rows_that_the_user_names(tied, indices, tiny_data, tmp_path, monkeypatch):
     """`l` is 75, `?` is 30. A list is for the embedding, and for what is tied to it; only these rows move, merged and
@@ -204,13 +204,39 @@ def test_rows_that_the_user_names(tied, indices, tiny_data, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["dpo", "kto", "orpo", "simpo"])
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
 def test_preference_stages(base, stage, tmp_path):
     """The reference is the base with the tokens' first rows: the adapter turned off."""
     result = run(load_tiny(tmp_path, base, stage, "model.add_tokens=[larger, '?']"))
     assert result is not None
     assert result.manifest["merge_proof"]["max_logit_difference"] < 1e-5
     assert result.manifest["merge"]["vocabulary"] == 259  # `?` is a byte, a token already
+
+
+@pytest.mark.slow
+def test_distilled_from_a_model_with_the_same_tokens(tiny_data, tmp_path):
+    """A teacher with another vocabulary, or an adapter with rows that its base lacks, is refused; the merged one is not."""
+    base = save_base(tmp_path / "base", tied=True)
+    file = write_tiny_recipe(tmp_path, base, tiny_data)
+    short = [TOKENS, "train.max_steps=2", "evaluate.rows=2"]
+    result = run(load_recipe(file, short))
+    assert result is not None
+
+    def student(**teacher: str) -> list[str]:
+        return [
+            *short,
+            "stage=distill",
+            f"distill={json.dumps({'teacher': teacher})}",
+            f"output_dir={tmp_path}/student",
+        ]
+
+    with pytest.raises(RecipeError, match="4 tokens differ, as ' yes': id 259 of the student, None of the teacher"):
+        run(load_recipe(file, student(name_or_path=str(base))))
+    plain = student(name_or_path=str(base), adapter_name_or_path=str(result.bundle / "adapter"))
+    with pytest.raises(RecipeError, match="has rows for tokens that its base lacks; name its run's merged model"):
+        run(load_recipe(file, [*plain, "model.add_tokens=[]"]))
+    done = run(load_recipe(file, student(name_or_path=str(result.bundle))))
+    assert done is not None and done.manifest["merge_proof"]["max_logit_difference"] < 1e-5
 
 
 @pytest.mark.slow
@@ -227,10 +253,11 @@ def test_a_reward_model(base, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", [None, FSDP2], ids=["ddp", "fsdp2"])
-def test_two_processes_train_the_same_rows(base, engine, tiny_data, tmp_path):
+@pytest.mark.parametrize(("tied", "engine"), [(True, None), (False, FSDP2)], ids=["tied ddp", "untied fsdp2"])
+def test_two_processes_train_the_same_rows(tied, engine, tiny_data, tmp_path):
     """To rounding: 2 processes with 2 sequences each, and one with 4. AdamW turns a difference of the gradient's last
     bit into up to a step's where the gradient is near 0, hence 1e-4 for steps of 1e-2."""
+    base = save_base(tmp_path / "base", tied)
     content = yaml.safe_load(write_tiny_recipe(tmp_path, base, tiny_data).read_text())
     content["model"]["add_tokens"] = ["larger", " yes", "no", "<RWY>"]
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(content | {"output_dir": str(tmp_path / "two")}))

@@ -113,6 +113,7 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
     from finetune.model.load import file_sha256
     from finetune.model.save import INITIAL
     from finetune.model.targets import is_tied_model
+    from finetune.model.tokens import rows_needed
 
     key, weights = f"{KEY}.adapter_name_or_path", folder / "adapter_model.safetensors"
     if not weights.is_file():
@@ -124,6 +125,9 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
             raise RecipeError(f"{key}: {folder}: {settings.peft_type.value} is never merged, as a teacher's adapter is")
         if residual_init(getattr(settings, "init_lora_weights", True)) or (folder / INITIAL).exists():
             raise RecipeError(f"{key}: {folder} belongs to a base that was changed for it; name its run's merged model")
+        rows = base.model.get_input_embeddings().weight.shape[0]
+        if rows_needed(getattr(settings, "trainable_token_indices", None)) > rows:
+            raise RecipeError(f"{key}: {folder} has rows for tokens that its base lacks; name its run's merged model")
         with warnings.catch_warnings():  # weights that the file lacks would be left at random
             warnings.filterwarnings("error", message="Found missing adapter keys")
             tied = is_tied_model(base.model)

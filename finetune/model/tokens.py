@@ -150,10 +150,15 @@ def fit_to_adapter(model: Any, adapter: Path) -> None:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{adapter / 'adapter_config.json'}: {error}") from None
-    given = config.get("trainable_token_indices") or ()
-    top = max((token for ids in (given.values() if isinstance(given, dict) else [given]) for token in ids), default=-1)
-    if top >= model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(top + 1, mean_resizing=False)
+    rows = rows_needed(config.get("trainable_token_indices"))
+    if rows > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def rows_needed(indices: Any) -> int:
+    """Rows that a vocabulary must have at least for these `trainable_token_indices`."""
+    listed = indices.values() if isinstance(indices, dict) else [indices or ()]
+    return 1 + max((token for ids in listed for token in ids), default=-1)
 
 
 def check_same_tokens(added: AddedTokens, adapter: Path, key: str) -> None:
