@@ -126,7 +126,8 @@ def layers_to_keep(config: Config) -> list[int]:
 
 
 def _per_layer(config: Config, count: int) -> list[str]:
-    return [key for key, value in config.items() if isinstance(value, list | tuple) and len(value) == count > 1]
+    lists = [key for key, value in config.items() if isinstance(value, list | tuple) and len(value) == count > 1]
+    return [key for key in lists if not TOKEN.search(key)]
 
 
 def _fewer_layers(small: Config) -> None:

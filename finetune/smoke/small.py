@@ -13,7 +13,7 @@ from finetune.recipe import Recipe
 from finetune.recipe_train import device_problems
 
 STEPS, ANSWERS, TOKENS = 3, 2, 8  # optimizer steps, answers to a prompt (grpo), tokens of an answer
-PACKED = 1024  # tokens of a packed row at most
+PACKED = 4096  # tokens of a packed row at most
 RANK = 8  # of an adapter at most: initialisations from a decomposition need matrices that have it
 
 Keys = dict[str, Any]  # of a recipe, section by section, as pydantic dumps it
@@ -78,7 +78,7 @@ def _small(recipe: Recipe, tiny: Tiny, output: Path, notes: dict[str, None]) -> 
 
 def _changes(recipe: Recipe, tiny: Tiny) -> Mapping[str, tuple[Any, str]]:
     """Key to its value, and why it is said when it replaces one that was set. The one place of such keys."""
-    device, length = tiny.device, recipe.data.max_length * tiny.tokens
+    device, length = tiny.device, recipe.data.max_length
     its, kind, adapter = recipe.train, recipe.peft_type, recipe.adapter.model_dump()
     slow = [key for key in device_problems(its, device) if key.startswith("train.optim")]
     own = device != "cpu" or recipe.model.attn_implementation in ("eager", "sdpa")
@@ -90,7 +90,7 @@ def _changes(recipe: Recipe, tiny: Tiny) -> Mapping[str, tuple[Any, str]]:
         "model.adapter_name_or_path": (None, "it is not of the tiny base's shape"),
         "model.dtype": ("float32", ""),
         "model.attn_implementation": (recipe.model.attn_implementation if own else "auto", "not on cpu"),
-        "data.max_length": (min(length, PACKED) if recipe.data.packing else length, ""),
+        "data.max_length": ((min(length, PACKED) if recipe.data.packing else length) * tiny.tokens, ""),
         "data.workers": (1, ""),
         "train.max_steps": (STEPS, ""),
         "train.num_train_epochs": (None, ""),
