@@ -36,7 +36,7 @@ def load_data(recipe: Recipe) -> Prepared:
         DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
             that would serve the export wrong or not at all.
     """
-    problems = _without_effect(recipe)
+    problems = _without_effect(recipe) + _quantised_base(recipe)
     notes: list[str] = []
     try:
         notes = serving_notes(recipe)
@@ -125,6 +125,18 @@ def _without_effect(recipe: Recipe) -> list[str]:
     return []
 
 
+def _quantised_base(recipe: Recipe) -> list[str]:
+    """What is wrong with a base in fewer bits."""
+    from finetune.export.servable import config_of_base
+    from finetune.model.quantization import quantization_problems
+
+    try:
+        config = config_of_base(recipe.model)
+    except RecipeError:
+        config = None  # serving_notes says it
+    return quantization_problems(recipe, config)
+
+
 def serving_notes(recipe: Recipe) -> list[str]:
     """What an operator has to know of the recipe's targets.
 
@@ -133,9 +145,10 @@ def serving_notes(recipe: Recipe) -> list[str]:
     """
     from finetune.export.converted import check_serving
     from finetune.export.servable import config_of_base
+    from finetune.model.quantization import plain_init
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
-    lora = recipe.lora.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
+    lora = plain_init(recipe.lora).model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
     return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype)
 
 

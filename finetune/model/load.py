@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError, first_line
 from finetune.model.folder import check_folder
+from finetune.model.quantization import check_quantization, describe
 from finetune.recipe import ModelSection
 
 if TYPE_CHECKING:
@@ -54,6 +56,18 @@ class Source:
         except (OSError, ValueError) as error:
             raise RecipeError(f"the base {self.name!r} is neither a folder nor to be had: {_reason(error)}") from None
 
+    def config(self) -> dict[str, Any]:
+        """Its config.json; empty where there is none."""
+        from transformers.utils.hub import cached_file
+
+        try:
+            file = cached_file(
+                self.name, "config.json", revision=self.revision, _raise_exceptions_for_missing_entries=False
+            )
+            return json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        except (OSError, ValueError):
+            return {}  # loading the model says what is wrong
+
     def load(self, **options: Any) -> Any:
         """The model, through AutoModelForCausalLM."""
         from transformers import AutoModelForCausalLM
@@ -71,12 +85,14 @@ class Base:
         model: frozen, in the run's dtype, on the CPU.
         identity: what the manifest records: name, commit or the sha256 of each weight file.
         source: where to load the same base again. For a GGUF file this is the folder that `write_gguf_base` makes.
+        quantization: how its linear layers are quantised (quantization.describe); None: not at all.
     """
 
     model: Any
     tokenizer: Any
     identity: dict[str, Any]
     source: Source
+    quantization: dict[str, Any] | None = None
 
 
 def locate(section: ModelSection) -> str:
@@ -151,6 +167,9 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
     asked = Source(name, section.revision, section.trust_remote_code)
     # use_safetensors: a pickled pytorch_model.bin is refused, not run.
     options = {"dtype": placement.torch_dtype, "attn_implementation": placement.attention, "use_safetensors": True}
+    quantization = describe(section.quantization, None if section.gguf_file else asked.config())
+    check_quantization(quantization, placement.device.name, placement.engine)
+    options |= quantised_options(quantization, placement.torch_dtype, str(placement.accelerator.device))
     try:
         if section.gguf_file:
             from finetune.model.gguf_base import load_gguf
@@ -163,12 +182,30 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
         raise RecipeError(f"model.name_or_path: no model from {name!r}: {_reason(error)}") from None
     model.requires_grad_(False)
     model.config.use_cache = False
+    if quantization is not None:
+        from finetune.model.quantise import settle
+
+        settle(model)
     commit = commit_of(name, section.revision)  # a branch may move on; the commit is what was trained on
     again = replace(asked, revision=commit or section.revision)
     source = Source(str(gguf_folder.resolve())) if section.gguf_file else again
-    return Base(
-        model, tokenizer, identity_of(section.name_or_path, section.revision, name, commit, section.gguf_file), source
-    )
+    identity = identity_of(section.name_or_path, section.revision, name, commit, section.gguf_file)
+    if quantization is not None:
+        identity |= {"quantization": quantization}
+    return Base(model, tokenizer, identity, source, quantization)
+
+
+def quantised_options(quantization: Mapping[str, Any] | None, dtype: Any, device: str) -> dict[str, Any]:
+    """What transformers needs to load a base in fewer bits; nothing for one that is not.
+
+    Args:
+        dtype: torch's, that is computed in.
+    """
+    if quantization is None:
+        return {}
+    from finetune.model.quantise import loading_options
+
+    return loading_options(quantization["method"], quantization["stored"], dtype, device)
 
 
 def commit_of(name: str, revision: str | None) -> str | None:
