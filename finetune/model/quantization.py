@@ -16,6 +16,8 @@ KEY = "model.quantization"
 # The words of lora.init_lora_weights that leave the base as it is: the others would have to change quantised weights.
 INITS = ("true", "false", "gaussian", "orthogonal", "loftq")
 LOFTQ = "loftq"
+# Where peft does not find the scales (int8, once bitsandbytes has moved them) or does not look for them.
+NO_DORA = ("int8", "gptq", "awq", "bitsandbytes")
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,8 @@ def _lora_problems(recipe: Recipe, quantised: str | None) -> list[str]:
         problems.append("lora.loftq_config: has no effect: init_lora_weights: loftq takes nf4's own loss, once")
     if settings.get("target_parameters"):
         problems.append("lora.target_parameters: not on a quantised base; name modules in lora.target_modules")
-    if settings.get("use_dora") and (quantised.endswith("weight_only") or quantised in ("gptq", "awq", "torchao")):
-        problems.append(
-            f"lora.use_dora: reads the norms of weights, which peft can't on {quantised}; use nf4, or no DoRA"
-        )
+    if settings.get("use_dora") and quantised in NO_DORA:
+        problems.append(f"lora.use_dora: reads the norms of weights, which peft 0.21 can't on {quantised}; take nf4")
     if recipe.train.torch_compile:
         problems.append("train.torch_compile: not with a quantised base; set it to false")
     return problems
