@@ -148,8 +148,9 @@ def serving_notes(recipe: Recipe) -> list[str]:
     from finetune.model.quantization import plain_init
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
+    on_load = None if recipe.model.quantization == "none" else recipe.model.quantization
     lora = plain_init(recipe.lora).model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
-    return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype)
+    return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype, on_load)
 
 
 def known_scores(data: Prepared) -> list[str]:

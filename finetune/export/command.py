@@ -71,7 +71,7 @@ def _export_run(folder: Path, options: argparse.Namespace) -> Path:
     if options.base and original is None:
         record = replace(record, source=Source(options.base), ship_base=False)
     check_beside(section.adapters, record.name, record.identity, record.source.name)
-    _check_targets(record.source.folder(), folder / "adapter", section)
+    _check_targets(record.source.folder(), folder / "adapter", section, record.quantization)
     device.quiet_libraries()
     with RunLock(folder), writing(final):
         write_bundle(record, folder, folder / "adapter", final, section, print, options.overwrite, original)
@@ -100,20 +100,20 @@ def _export_adapter(folder: Path, options: argparse.Namespace) -> Path:
     if section.merge_into == "dequantised" and record.quantization is None:
         raise RecipeError(f"--merge-into dequantised: goes with --trained-on {', '.join(METHODS)}")
     check_beside(section.adapters, record.name, record.identity, record.source.name)
-    _check_targets(record.source.folder(), folder, section)
+    _check_targets(record.source.folder(), folder, section, record.quantization)
     with writing(options.output):
         write_bundle(record, None, folder, options.output, section, print, options.overwrite, original)
     return options.output
 
 
-def _check_targets(base: Path, adapter: Path, section: ExportSection) -> None:
+def _check_targets(base: Path, adapter: Path, section: ExportSection, quantization: dict[str, Any] | None) -> None:
     """Before any work: what the targets would refuse."""
-    from finetune.export.converted import check_serving
+    from finetune.export.converted import check_serving, on_load
     from finetune.export.facts import read_json
 
     dtype = None if section.dtype == "auto" else section.dtype
     for line in check_serving(read_json(adapter / "adapter_config.json", True), read_json(base / "config.json"),
-                              section.targets, dtype):  # fmt: skip
+                              section.targets, dtype, on_load(quantization)):  # fmt: skip
         print(line)
 
 

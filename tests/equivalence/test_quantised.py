@@ -130,6 +130,37 @@ def test_loftq(tiny_recipe, tiny_base):
     assert torch.allclose(tensors[f"base_model.model.{name}.lora_B.weight"], layer.lora_B["default"].weight, atol=1e-6)
 
 
+def test_the_adapter_is_served_on_the_base_it_was_trained_on(tiny_recipe, capsys, tmp_path):
+    """Refused by engines that would take another base; vLLM and run.py get the quantisation into their commands."""
+    targets = "export.targets=[{engine: sglang, form: adapter}, {engine: llama.cpp, form: adapter}]"
+    for method, engines in (("nf4", ("sglang", "llama.cpp")), ("int8", ("sglang", "llama.cpp"))):
+        with pytest.raises(RecipeError) as refused:
+            run(tiny_recipe(*SHORT, f"model.quantization={method}", targets))
+        for engine in engines:
+            assert f"{engine} (adapter): the adapter was trained on its base in {method}" in str(refused.value)
+    with pytest.raises(
+        RecipeError, match=r"vllm \(adapter\): it can't have the base in int8, .*vLLM quantises only to nf4"
+    ):
+        run(tiny_recipe(*SHORT, "model.quantization=int8", "export.targets=[{engine: vllm, form: adapter}]"))
+    targets = "export.targets=[vllm, {engine: vllm, form: adapter}, {engine: transformers, form: adapter}]"
+    bundle = run(tiny_recipe(*SHORT, "model.quantization=nf4", targets)).bundle
+    assert "vllm (adapter): the base has to be in nf4" in capsys.readouterr().out
+    said = (bundle / "serve/vllm-adapter/README.md").read_text()
+    assert "--quantization bitsandbytes" in said and "trained on this base in nf4" in said
+    assert "--quantization" not in (bundle / "serve/vllm/README.md").read_text()
+    script = (bundle / "serve/transformers-adapter/run.py").read_text()
+    compile(script, "run.py", "exec")
+    assert 'bnb_4bit_quant_type="nf4"' in script and "dtype=torch.float32, quantization_config=base" in script
+    namespace: dict = {}
+    lines = script.splitlines()
+    first = next(index for index, line in enumerate(lines) if line.startswith("tokenizer = "))
+    last = next(index for index, line in enumerate(lines) if line.startswith("chat = "))
+    loading = "\n".join(lines[:first] + lines[first + 1 : last])
+    exec(loading.replace('"adapter"', repr(str(bundle / "adapter"))), namespace)  # its own lines, up to the question
+    layer = namespace["model"].base_model.model.model.layers[0].mlp.up_proj.base_layer
+    assert layer.weight.quant_state.quant_type == "nf4"
+
+
 def pairs(folder, tiny_base, tiny_data, **settings):
     """A DPO recipe on the tiny rows: the right answer before a wrong one."""
     rows = [json.loads(line) for line in (tiny_data / "larger.jsonl").read_text().splitlines()]
