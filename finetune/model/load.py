@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,9 +73,11 @@ class Source:
         """The model, through AutoModelForCausalLM."""
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(
-            self.name, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
-        )
+        with warnings.catch_warnings():  # that of compressed-tensors' settings only `dequantize` is taken, as is meant
+            warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)
+            return AutoModelForCausalLM.from_pretrained(
+                self.name, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
+            )
 
 
 @dataclass(frozen=True)
