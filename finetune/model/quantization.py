@@ -137,6 +137,13 @@ def quantization_problems(recipe: Recipe, config: Mapping[str, Any] | None) -> l
     quantised = stored or (method if method != "none" else None)
     if quantised and recipe.device != "auto":
         problems += device_problems(quantised, stored is not None, recipe.device)
+    if stored and recipe.export.merge_into == "original":
+        problems.append(
+            f"export.merge_into: original: the base lies quantised ({stored}); leave it out, and afterwards: finetune export "
+            "RUN --merge-into original --base ORIGINAL"
+        )
+    if recipe.export.merge_into == "dequantised" and quantised is None and config is not None:
+        problems.append("export.merge_into: dequantised: the base is not quantised; leave it out")
     return problems + _lora_problems(recipe, quantised)
 
 

@@ -42,6 +42,7 @@ NF4 = "model.quantization=nf4"
         (["model.quantization=int8", "lora.use_dora=true"], "lora.use_dora: reads the norms of weights"),
         ([NF4, "train.torch_compile=true"], "train.torch_compile: not with a quantised base; set it to false"),
         ([NF4, "lora.target_parameters=[mlp.up_proj.weight]"], "lora.target_parameters: not on a quantised base"),
+        (["export.merge_into=dequantised"], "export.merge_into: dequantised: the base is not quantised; leave it out"),
         (["model.quantization=int8_weight_only", "lora.init_lora_weights=pissa"], "set true"),
     ],
 )  # fmt: skip
@@ -86,6 +87,8 @@ def test_a_checkpoint_that_lies_quantised(checked, tiny_base, tmp_path, monkeypa
     (base / "config.json").write_text(json.dumps(config | {"quantization_config": {"load_in_4bit": True}}))
     code, told = checked(NF4, base=base)
     assert code == 2 and "the base is quantised already (bitsandbytes); leave it out" in told
+    code, told = checked("export.merge_into=original", base=base)
+    assert code == 2 and "finetune export RUN --merge-into original --base ORIGINAL" in told
 
 
 def test_a_gguf_is_named_by_its_folder(tiny_base, tiny_data, tmp_path, capsys):
