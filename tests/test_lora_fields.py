@@ -76,7 +76,8 @@ TYPES = [
     ("lora.trainable_token_indices=[-1]",
      "lora.trainable_token_indices: should be a list of token ids, or a mapping of layer names to such lists; got [-1]"),
     ("lora.init_lora_weights=pizza",
-     "lora.init_lora_weights: should be one of true, gaussian, orthogonal, mica, pissa, pissa_niter_N, olora; got 'pizza'"),
+     "lora.init_lora_weights: should be one of true, gaussian, orthogonal, mica, pissa, pissa_niter_N, olora, loftq; got "
+     "'pizza'"),
     ("lora.init_lora_weights=eva",
      "lora.init_lora_weights: 'eva' draws A from the data and gives each layer its own rank; "
      "set rank_pattern yourself, or use pissa"),

@@ -48,9 +48,9 @@ BREAKS = [
     ("A11", {"saved": ("lm_head",)}), ("A12", {"ends": ("lm_head",)}), ("A13", {"odd": ("x.default.weight",)}),
     ("A14", {"regex": True}), ("A15", {"alpha": 8.5}), ("A16", {"local_base": "/models/x"}),
     ("A17", {"other_template": True}), ("A18", {"method": "IA3"}),
-    ("A19", {"method": "PREFIX_TUNING"}), ("E1", {"experts": True}),
+    ("A19", {"method": "PREFIX_TUNING"}),
     ("Q1", {"quantised": "nf4"}), ("Q1", {"quantised": "int8"}), ("Q2", {"stored": "awq"}), ("Q2", {"quantised": "nf4"}),
-    ("E2", {"base": {"model_type": "gemma3_text"}}),
+    ("E1", {"experts": True}), ("E2", {"base": {"model_type": "gemma3_text"}}),
     ("E3", None), ("M7", {"stops": frozenset({5}), "base_stops": frozenset({2})}),
 ]  # fmt: skip
 MODEL_BREAKS = [
