@@ -174,6 +174,11 @@ def refusals(config: dict[str, Any]) -> list[str]:
     if kind not in MERGED:
         why = NOT_MERGED.get(str(kind)) or f"only {', '.join(MERGED)} are merged"
         return [f"adapter: peft_type {kind!r}: {why}"]
+    if kind == "OFT" and config.get("use_cayley_neumann") and _version(config.get("peft_version")) < (0, 18):
+        return [
+            f"adapter: made with peft {config.get('peft_version') or 'before 0.18'}, whose Cayley-Neumann series was another "
+            "one than that of today's peft: merge it with the peft that made it"
+        ]
     problems = [f"adapter: {key} is set: {why}; {ADVICE}" for key, why in REFUSED.items() if config.get(key)]
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(CHANGING):
@@ -182,6 +187,11 @@ def refusals(config: dict[str, Any]) -> list[str]:
             "convert it first (peft: save_pretrained(path_initial_model_for_weight_conversion=...))"
         )
     return problems
+
+
+def _version(told: Any) -> tuple[int, ...]:
+    """peft's version as an adapter's file has it (0.18.0.dev0@abc); (0,) where it has none, as before 0.18."""
+    return tuple(int(part) for part in re.findall(r"\d+", str(told or "0"))[:2])
 
 
 def _sorted_out(adapter: Adapter, stored: dict[str, Stored]) -> Adapter:

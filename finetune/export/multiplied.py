@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,22 @@ def turned(config: Mapping[str, Any], stored: Mapping[str, Stored]) -> tuple[dic
         eps = float(config.get("eps", 6e-5)) if config.get("coft") else None
         found[f"{match['module']}.weight"] = Rotation(tensor, size, terms, eps)
     return found, others
+
+
+def misfit(change: Scaling | Rotation | None, shape: Sequence[int], transposed: bool) -> tuple[int, ...]:
+    """The shape of a tensor of the adapter that doesn't fit a weight (or a bias) of `shape`; empty where it does.
+
+    Args:
+        transposed: the weight lies as (in, out).
+    """
+    outputs, inputs = (shape[-1], shape[0]) if transposed else (shape[0], shape[-1])
+    if isinstance(change, Scaling):
+        return () if change.vector.count == (inputs if change.inputs else outputs) else change.vector.shape
+    if change is None:
+        return ()
+    blocks, size = change.triangles.shape[0], change.size
+    fits = not transposed and inputs % size == 0 and blocks in (1, inputs // size)
+    return () if fits else change.triangles.shape
 
 
 def rotations(triangles: torch.Tensor, size: int, terms: int, eps: float | None) -> torch.Tensor:

@@ -12,6 +12,7 @@ from finetune.errors import RecipeError
 from finetune.export.changes import ADVICE, Adapter, Change, LowRank, wrapped_parameters
 from finetune.export.dequantise import Through
 from finetune.export.jobs import Job
+from finetune.export.multiplied import misfit
 from finetune.export.origins import Part, Parts, Skeleton, plain_parts, whole
 from finetune.export.tied import head_of_tied, is_output, is_tied
 from finetune.export.weights import CODES, FLOATS, Grown, Stored, same_values
@@ -267,7 +268,11 @@ def _fits(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool
     problems = []
     transposed = False
     if change.scaling is not None or change.rotation is not None:
-        return _fits_multiplied(name, change, shape, conv1d, apart)
+        if apart or len(shape) > 2:
+            return [f"adapter: {name}: one of several experts in a tensor, which is not merged; {ADVICE}"], False
+        transposed = conv1d and len(shape) == 2 and not is_output(name)
+        odd = misfit(change.scaling or change.rotation, shape, transposed)
+        return [_unequal(name, shape, odd)] if odd else [], transposed
     if change.shift is not None and list(change.shift.shape) != shape:
         problems.append(_unequal(name, shape, change.shift.shape))
     if change.tokens is not None:
@@ -293,23 +298,6 @@ def _fits(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool
             if change.magnitude.count != (shape[-1] if column else shape[-2]):
                 problems.append(_unequal(name, shape, change.magnitude.shape))
     return problems, transposed
-
-
-def _fits_multiplied(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool) -> tuple[list[str], bool]:
-    """The same for (IA)^3 and OFT; a vector of the base is a bias, scaled with the layer's outputs."""
-    if apart or len(shape) > 2:
-        return [f"adapter: {name}: one of several experts in a tensor, which is not merged; {ADVICE}"], False
-    transposed = conv1d and len(shape) == 2 and not is_output(name)
-    outputs, inputs = (shape[-1], shape[0]) if transposed else (shape[0], shape[-1])
-    if change.scaling is not None:
-        width, wanted = change.scaling.vector.count, inputs if change.scaling.inputs else outputs
-        fits = width == wanted
-    else:
-        assert change.rotation is not None
-        blocks, width = change.rotation.triangles.shape[0], change.rotation.size
-        fits = not transposed and inputs % width == 0 and blocks in (1, inputs // width)
-    given = change.scaling.vector if change.scaling else change.rotation.triangles  # type: ignore[union-attr]
-    return ([] if fits else [_unequal(name, shape, given.shape)]), transposed
 
 
 def _unequal(name: str, shape: Any, other: Any) -> str:

@@ -46,12 +46,15 @@ WORDS: tuple[Mapping[str, Any], Mapping[str, Any]] = (
 PEFT_RUN = '''"""One question to the base with its adapter: python serve/FOLDER/run.py "question" (in the bundle's folder)."""
 
 import sys
+from pathlib import Path
 
 from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 tokenizer = AutoTokenizer.from_pretrained("adapter")
 model = AutoPeftModelForCausalLM.from_pretrained("adapter", device_map="auto").eval()
+if Path("adapter/generation_config.json").is_file():  # where training ended its answers
+    model.generation_config.eos_token_id = GenerationConfig.from_pretrained("adapter").eos_token_id
 chat = [{"role": "user", "content": sys.argv[1] if len(sys.argv) > 1 else "Hello"}]
 ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 answer = model.generate(**ids.to(model.device), max_new_tokens=256, do_sample=False)

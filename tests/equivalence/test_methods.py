@@ -80,6 +80,10 @@ def test_a_bundle_without_weights(kind, runs, tmp_path, capsys):
         weights = "adapter/adapter_model.safetensors"
         assert (again / weights).read_bytes() == (result.bundle / weights).read_bytes()
         assert not (again / "config.json").exists()
+    for name in ("README.md", "README.zh-CN.md"):
+        card = (result.bundle / name).read_text(encoding="utf-8")
+        assert 'AutoPeftModelForCausalLM.from_pretrained("adapter")' in card
+        assert "finetune verify ." in card and "from_pretrained(place)" not in card
     for targets, words in (
         ("[vllm]", "A19"),
         ("[{engine: vllm, form: adapter}]", "A18"),

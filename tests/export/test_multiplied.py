@@ -182,12 +182,16 @@ def test_vera_draws_what_peft_has_drawn(tmp_path):
     ("OFT", {"oft_R.weight": torch.ones(3, 1)}, r"w.weight: shape \[3, 1\], in the base \[2, 4\]"),
     ("OFT", {"oft_R.weight": torch.ones(1, 2)}, "not the triangles of square blocks"),
     ("OFT", {"oft_embedding_R.weight": torch.ones(1, 1), "oft_R.weight": torch.ones(2, 1)}, "only linear layers"),
+    ("OFT-0.17", {"oft_R.weight": torch.ones(2, 1)}, "made with peft 0.17.1, whose Cayley-Neumann series was another one"),
+    ("OFT-", {"oft_R.weight": torch.ones(2, 1)}, "made with peft before 0.18"),
     ("VERA", {"vera_lambda_b": torch.ones(2)}, "is written as LoRA first"),
     ("LOHA", {"hada_w1_a": torch.ones(2, 1)}, "only LORA, IA3, OFT are merged"),
 ])  # fmt: skip
 def test_what_is_not_merged_is_named(tmp_path, kind, change, problem):
+    kind, old, version = kind.partition("-")
+    config = {"peft_type": kind, "use_cayley_neumann": bool(old), "peft_version": f"{version}.1" if version else None}
     with pytest.raises(RecipeError, match=problem):
-        by_hand(tmp_path, {"peft_type": kind, "use_cayley_neumann": False}, change or {"x": torch.ones(1)})
+        by_hand(tmp_path, config, change or {"x": torch.ones(1)})
 
 
 def test_vera_needs_its_own_base(tmp_path):
