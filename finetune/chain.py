@@ -155,8 +155,8 @@ def merge_stage(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     initial = adapter / INITIAL
-    canonical(adapter, draft / "adapter", initial if initial.is_file() else None)
     base = source.folder()
+    canonical(adapter, draft / "adapter", initial if initial.is_file() else None, base)
     merged = merge(base, draft / "adapter", draft, dtype, trust_remote_code=source.trust_remote_code)
     write_layout(
         base, draft / "adapter", draft, dtype=merged.dtype, tied=merged.tied, vocabulary=merged.vocabulary, stops=told["stops"],

@@ -161,6 +161,16 @@ def check_training(placement: Placement, section: TrainSection) -> None:
         raise RecipeError(problems)
 
 
+def check_method(placement: Placement, kind: str) -> None:
+    """Raises RecipeError where a PEFT method was never tried with the engine, or can't work with it."""
+    from finetune.recipe_peft import PROMPTED
+
+    refused = kind != "lora" if is_zero(placement) else kind in PROMPTED and shards(placement)
+    if refused:
+        instead = "one process or DDP" if kind in PROMPTED else "scripts/accelerate/fsdp2.yaml"
+        raise RecipeError(f"peft_type: {kind} does not run under {placement.engine}; launch with {instead}")
+
+
 @contextmanager
 def micro_batch(placement: Placement, model: Any, last: bool) -> Iterator[None]:
     """Around forward and backward of a micro-batch: gradients are exchanged after the last one of a step only.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from torch import nn
 from finetune.errors import CheckpointError, RecipeError
 from finetune.optimizer import averaging, inner
 
+_IN_PEFT = re.compile(r"(?:^|\.)((?:base_model|prompt_encoder)\..+)")
+HALF = re.compile(r"\.lora_(A|B|embedding_A|embedding_B)\.")
 Entries = dict[str, Any]  # tensors, spread as the parameter is or whole in each process, and plain numbers
 
 
@@ -20,18 +23,52 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Trainable parameters by the name they have in the peft model, whatever wraps it: `base_model.model. ...`."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            yield name[name.index("base_model.") :], parameter
+            yield name_in_peft(name), parameter
+
+
+def name_in_peft(name: str) -> str:
+    """A parameter's name in the peft model, out of that in whatever wraps it."""
+    found = _IN_PEFT.search(name)
+    assert found is not None, name
+    return found[1]
+
+
+def adapter_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """What an adapter's file holds: the trainable parameters, and the half of a LoRA that is frozen (LoRA-FA, MiCA).
+
+    A copy of a layer that another layer shares (`ensure_weight_tying`) comes under both names, as peft writes it.
+    """
+    seen: set[int] = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in seen and ".modules_to_save." not in name:
+            continue
+        seen.add(id(parameter))
+        if parameter.requires_grad or HALF.search(name):
+            yield name_in_peft(name), parameter
+
+
+def turned_halves(model: nn.Module) -> dict[str, Any]:
+    """Modules of an output layer's LoRA that are the embedding's turned round, by the name of their weight."""
+    from finetune.tied_lora import TurnedHalf
+
+    return {
+        f"{name_in_peft(name)}.weight": module
+        for name, module in model.named_modules()
+        if isinstance(module, TurnedHalf)
+    }
 
 
 def full_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of the whole trainable parameters on the CPU, the same for every engine and number of processes.
+    """Copies of the adapter's whole parameters on the CPU, the same for every engine and number of processes.
 
     A collective call: every process makes it, and gets all of them.
     """
     found = {}
-    for name, parameter in trainable(model):
+    for name, parameter in adapter_parameters(model):
         with _gathered(parameter):
             found[name] = _whole(parameter.detach()).cpu().clone()
+    for name, module in turned_halves(model).items():
+        found[name] = _whole(module.weight.detach()).cpu().clone(memory_format=torch.contiguous_format)
     return found
 
 
@@ -43,9 +80,9 @@ def load_full_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> Non
         CheckpointError: a parameter is missing, unknown, of another shape or dtype; nothing has been loaded then.
         RecipeError: the model is DeepSpeed's.
     """
-    parameters = dict(trainable(model))
+    parameters, turned = dict(adapter_parameters(model)), turned_halves(model)
     _refuse_zero(parameters.values())
-    _check(tensors, parameters)
+    _check({name: tensor for name, tensor in tensors.items() if name not in turned}, parameters)
     for name, parameter in parameters.items():
         copy_part(tensors[name], parameter)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
@@ -16,18 +16,24 @@ if TYPE_CHECKING:
 
 LORA_B = re.compile(r"\.lora_B\.")
 LORA_MATRIX = re.compile(r"\.lora_[AB]\.")
+# Of two dimensions, perhaps, but no differences from the base's: (IA)^3's vectors, DoRA's magnitudes, vocabulary rows.
+UNDECAYED = re.compile(r"magnitude|\.ia3_l\.|trainable_tokens_delta")
 LAYER = re.compile(r"\.\d+\.")
 
 
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], section: TrainSection) -> list[dict[str, Any]]:
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], section: TrainSection, down: Mapping[int, Any] | None = None
+) -> list[dict[str, Any]]:
     """Groups as torch's optimizers take them, in the order in which their first parameters come.
 
     Beside torch's own keys a group has `peak` (its rate where the schedule is at its top), `label` (for the log; "" for
-    those at `learning_rate`) and `state` (what is kept of a parameter, see finetune/fullstate.py). Weight decay is for
-    matrices: biases, norms and DoRA's magnitudes have none.
+    those at `learning_rate`), `state` (what is kept of a parameter, see finetune/fullstate.py) and `down` (of each
+    parameter what stands before it, see finetune/lora_fa.py; else None). Weight decay is for matrices: biases, norms,
+    DoRA's magnitudes, the vectors of (IA)^3 and trained rows of the vocabulary have none.
 
     Args:
         named: trainable parameters by their names in the peft model.
+        down: by the id of a lora_B, the frozen half before it.
 
     Raises:
         RecipeError: patterns of `train.lr_groups` that match nothing, with what is trained; names that several match.
@@ -37,12 +43,22 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], section: TrainSe
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, parameter in parameters:
         label, peak = rates.get(name) or _rate(name, section)
-        decay = section.weight_decay if parameter.ndim > 1 and "magnitude" not in name else 0.0
+        decay = section.weight_decay if parameter.ndim > 1 and not UNDECAYED.search(name) else 0.0
         state = OPTIMIZERS[section.optim].state
         if state == "muon" and not (parameter.ndim == 2 and LORA_MATRIX.search(name)):
             state = "adamw"  # Muon is for hidden matrices; embeddings, heads and vectors are not
-        new = {"params": [], "lr": peak, "weight_decay": decay, "peak": peak, "label": label, "state": state}
-        groups.setdefault((label, decay, state), new)["params"].append(parameter)
+        new = {
+            "params": [],
+            "lr": peak,
+            "weight_decay": decay,
+            "peak": peak,
+            "label": label,
+            "state": state,
+            "down": [],
+        }
+        group = groups.setdefault((label, decay, state), new)
+        group["params"].append(parameter)
+        group["down"].append((down or {}).get(id(parameter)))
     return list(groups.values())
 
 

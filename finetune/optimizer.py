@@ -37,6 +37,7 @@ class Kind:
         args: its own settings, the keys of `train.optim_args`.
         package: that pip installs, with the name that python imports, where it is not among our dependencies.
         devices, engines: where it runs. `instead`: what to take elsewhere.
+        freezes_down: lora_A does not learn, and groups tell what stands before each lora_B.
     """
 
     build: Callable[[list[dict[str, Any]], TrainSection], Any]
@@ -47,6 +48,7 @@ class Kind:
     package: tuple[str, str] | None = None
     devices: tuple[str, ...] = ("cpu", "cuda", "npu")
     engines: tuple[str, ...] = ELEMENTWISE
+    freezes_down: bool = False
 
 
 def _adam(section: TrainSection) -> dict[str, Any]:
@@ -101,6 +103,12 @@ def _muon(groups: list[dict[str, Any]], section: TrainSection) -> Any:
     return MuonWithAdamW(groups, _adam(section), args["momentum"], int(args["ns_steps"]))
 
 
+def _lora_fa(groups: list[dict[str, Any]], section: TrainSection) -> Any:
+    from finetune.lora_fa import LoraFA
+
+    return LoraFA(groups, **_adam(section))
+
+
 def _schedule_free(groups: list[dict[str, Any]], section: TrainSection) -> Any:
     """Warm-up comes with the rates that the loop sets, so that the library needs none of its own."""
     from schedulefree import AdamWScheduleFree
@@ -132,6 +140,7 @@ OPTIMIZERS = {
         _muon, "muon", ADAM, instead="adamw_torch",
         args={"momentum": Arg(0.95, 0, 1), "ns_steps": Arg(5, 1, 100, whole=True)}, engines=UNSHARDED,
     ),
+    "lora_fa": Kind(_lora_fa, "adamw", ADAM, instead="adamw_torch", engines=UNSHARDED, freezes_down=True),
     "schedule_free_adamw": Kind(
         _schedule_free, "schedule_free", ADAM, instead="adamw_torch",
         args={"r": Arg(0.0, 0, inf), "weight_lr_power": Arg(2.0, 0, inf)},
@@ -159,6 +168,8 @@ def check_settings(section: TrainSection, defaults: dict[str, Any]) -> list[str]
             )
         if section.adam_beta1 == 0:
             problems.append("`optim: schedule_free_adamw` needs an `adam_beta1` above 0: its share of the average")
+    if kind.freezes_down and section.loraplus_lr_ratio != defaults["loraplus_lr_ratio"]:
+        problems.append(f"`loraplus_lr_ratio` has no effect with `optim: {section.optim}`, where lora_A does not learn")
     if kind.package and importlib.util.find_spec(kind.package[1]) is None:
         pip = kind.package[0]
         problems.append(f"`optim: {section.optim}` needs the package {pip}, which is not installed; pip install {pip}")

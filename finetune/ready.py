@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from finetune.chain import BASE
 from finetune.data.prepare import Prepared
 from finetune.inputs import encode, encoded_lines, findings_lines, make_stage, part_name
+from finetune.optimizer import OPTIMIZERS
 from finetune.recipe import Recipe
 
 if TYPE_CHECKING:
     from finetune.data.items import Item
     from finetune.device import Placement
     from finetune.log import Log
+    from finetune.model.coverage import Coverage
     from finetune.model.load import Base
     from finetune.stages.base import Stage
     from finetune.stages.mixture import Mixture
@@ -99,8 +101,9 @@ def get_ready(
     from finetune.export.beside import check_beside
     from finetune.export.converted import check_tokenizer
     from finetune.fullstate import full_tensors
-    from finetune.model.adapter import add_adapter, initial_weights, trains_biases
-    from finetune.model.start import start_from
+    from finetune.model.adapter import initial_weights, trains_biases
+    from finetune.model.start import KEY, start_from
+    from finetune.model.tokens import check_same_tokens
     from finetune.stages.base import Prepares
     from finetune.stages.mixture import Mixture, MixturePart
 
@@ -128,13 +131,17 @@ def get_ready(
         if isinstance(part.stage, Prepares):
             told = part.stage.prepare(base.model, part.data.metrics, placement)
             about |= {f"{part.name}/{key}" if part.name else key: value for key, value in told.items()}
-    model, coverage = add_adapter(base.model, recipe.adapter, recipe.seed)
-    log.say(f"lora: {coverage.line()}")
+    if base.added.ids:
+        log.say(f"tokens: {base.added.line()}")
+        about["model.add_tokens"] = base.added.record()
+    model, coverage = add_adapter_of(recipe, base)
+    log.say(f"{recipe.peft_type}: {coverage.line()}")
     initial = initial_weights(model, recipe.adapter)
     # With the adapter off, the model is not the base where the adapter changed that, or where the base's biases train.
     fresh = full_tensors(model) if initial is not None or trains_biases(recipe.adapter) else None
     if recipe.model.adapter_name_or_path:
-        log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path), base.source.name)}")
+        check_same_tokens(base.added, Path(recipe.model.adapter_name_or_path), KEY)
+        log.say(f"{recipe.peft_type}: {start_from(model, Path(recipe.model.adapter_name_or_path), base.source.name)}")
     _check_packing(recipes, model, placement, log)
     start = full_tensors(model) if recipe.model.adapter_name_or_path else fresh
     stage: Stage | Mixture = parts[0].stage
@@ -222,6 +229,15 @@ def load_base_of(recipe: Recipe, placement: Placement) -> Base:
     base = load_base(recipe.model, placement, recipe.output_dir / BASE)
     rewards = recipe.settings.score_names
     return replace(base, model=with_score_head(base.model, rewards)) if rewards else base
+
+
+def add_adapter_of(recipe: Recipe, base: Base) -> tuple[Any, Coverage]:
+    """The peft model with the recipe's adapter, its added tokens' rows among what is trained; and what it covers."""
+    from finetune.model.adapter import add_adapter
+    from finetune.model.tokens import with_token_rows
+
+    section = with_token_rows(recipe.adapter, base.model, base.added)
+    return add_adapter(base.model, section, recipe.seed, OPTIMIZERS[recipe.train.optim].freezes_down)
 
 
 def tell_ends(base: Base, ends: set[int], rewards: tuple[str, ...]) -> None:

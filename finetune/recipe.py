@@ -6,10 +6,23 @@ import importlib.util
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from finetune.errors import did_you_mean
-from finetune.recipe_peft import PEFT_SECTIONS, LoraSection, Names, PeftSection
+from finetune.lora_fields import lora_fa_problems, under_a_score_head
+from finetune.optimizer import OPTIMIZERS
+from finetune.recipe_methods import method_problems
+from finetune.recipe_peft import (
+    PEFT_SECTIONS,
+    Ia3Section,
+    LoraSection,
+    Names,
+    OftSection,
+    PeftSection,
+    PrefixTuningSection,
+    PromptTuningSection,
+    VeraSection,
+)
 from finetune.recipe_stages import (
     STAGE_SECTIONS,
     CptSection,
@@ -25,6 +38,7 @@ from finetune.recipe_stages import (
     StageSection,
 )
 from finetune.recipe_train import TrainSection, device_problems
+from finetune.tokenlist import clashes, word_problem
 
 Format = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "preference", "labelled", "text"]
 
@@ -35,6 +49,7 @@ class ModelSection(Section):
     """Which base model. `name_or_path`: hub id, local folder, or `pkg:NAME` for files inside an installed package.
 
     `adapter_name_or_path`: folder of a PEFT adapter of this base to go on training; `lora:` must say what it is.
+    `add_tokens`: words that become tokens of their own, or a file of them, one a line; their rows are trained.
     """
 
     name_or_path: str
@@ -45,6 +60,16 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attn_implementation: str = "auto"
     trust_remote_code: bool = False
+    add_tokens: Names = ()
+
+    @field_validator("add_tokens")
+    @classmethod
+    def words_that_can_be_tokens(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        problems = [problem for word in words if (problem := word_problem(word))]
+        problems += [f"{word!r} is listed twice" for word in dict.fromkeys(words) if words.count(word) > 1]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return words
 
 
 class SplitSection(Section):
@@ -229,8 +254,15 @@ class Recipe(Section):
     output_dir: Path = Field(strict=False)
     report_to: Names = ()
     model: ModelSection
-    peft_type: Literal["lora"] = "lora"  # the rows of PEFT_SECTIONS
+    peft_type: Literal["lora", "ia3", "oft", "vera", "prompt_tuning", "prefix_tuning"] = (
+        "lora"  # the rows of PEFT_SECTIONS
+    )
     lora: LoraSection | None = None
+    ia3: Ia3Section | None = None
+    oft: OftSection | None = None
+    vera: VeraSection | None = None
+    prompt_tuning: PromptTuningSection | None = None
+    prefix_tuning: PrefixTuningSection | None = None
     data: DataSection
     train: TrainSection
     cpt: CptSection | None = None
@@ -286,10 +318,27 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def fits_its_method(self) -> Recipe:
+        problems = method_problems(self)
+        if OPTIMIZERS[self.train.optim].freezes_down:
+            problems += lora_fa_problems(self.peft_type, self.adapter.settings())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
     def only_its_own_stage(self) -> Recipe:
         for stage in STAGE_SECTIONS:
             if stage != self.stage and getattr(self, stage) is not None:
                 raise ValueError(f"{stage}: is for stage {stage}; this recipe's stage is {self.stage}")
+        return self
+
+    @model_validator(mode="after")
+    def token_rows_are_trained_once(self) -> Recipe:
+        given = self.adapter.model_dump()
+        problems = clashes(self.model.add_tokens, given)
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")
@@ -305,6 +354,8 @@ class Recipe(Section):
         if needed and getattr(self, self.stage) is None:
             raise ValueError(f"{self.stage}: is missing: {', '.join(f'{self.stage}.{key}' for key in needed)}")
         problems = self.settings.misfits(self.data, self.train)
+        if self.settings.score_names and self.peft_type == "lora":
+            problems += under_a_score_head(self.adapter.settings())
         if self.data.too_long == "split" and self.stage != "cpt":
             problems.append(f"data.too_long: split is for documents (stage cpt); stage {self.stage} has none")
         if problems:

@@ -27,7 +27,7 @@ class TrainSection(Section):
     max_steps: int | None = Field(None, ge=1)
     num_train_epochs: float | None = Field(None, gt=0)
     optim: Literal[
-        "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adafactor", "lion", "muon", "schedule_free_adamw"
+        "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adafactor", "lion", "muon", "schedule_free_adamw", "lora_fa"
     ] = "adamw_torch"  # the rows of OPTIMIZERS
     optim_args: dict[str, float] = Field(default_factory=dict, validate_default=True)
     learning_rate: float = Field(2e-4, gt=0)

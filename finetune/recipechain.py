@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune.errors import did_you_mean
 from finetune.recipe import IN_MIXTURES, OF_ONE_PART, OF_ONE_STAGE, Recipe
+from finetune.recipe_peft import PROMPTED
 from finetune.yamlfile import parse_scalar
 
 Origin = dict[tuple[str, ...], str]
@@ -67,6 +68,11 @@ def chain_problems(recipes: Sequence[Recipe], origin: Origin) -> list[str]:
         if index == 0:
             if recipe.continue_from is not None:
                 problems.append(f"{place('continue_from')}: the first stage has no earlier one to continue from")
+        elif recipe.continue_from == "merged" and recipes[index - 1].peft_type in PROMPTED:
+            problems.append(
+                f"{place('continue_from')}: {recipes[index - 1].peft_type} of the stage before is never merged; "
+                "continue_from: adapter goes on with it"
+            )
         elif recipe.continue_from != "merged" and recipe.adapter != recipes[index - 1].adapter:
             problems.append(
                 f"{place('lora')}: differs from the stage before, whose adapter is trained on; the same settings, or "

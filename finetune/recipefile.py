@@ -15,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError, did_you_mean, plainly
 from finetune.recipe import ExportSection, Recipe, Section
-from finetune.recipe_peft import PEFT_SECTIONS, config_fields
+from finetune.recipe_peft import PEFT_SECTIONS, section_problems
 from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
+from finetune.tokenlist import read_words
 from finetune.yamlfile import parse_scalar, read_yaml
 
 Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
@@ -80,12 +81,13 @@ def _recipes(
 
 def _recipe(path: Path, data: dict[str, Any], origin: Origin, problems: list[str]) -> Recipe:
     """The recipe of one run; raises RecipeError with what was found before, too."""
-    problems = problems + _unknown_peft_keys(data, origin)
+    problems = problems + _peft_problems(data, origin) + _listed_tokens(data, origin)
     _resolve_paths(data, origin)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError(problems + [_problem(path, item, origin) for item in error.errors()]) from None
+    problems = problems or [_of_key(recipe.peft_type, *found, origin) for found in recipe.adapter.conflicts()]
     problems += _missing_files(recipe, origin)
     if problems:
         raise RecipeError(problems)
@@ -171,18 +173,41 @@ def _inside(target: Any, word: str) -> Any:
     return target.setdefault(word, {})
 
 
-def _unknown_peft_keys(data: dict[str, Any], origin: Origin) -> list[str]:
-    """An adapter's section passes on what peft knows; a key that peft's own dataclass lacks is a mistake."""
-    problems = []
-    for kind, section in PEFT_SECTIONS.items():
-        given = data.get(kind)
-        for key in given if isinstance(given, dict) else ():
-            if key not in (fields := config_fields(section)):
-                where = origin.get((kind, key), "--set")
-                problems.append(
-                    f"{where}: {kind}.{key}: not a field of peft.{section.config}{did_you_mean(key, fields)}"
-                )
+def _peft_problems(data: dict[str, Any], origin: Origin) -> list[str]:
+    """An adapter's section passes on what peft knows; a key or a value that peft's own dataclass lacks is a mistake."""
+    return [
+        _of_key(kind, path, text, origin)
+        for kind, section in PEFT_SECTIONS.items()
+        if isinstance(given := data.get(kind), dict)
+        for path, text in section_problems(section, given)
+    ]
+
+
+def _of_key(kind: str, path: tuple[str, ...], text: str, origin: Origin) -> str:
+    """`file:line: section.key: what is wrong`, the line of the innermost key that has one."""
+    location = (kind, *path)
+    where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), "--set")
+    return f"{where}: {'.'.join(location)}: {text}"
+
+
+def _listed_tokens(data: dict[str, Any], origin: Origin) -> list[str]:
+    """`model.add_tokens` as a list, read out of the file where it names one: a run's recipe says them all."""
+    model = data.get("model")
+    given = model.get("add_tokens") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or not isinstance(given, str):
+        return []
+    where = origin.get(("model", "add_tokens"), "--set")
+    file = _folder_of(where) / given
+    if not file.is_file():
+        near = _near_file(file)
+        return [f"{where}: model.add_tokens: no such file: {file.resolve()}{near}; tokens are written as a list"]
+    model["add_tokens"], problems = read_words(file)
     return problems
+
+
+def _folder_of(where: str) -> Path:
+    """The folder that a value's relative paths start from: of its file, or the current one for `--set`."""
+    return Path() if where == "--set" else Path(where.rpartition(":")[0]).parent
 
 
 def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
@@ -194,8 +219,7 @@ def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
             values = values.get(section) if isinstance(values, dict) else None
         if not isinstance(values, dict) or values.get(key) is None:
             continue
-        where = origin.get(location, "--set")
-        folder = Path() if where == "--set" else Path(where.rpartition(":")[0]).parent
+        folder = _folder_of(origin.get(location, "--set"))
         value = values[key]
         if key.endswith("name_or_path"):
             # A hub id looks like a relative path: only what exists, or starts with a dot, is one.

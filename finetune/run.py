@@ -74,7 +74,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
         data = load_stages(recipe, extent.rows)
         placement = device.start(recipe)
         with RunFolder(recipe.output_dir, placement.accelerator, overwrite, resume) as folder:
-            from finetune.engine import check_checkpoints, check_training
+            from finetune.engine import check_checkpoints, check_method, check_training
             from finetune.log import Log
 
             log = Log(recipe.output_dir, placement.accelerator)
@@ -83,6 +83,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
             for stage in recipe.stages or (recipe,):
                 check_checkpoints(placement, stage.train.save_steps, resume)
                 check_training(placement, stage.train)
+                check_method(placement, stage.peft_type)
             manifest = folder.finished(resolved(recipe))
             if manifest is not None:
                 log.say(f"this run is finished; bundle: {folder.bundle}")

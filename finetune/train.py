@@ -21,6 +21,7 @@ from finetune.errors import TrainingError, first_line
 from finetune.fullstate import trainable
 from finetune.groups import group_rates, parameter_groups
 from finetune.log import Log
+from finetune.lora_fa import down_halves
 from finetune.optimizer import OPTIMIZERS, end_training, evaluation_weights
 from finetune.recipe import TrainSection
 from finetune.reference_logps import ReferenceCache, with_reference
@@ -73,7 +74,8 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
     from accelerate.utils import set_seed
 
     section, layout, accelerator = this.section, this.layout, this.placement.accelerator
-    optimizer = OPTIMIZERS[section.optim].build(parameter_groups(trainable(model), section), section)
+    groups = parameter_groups(trainable(model), section, down_halves(model))
+    optimizer = OPTIMIZERS[section.optim].build(groups, section)
     model, optimizer = engine.prepare(this.placement, model, optimizer)
     model.train()
     this = with_reference(model, this)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.chain import BASE
 from finetune.errors import RecipeError
-from finetune.ready import Ready, ReadyPart, load_base_of, tell_ends
+from finetune.ready import Ready, ReadyPart, add_adapter_of, load_base_of, tell_ends
 from finetune.recipe import Recipe, resolved
 from finetune.runfolder import RunFolder
 from finetune.stop import Stop
@@ -121,10 +121,9 @@ def _mixed_by(parts: Sequence[ReadyPart]) -> dict[str, Any]:
 def _whole_model(recipe: Recipe, placement: Placement, ends: set[int], tensors: dict[str, Any]) -> tuple[Base, Any]:
     """The base as at the start and the peft model with the trained weights, both unsharded, on the device."""
     from finetune.fullstate import load_full_tensors
-    from finetune.model.adapter import add_adapter
 
     base = load_base_of(recipe, placement)
     tell_ends(base, ends, recipe.settings.score_names)
-    model, _coverage = add_adapter(base.model, recipe.adapter, recipe.seed)
+    model, _coverage = add_adapter_of(recipe, base)
     load_full_tensors(model, tensors)
     return base, model.to(placement.accelerator.device)

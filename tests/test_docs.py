@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 from finetune.data.rows import Row
 from finetune.data.template import load_template
 from finetune.recipe import Recipe
+from finetune.recipe_peft import PEFT_SECTIONS
 from finetune.recipe_stages import STAGE_SECTIONS
 from finetune.recipefile import section_class
 from tests.conftest import ROOT
@@ -54,7 +55,7 @@ def test_every_key_is_documented_with_its_default(name):
     keys_part = (ROOT / name).read_text(encoding="utf-8").split("\n## ")[0]
     told = documented([line for line in keys_part.splitlines() if line.startswith("| `")])
     wanted = {key: default for key, default in keys().items() if not of_a_stage(key)}
-    assert told.keys() - {"lora.*"} == wanted.keys()
+    assert told.keys() - {f"{kind}.*" for kind in PEFT_SECTIONS} == wanted.keys()
     assert_defaults(told, wanted)
 
 

@@ -121,7 +121,8 @@ def test_what_is_left_out_is_said(tiny_recipe):
     """Keys that change what is tested, with what they were; those that only make it short are not worth a word."""
     recipe = tiny_recipe(
         "train.optim=adamw_torch_fused", "lora.r=64", "train.torch_compile=true", "report_to=[]",
-        "lora.layers_to_transform=[5, 6]", "export.targets=[vllm]", "model.adapter_name_or_path=/some/adapter",
+        "lora.layers_to_transform=[5, 6]", "lora.target_modules=[q_proj]", "export.targets=[vllm]",
+        "model.adapter_name_or_path=/some/adapter",
     )  # fmt: skip
     small = small_recipe(recipe, TINY, Path("/smoke"))
     assert small.recipe.lora.r == 8

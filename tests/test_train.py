@@ -234,7 +234,7 @@ def test_overwrite_keeps_the_old_run_until_the_new_one_can_start(tiny_recipe, tm
     bundle = run(recipe).bundle
     wrong = ["train", str(tmp_path / "tiny.yaml"), "--overwrite", "--set", "lora.target_modules=[q_projj]"]
     assert main(wrong) == 2
-    assert "lora.target_modules: 'q_projj' matches no linear layer; did you mean 'q_proj'?" in capsys.readouterr().err
+    assert "lora.target_modules: 'q_projj' matches no layer; did you mean 'q_proj'?" in capsys.readouterr().err
     wrong[-1] = "train.micro_batch_size=3"
     assert main(wrong) == 2
     assert (bundle / "MANIFEST.json").is_file()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.chat import Example
+from finetune.data.escape import domain_tokens
 from finetune.data.findings import DataFile
 from finetune.data.flat import Columns, StoreWriter, columns
 from finetune.data.processes import map_chunks
@@ -201,7 +202,14 @@ def tokenizer_digest(tokenizer: Any) -> str:
     pipeline = {key: value for key, value in pipeline.items() if key not in ("padding", "truncation")}
     special = {str(key): str(value) for key, value in tokenizer.special_tokens_map.items()}
     control = [str(token) for token in getattr(tokenizer, "chat_control_tokens", None) or ()]
-    whole = [type(tokenizer).__name__, pipeline, special, control, tokenizer.chat_template]
+    whole = [
+        type(tokenizer).__name__,
+        pipeline,
+        special,
+        control,
+        sorted(domain_tokens(tokenizer)),
+        tokenizer.chat_template,
+    ]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 

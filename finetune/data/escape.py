@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 OPEN, CLOSE = "\U0010fff0", "\U0010fff1"  # around a control token that came with the data
+DOMAIN_TOKENS = "domain_tokens"  # in tokenizer_config.json; transformers 4 and 5 keep keys that they don't know
 _RESERVED = "\U00100000-\U0010ffff"  # private-use plane 16: our marks, refused in data
 _ANY_RESERVED = re.compile(f"[{_RESERVED}]")
 _BRACKETED = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
@@ -28,18 +29,30 @@ def control_tokens(tokenizer: Any) -> tuple[str, ...]:
     """Added tokens that steer a model, longest first.
 
     All special ones, those that `tokenizer.chat_control_tokens` lists, and every other one in angle or square brackets
-    (`<think>`, `<tool_call>`, `[THINK]`). Words added for a field, white space, and HTML elements that the chat
-    template does not write itself (Gemma's vocabulary has some) are text.
+    (`<think>`, `<tool_call>`, `[THINK]`). Words added for a field (`model.add_tokens`, whatever brackets they have), white
+    space, and HTML elements that the chat template does not write itself (Gemma's vocabulary has some) are text.
     """
+    words = domain_tokens(tokenizer)
     listed = set(getattr(tokenizer, "chat_control_tokens", None) or ())
     template = tokenizer.chat_template or ""
     found = set()
     for token in tokenizer.added_tokens_decoder.values():
         text = token.content
         bracketed = _BRACKETED.fullmatch(text) and (not _HTML.fullmatch(text) or text in template)
-        if text.strip() and (token.special or text in listed or bracketed):
+        if text.strip() and (token.special or text in listed or (bracketed and text not in words)):
             found.add(text)
     return tuple(sorted(found, key=lambda text: (-len(text), text)))
+
+
+def domain_tokens(tokenizer: Any) -> frozenset[str]:
+    """Words that were added to a tokenizer as text, as its tokenizer_config.json remembers them."""
+    return frozenset((getattr(tokenizer, "init_kwargs", None) or {}).get(DOMAIN_TOKENS) or ())
+
+
+def mark_domain_tokens(tokenizer: Any, words: Sequence[str]) -> None:
+    """These added tokens are text that came with data, not control tokens; saved with the tokenizer."""
+    if words:
+        tokenizer.init_kwargs[DOMAIN_TOKENS] = sorted({*domain_tokens(tokenizer), *words})
 
 
 @dataclass(frozen=True)

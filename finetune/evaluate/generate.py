@@ -15,6 +15,7 @@ from finetune.device import Placement
 from finetune.evaluate.callforms import answer_text
 from finetune.log import Log
 from finetune.model.attention import attend_for_answers
+from finetune.model.virtual import generation_inputs
 from finetune.recipe import EvaluateSection
 
 
@@ -139,13 +140,9 @@ def generate_batch(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=pad, use_cache=True
     )
     with placement.autocast():
-        output = model.generate(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            generation_config=config,
-            logits_processor=LogitsProcessorList(processors),
-        )
-    return [as_answer(tokenizer, row, stops) for row in output[:, width:].tolist()]
+        asked, inputs, before = generation_inputs(model, input_ids, attention_mask)
+        output = asked.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList(processors))
+    return [as_answer(tokenizer, row, stops) for row in output[:, before:].tolist()]
 
 
 def as_answer(tokenizer: Any, ids: Sequence[int], stops: int | Sequence[int]) -> Answer:

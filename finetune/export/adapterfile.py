@@ -37,6 +37,18 @@ LEFTOVERS = {
 }
 
 
+# Methods whose adapters are taken, and why one that is not LoRA, and can't be written as it, stays as it is.
+UNSERVED = {
+    "IA3": "(IA)^3 multiplies what layers give, and engines read LoRA",
+    "OFT": "OFT turns what layers get, and engines read LoRA",
+}
+PROMPTS = {
+    "PROMPT_TUNING": "a trained prompt is no part of any weight",
+    "PREFIX_TUNING": "trained keys and values are no part of any weight",
+}
+TAKEN = ("LORA", "VERA", *UNSERVED, *PROMPTS)
+
+
 def residual_init(init_lora_weights: Any) -> bool:
     """Whether peft 0.21's initialisation changes the base's weights, so that A and B alone are not the difference.
 
@@ -55,6 +67,11 @@ def next_rank(rank: int) -> int:
 
 def leftovers(config: Mapping[str, Any]) -> tuple[str, ...]:
     """What of an adapter's (or a recipe's) settings can't be made canonical, each a line."""
+    kind = str(config.get("peft_type") or "LORA").upper()
+    if kind in UNSERVED:
+        return (f"peft_type: {UNSERVED[kind]}; merge instead (form: merged)",)
+    if kind in PROMPTS:
+        return (f"peft_type: {PROMPTS[kind]}; serve it with peft (engine transformers, form adapter)",)
     return tuple(f"{key}: {why}; merge instead (form: merged)" for key, why in LEFTOVERS.items() if config.get(key))
 
 
@@ -62,7 +79,7 @@ def read_adapter(adapter: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Settings and tensors of a PEFT adapter, tensors under peft's names.
 
     Raises:
-        RecipeError: a file is missing or broken, or it is no LoRA adapter.
+        RecipeError: a file is missing or broken, or it is an adapter of a method that is not taken.
         GateError: a tensor is not finite.
     """
     import torch
@@ -76,8 +93,8 @@ def read_adapter(adapter: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (OSError, ValueError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecipeError(f"{adapter}: not an adapter with adapter_config.json and {file.name}: {reason}") from None
-    if config.get("peft_type") != "LORA":
-        raise RecipeError(f"{adapter}: peft_type is {config.get('peft_type')!r}; only LORA is exported")
+    if config.get("peft_type") not in TAKEN:
+        raise RecipeError(f"{adapter}: peft_type is {config.get('peft_type')!r}; only {', '.join(TAKEN)} are exported")
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise GateError(f"export stopped: the adapter's {name} is not finite")

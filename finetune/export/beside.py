@@ -36,7 +36,10 @@ def check_beside(adapters: Mapping[str, Path], own: str, identity: Mapping[str, 
             continue
         # A bundle says by hash what its adapter belongs to; any other adapter only by name.
         manifest = folder.parent / "MANIFEST.json"
-        told = read_json(folder / "adapter_config.json", needed=True).get("base_model_name_or_path")
+        config = read_json(folder / "adapter_config.json", needed=True)
+        if config.get("peft_type") not in ("LORA", "VERA"):
+            problems.append(f"{where}: {folder}: peft_type {config.get('peft_type')}: engines read LoRA adapters only")
+        told = config.get("base_model_name_or_path")
         if manifest.is_file():
             theirs = json.loads(manifest.read_text(encoding="utf-8"))["base"]
             same = any(theirs.get(key) and theirs.get(key) == identity.get(key) for key in ("sha256", "commit"))
@@ -49,8 +52,11 @@ def check_beside(adapters: Mapping[str, Path], own: str, identity: Mapping[str, 
         raise RecipeError(problems)
 
 
-def add_beside(draft: Path, adapters: Mapping[str, Path]) -> dict[str, Canonical]:
+def add_beside(draft: Path, adapters: Mapping[str, Path], base: Path) -> dict[str, Canonical]:
     """Writes each, canonical, to `adapters/<name>` of the bundle.
+
+    Args:
+        base: the folder of their base.
 
     Raises:
         RecipeError: one that no engine serves as an adapter.
@@ -58,7 +64,7 @@ def add_beside(draft: Path, adapters: Mapping[str, Path]) -> dict[str, Canonical
     written = {}
     for name, folder in adapters.items():
         initial = folder / INITIAL
-        canon = canonical(folder, draft / "adapters" / name, initial if initial.is_file() else None)
+        canon = canonical(folder, draft / "adapters" / name, initial if initial.is_file() else None, base)
         if canon.leftover:
             raise RecipeError([f"export.adapters.{name}: {line}" for line in canon.leftover])
         written[name] = canon

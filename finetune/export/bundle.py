@@ -18,14 +18,15 @@ import yaml
 
 from finetune import device
 from finetune.errors import RecipeError
+from finetune.export.adapterfile import PROMPTS
 from finetune.export.beside import add_beside
-from finetune.export.canon import canonical
+from finetune.export.canon import Canonical, canonical
 from finetune.export.card import write_card
 from finetune.export.converted import add_serving
 from finetune.export.facts import read_json
-from finetune.export.layout import modes_follow_umask, write_layout
+from finetune.export.layout import add_answering, modes_follow_umask, write_layout
 from finetune.export.merge import merge
-from finetune.export.parity import prove
+from finetune.export.parity import prove, prove_adapter
 from finetune.export.record import Record
 from finetune.export.rewards import prove_rewards
 from finetune.export.sbom import write_sbom
@@ -112,8 +113,10 @@ def _fill(
         shutil.copytree(base, draft / "base", copy_function=_link)
         named = Source(str(final.resolve() / "base"))
     initial = adapter / INITIAL
-    canon = canonical(adapter, draft / "adapter", initial if initial.is_file() else None)
-    beside = add_beside(draft, section.adapters)
+    canon = canonical(adapter, draft / "adapter", initial if initial.is_file() else None, base)
+    if read_json(draft / "adapter/adapter_config.json").get("peft_type") in PROMPTS:
+        return _fill_unmerged(draft, base, named, record, run, canon, section, say)
+    beside = add_beside(draft, section.adapters, base)
     for folder in ("adapter", *(f"adapters/{name}" for name in beside)):
         _name_base(draft / folder, named)
 
@@ -127,14 +130,57 @@ def _fill(
         vocabulary=merged.vocabulary, stops=record.stops, trust_remote_code=trusted, score_config=record.score_config,
     )  # fmt: skip
     proof = _prove(record, Source(str(base), trust_remote_code=trusted), draft, say)
+    _write_sources(draft, record, run)
+    rank = max(one.rank for one in (canon, *beside.values()))
+    serving = add_serving(draft, base, rank, tuple(beside), record, section.targets, say)
+    told = asdict(merged) | {"tokenizer": layout.tokenizer, "patched": layout.patched}
+    return _finish(draft, record, canon, {"merge": told, "merge_proof": proof}, serving)
+
+
+def _fill_unmerged(
+    draft: Path,
+    base: Path,
+    named: Source,
+    record: Record,
+    run: Path | None,
+    canon: Canonical,
+    section: ExportSection,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """A bundle of virtual tokens: the adapter with all that its base needs to answer as it did, and no merged weights."""
+    if section.dtype != "auto" or section.adapters:
+        key = "dtype" if section.dtype != "auto" else "adapters"
+        raise RecipeError(f"export.{key}: has no effect on virtual tokens, which are served alone and never merged")
+    _name_base(draft / "adapter", named)
+    add_answering(draft / "adapter", base, record.stops)
+    proof = prove_adapter(
+        Source(str(base), trust_remote_code=record.source.trust_remote_code), draft / "adapter", record.examples,
+        record.evaluated, record.dtype, record.nf4,
+    )  # fmt: skip
+    said = proof["evaluated"]
+    how = (
+        f"differs by {said['mean_logprob_difference']:.1e} nats a token" if said else "loads, and its logits are finite"
+    )
+    say(f"the adapter on disk: {how} ({proof['rows']} conversations); nothing is merged")
+    _write_sources(draft, record, run)
+    serving = add_serving(draft, base, canon.rank, (), record, section.targets, say)
+    return _finish(draft, record, canon, {"adapter_proof": proof}, serving)
+
+
+def _write_sources(draft: Path, record: Record, run: Path | None) -> None:
+    """Recipe, template and golden samples, as far as there are any."""
     for text, name in ((record.template, "data_template.yaml"), (_yaml(record.recipe), "recipe.yaml")):
         if text is not None:
             (draft / name).write_text(text, encoding="utf-8")
     for name in (SAMPLES, FACTS):
         if run is not None and (run / name).is_file():  # a run without answers has none
             shutil.copyfile(run / name, draft / name)
-    rank = max(one.rank for one in (canon, *beside.values()))
-    serving = add_serving(draft, base, rank, tuple(beside), record, section.targets, say)
+
+
+def _finish(
+    draft: Path, record: Record, canon: Canonical, made: dict[str, Any], serving: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Card, list of components and manifest. `made`: what the manifest says of the merge and its proof."""
     manifest = {
         "name": record.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -144,8 +190,7 @@ def _fill(
         "scores": record.scores,
         **({"rewards": list(record.rewards)} if record.rewards else {}),
         "adapter": {key: value for key, value in asdict(canon).items() if key != "folder"},
-        "merge": asdict(merged) | {"tokenizer": layout.tokenizer, "patched": layout.patched},
-        "merge_proof": proof,
+        **made,
         "serving": serving,
         "versions": {package: version(package) for package in PACKAGES},
         "environment": device.environment(),

@@ -10,12 +10,13 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import GateError, RecipeError
 from finetune.export.adapterfile import PAIR, clean_name, leftovers, next_rank, read_adapter, residual_init, scale
+from finetune.export.vera import as_lora
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,8 +49,8 @@ class Canonical:
     leftover: tuple[str, ...]
 
 
-def canonical(adapter: Path, output: Path, initial: Path | None = None) -> Canonical:
-    """Writes `adapter`, made canonical, to `output`; the function of the two is the same.
+def canonical(adapter: Path, output: Path, initial: Path | None = None, base: Path | None = None) -> Canonical:
+    """Writes `adapter`, made canonical, to `output`; the function of the two is the same. VeRA becomes LoRA.
 
     Args:
         adapter: a PEFT adapter's folder.
@@ -57,28 +58,38 @@ def canonical(adapter: Path, output: Path, initial: Path | None = None) -> Canon
         initial: A and B as they were before training (a folder or a safetensors file), for the initialisations that
             change the base: W0 - s B0 A0 + s B A is a plain adapter of twice the rank, A' = [A; A0], B' = [s B, -s B0]
             (as Meng et al. 2024 turn PiSSA into LoRA).
+        base: the base's folder, which VeRA needs.
 
     Raises:
-        RecipeError: not a LoRA adapter, the initial matrices are missing or of other shapes, `output` is there.
+        RecipeError: not an adapter that is taken, the initial matrices are missing or of other shapes, `output` is there.
         GateError: a tensor is not finite.
     """
     from finetune.export.layout import modes_follow_umask
 
-    config, tensors = read_adapter(adapter)
+    told, tensors = read_adapter(adapter)
     if output.exists():
         raise RecipeError(f"{output}: is there already")
+    config = told
+    if told["peft_type"] == "VERA":
+        config, tensors = as_lora(told, tensors, base)
     kept = _leftover(config, tensors)
     draft = output.parent / f".{output.name}-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
         if kept:
-            shutil.copyfile(adapter / "adapter_model.safetensors", draft / "adapter_model.safetensors")
+            if config is told:
+                shutil.copyfile(adapter / "adapter_model.safetensors", draft / "adapter_model.safetensors")
+            else:
+                _save(dict(tensors), draft / "adapter_model.safetensors")
             _write_json(draft / "adapter_config.json", config)
             ranks = [t.shape[0] for n, t in tensors.items() if n.endswith((".lora_A.weight", ".lora_embedding_A"))]
-            done = Canonical(output, max(ranks, default=int(config["r"])), len(ranks), (), kept)
+            own = ranks or [1 for name in tensors if name.endswith((".ia3_l", ".oft_R.weight"))]
+            done = Canonical(output, max(ranks, default=int(config.get("r") or 0)), len(own), (), kept)
         else:
             done = _plain(adapter, config, tensors, initial, draft, output)
+        if config is not told:
+            done = replace(done, changed=("peft_type: VERA -> LORA", *done.changed))
         _copy_others(adapter, draft)
         modes_follow_umask(draft)
         draft.rename(output)

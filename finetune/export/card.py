@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune.export.facts import read_json
 from finetune.export.origin import BaseModel, architecture, base_model, read_recipe, read_template
 
 # What the hub accepts as `license`; anything else goes under `other` with a name.
@@ -26,7 +27,15 @@ HUB_LICENCES = frozenset((
     "llama3.1", "llama3.2", "llama3.3", "llama4", "gemma", "unknown", "other",
 ))  # fmt: skip
 LANGUAGES = {"README.md": "card.md.jinja", "README.zh-CN.md": "card.zh-CN.md.jinja"}
+# How a card calls a method (peft's word in small letters), in both languages.
+METHODS = {"lora": "LoRA", "ia3": "(IA)^3", "oft": "OFT", "vera": "VeRA", "prompt_tuning": "Prompt tuning",
+           "prefix_tuning": "Prefix tuning"}  # fmt: skip
 SETTINGS = (
+    ("ia3", ("target_modules", "feedforward_modules")),
+    ("oft", ("r", "oft_block_size", "coft", "block_share", "use_cayley_neumann")),
+    ("vera", ("r", "d_initial", "vera_dropout", "projection_prng_key")),
+    ("prompt_tuning", ("num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text")),
+    ("prefix_tuning", ("num_virtual_tokens", "init_weights")),
     ("lora", ("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights")),
     ("data", ("max_length", "train_on", "packing")),
     ("train", ("global_batch_size", "max_steps", "num_train_epochs", "optim", "learning_rate",
@@ -67,6 +76,7 @@ def _facts(bundle: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     scores = manifest.get("scores") or {}
     base = base_model(manifest["base"])
     card = recipe.get("card") or {}
+    served = str(read_json(bundle / "adapter/adapter_config.json").get("peft_type") or "LORA").lower()
     licence = _licence(base, card.get("licence"))
     return {
         "name": manifest["name"],
@@ -75,6 +85,9 @@ def _facts(bundle: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "card": {key: card.get(key) for key in ("intended_use", "limits", "licence", "language")},
         "licence": licence,
         "merged": (bundle / "config.json").is_file(),
+        "method": METHODS.get(recipe.get("peft_type") or served, served),
+        "kind": recipe.get("peft_type") or served,
+        "served": METHODS.get(served, served),
         "has_adapter": (bundle / "adapter").is_dir(),
         "architecture": architecture(bundle),
         "serve": _below(bundle / "serve"),
@@ -87,12 +100,13 @@ def _facts(bundle: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "settings": _settings(recipe),
         "seed": recipe.get("seed"),
         "text": recipe.get("stage") == "cpt",
-        "chat": (bundle / "chat_template.jinja").is_file(),
+        "chat": any((bundle / place / "chat_template.jinja").is_file() for place in (".", "adapter")),
         "task": "text-classification" if manifest.get("rewards") else "text-generation",
         "max_new_tokens": (recipe.get("evaluate") or {}).get("max_new_tokens"),
         "training": _whole(manifest.get("training"), TRAINING),
         "proof": _whole(manifest.get("merge_proof"), PROOF),
         "reward_proof": _whole(manifest.get("merge_proof"), REWARD_PROOF),
+        "adapter_proof": manifest.get("adapter_proof") or {},
         "rewards": list(manifest.get("rewards") or ()),
         "versions": manifest.get("versions") or {},
         "environment": manifest.get("environment") or {},
@@ -139,7 +153,7 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
         language=list(facts["card"]["language"] or ()) or None,
         library_name="transformers" if merged else "peft",
         pipeline_tag=facts["task"],
-        tags=["lora", "peft", "finetune", *(["reward-model"] if facts["rewards"] else [])],
+        tags=[facts["kind"], "peft", "finetune", *(["reward-model"] if facts["rewards"] else [])],
         datasets=hub_sets or None,
         metrics=[name for name, _base, _tuned in facts["scores"]] or None,
         model_name=facts["name"],

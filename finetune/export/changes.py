@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from finetune.errors import GateError, RecipeError
+from finetune.export.multiplied import Rotation, Scaling, scalings, turned
 from finetune.export.weights import FLOATS, Stored, tensors_of
 from finetune.model.folder import check_folder
 
@@ -29,6 +30,13 @@ REFUSED = {
     "velora_config": "VeLoRA is not merged",
     "monteclora_config": "MonteCLoRA is not merged",
     "kasa_config": "KaSA is not merged",
+}
+# peft_type -> merged here as it is, or why it is not; every other one is unknown.
+MERGED = ("LORA", "IA3", "OFT")
+NOT_MERGED = {
+    "VERA": "is written as LoRA first (finetune export does)",
+    "PROMPT_TUNING": "puts virtual tokens before the prompt, which no weight can hold; serve the adapter with peft",
+    "PREFIX_TUNING": "puts keys and values before the prompt, which no weight can hold; serve the adapter with peft",
 }
 ADVICE = "merge with peft itself if that is what you want, or train without"
 _KINDS = re.compile(
@@ -56,7 +64,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to one parameter, in this order: replaced, delta and magnitude, single rows, shift.
+    """What happens to one parameter, in this order: replaced, delta and magnitude, single rows, shift; scaled, turned.
 
     Attributes:
         replaced: taken instead of the base's tensor (modules_to_save, trained biases, a resized vocabulary).
@@ -65,6 +73,7 @@ class Change:
         low_rank, magnitude: LoRA, and DoRA's vector m.
         rows, tokens: ids of trained tokens, and their rows.
         shift, shift_scale: lora_B's bias.
+        scaling, rotation: of (IA)^3 and of OFT, which have nothing of the others.
         transposed: the weight lies as (in, out), as transformers' Conv1D has it.
     """
 
@@ -77,6 +86,8 @@ class Change:
     tokens: Stored | None = None
     shift: Stored | None = None
     shift_scale: float = 1.0
+    scaling: Scaling | None = None
+    rotation: Rotation | None = None
     transposed: bool = False
 
 
@@ -115,7 +126,7 @@ def read_adapter(folder: Path) -> Adapter:
     """The adapter's changes by parameter, every tensor checked to be finite.
 
     Raises:
-        RecipeError: not a LoRA that can be merged, with a line for each reason; files that lead out of the folder.
+        RecipeError: not an adapter that can be merged, with a line for each reason; files that lead out of the folder.
         GateError: a tensor holds NaN or infinity.
     """
     check_folder("adapter", str(folder))
@@ -130,13 +141,39 @@ def read_adapter(folder: Path) -> Adapter:
     broken = [name for name, tensor in stored.items() if not _finite(tensor)]
     if broken:
         raise GateError(f"export stopped: the adapter's {', '.join(broken)}: not finite (NaN or infinity)")
-    return _sorted_out(Adapter(config), stored)
+    adapter = Adapter(config)
+    if config["peft_type"] != "LORA":
+        stored = _multiplied(adapter, stored)
+    return _sorted_out(adapter, stored)
+
+
+def _multiplied(adapter: Adapter, stored: dict[str, Stored]) -> dict[str, Stored]:
+    """The changes of (IA)^3 and OFT; what else is in the file, under its full names.
+
+    Raises:
+        RecipeError: nothing of the method is in it.
+    """
+    plain = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items()}
+    if adapter.config["peft_type"] == "IA3":
+        scaled, others = scalings(plain)
+        adapter.changes |= {name: Change(scaling=scaling) for name, scaling in scaled.items()}
+    else:
+        rotated, others = turned(adapter.config, plain)
+        adapter.changes |= {name: Change(rotation=rotation) for name, rotation in rotated.items()}
+    if not adapter.changes:
+        raise RecipeError(f"adapter: no tensor of {adapter.config['peft_type']} in it")
+    odd = [name for name in others if ".oft_" in name or ".ia3_" in name]
+    if odd:
+        raise RecipeError([f"adapter: {name}: only linear layers are merged; {ADVICE}" for name in odd])
+    return {f"{PREFIX}{name}": tensor for name, tensor in others.items()}
 
 
 def refusals(config: dict[str, Any]) -> list[str]:
     """Why an adapter with this adapter_config.json can't be merged into its base; empty when it can."""
-    if config.get("peft_type") != "LORA":
-        return [f"adapter: peft_type {config.get('peft_type')!r}: only LORA is merged"]
+    kind = config.get("peft_type")
+    if kind not in MERGED:
+        why = NOT_MERGED.get(str(kind)) or f"only {', '.join(MERGED)} are merged"
+        return [f"adapter: peft_type {kind!r}: {why}"]
     problems = [f"adapter: {key} is set: {why}; {ADVICE}" for key, why in REFUSED.items() if config.get(key)]
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(CHANGING):
@@ -240,7 +277,7 @@ def _put(adapter: Adapter, module: str, parts: dict[str, Stored]) -> None:
             adapter.changes[f"{module}.bias"] = replace(bias, shift=parts["lora_B.bias"], shift_scale=scale)
     if "lora_magnitude_vector" in parts:
         change = replace(change, magnitude=parts["lora_magnitude_vector"])
-    if "trainable_tokens_delta" in parts:
+    if "trainable_tokens_delta" in parts and parts["trainable_tokens_delta"].count:
         tokens = parts["trainable_tokens_delta"]
         rows = _token_ids(adapter.config.get("trainable_token_indices"), module)
         if len(rows) != tokens.shape[0]:

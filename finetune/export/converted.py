@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
+from finetune.export.adapterfile import PROMPTS
 from finetune.export.targets import REWARD_TARGETS, TARGETS, gguf_file
 from finetune.recipe import TargetSection
 
@@ -54,9 +55,11 @@ def check_serving(
     from finetune.export.gguf import available
     from finetune.export.servable import check_targets, stop_or_warn
 
-    # Every export has a merged folder, so the rules of transformers hold without a target too.
+    # Every export has a merged folder (or an adapter that can't be one), so the rules of transformers hold without a
+    # target too.
     wanting = reward_refusals(targets) if lora.get("task_type") == "SEQ_CLS" else []
-    targets = targets or (TargetSection(engine="transformers"),)  # type: ignore[call-arg]
+    form = "adapter" if str(lora.get("peft_type")).upper() in PROMPTS else "merged"
+    targets = targets or (TargetSection(engine="transformers", form=form),)  # type: ignore[call-arg,arg-type]
     found = check_targets(lora, base_config, targets, dtype, initial=True)
     wanting += [
         f"export.targets: {target.engine}: {why}"
@@ -164,7 +167,7 @@ def add_serving(
     for line in stop_or_warn(found):
         say(line)
     done = [_one(draft, base, record, target, say) for target in targets]
-    written = write_targets(draft, record.name, targets, _serving(draft, rank, beside, record, targets))
+    written = write_targets(draft, record.name, targets, _serving(draft, base, rank, beside, record, targets))
     files = [file.relative_to(draft).as_posix() for file in written]
     say(f"serve: {', '.join(dict.fromkeys(Path(file).parent.name for file in files))}: see serve/*/README.md")
     return done
@@ -212,7 +215,7 @@ def _line(name: str, told: dict[str, Any]) -> str:
 
 
 def _serving(
-    draft: Path, rank: int, beside: Sequence[str], record: Record, targets: Sequence[TargetSection]
+    draft: Path, base: Path, rank: int, beside: Sequence[str], record: Record, targets: Sequence[TargetSection]
 ) -> Serving:
     """What the commands need to know."""
     from transformers import AutoTokenizer
@@ -221,8 +224,9 @@ def _serving(
     from finetune.export.serving import Serving
     from finetune.verify.golden import SAMPLES, read_golden
 
-    config = json.loads((draft / "config.json").read_text(encoding="utf-8"))
-    tokenizer = AutoTokenizer.from_pretrained(draft)
+    whole = (draft / "config.json").is_file()  # a merged model, which virtual tokens have none of
+    config = json.loads(((draft if whole else base) / "config.json").read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(draft if whole else draft / "adapter")
     golden = read_golden(draft / SAMPLES) if (draft / SAMPLES).is_file() else []
     template = None
     if any(target.engine == "ollama" for target in targets):

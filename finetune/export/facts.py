@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RecipeError
-from finetune.export.adapterfile import PAIR, clean_name, leftovers, next_rank, residual_init
+from finetune.export.adapterfile import PAIR, PROMPTS, UNSERVED, clean_name, leftovers, next_rank, residual_init
 
 ENDS = ("embed_tokens", "lm_head", "wte", "embed_out", "word_embeddings")
 TENSORS = "__metadata__"
@@ -30,6 +30,7 @@ class AdapterFacts:
         local_base: the base is named by a path. other_template: its chat template is not the base's.
         tied: the base's embedding and output layers are one matrix. biased: its linear layers have biases.
         base: the base's config.json, where it is known.
+        method: peft's word for it; of what VeRA is written as, LORA.
     """
 
     rank: int
@@ -57,6 +58,7 @@ class AdapterFacts:
     base: Mapping[str, Any] | None = None
     base_stops: frozenset[int] | None = None
     stops: frozenset[int] = frozenset()
+    method: str = "LORA"
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,18 @@ class ModelFacts:
 
 
 def recipe_facts(lora: Mapping[str, Any], base: Mapping[str, Any] | None, initial: bool = False) -> AdapterFacts:
-    """The adapter that a recipe's `lora:` will export: canonical, where its settings allow that.
+    """The adapter that a recipe will export: canonical, where its method and settings allow that.
 
     Args:
+        lora: the section of the recipe's method, or an adapter_config.json; `peft_type` left out is LORA.
         base: the base's config.json; None where it is not known yet.
         initial: whether A and B of the beginning are kept, so that PiSSA and its like become plain.
     """
+    method = str(lora.get("peft_type") or "LORA").upper()
     left = leftovers(lora)
+    if method in UNSERVED or method in PROMPTS:  # nothing that rules on LoRA's settings ask for
+        saved = tuple(lora.get("modules_to_save") or ())
+        return AdapterFacts(rank=0, alpha=1.0, saved=saved, leftover=left, base=base, method=method)
     init = lora.get("init_lora_weights", True)
     residual = residual_init(init)
     patterns = [value for value in (lora.get("rank_pattern") or {}).values() if isinstance(value, int)]
@@ -140,13 +147,16 @@ def adapter_facts(folder: Path, base: Mapping[str, Any] | None = None) -> Adapte
     """
     config = read_json(folder / "adapter_config.json", needed=True)
     shapes = tensor_shapes(folder / "adapter_model.safetensors")
+    named = str(config.get("base_model_name_or_path") or "")
+    local = named if Path(named).is_absolute() or named.startswith(".") else None
+    facts = recipe_facts(config, base)
+    if facts.method != "LORA":
+        return replace(facts, local_base=local)
     pairs = {name: match for name in shapes if (match := PAIR.match(name))}
     modules = {match[2] for match in pairs.values()}
     ranks = [shapes[name][0] for name, match in pairs.items() if "A" in (match[3], match[4])]
     odd = sorted(name for name in shapes if name not in pairs and _is_plain_name(name))
     whole = [name for name in shapes if name not in pairs and name not in odd]
-    named = str(config.get("base_model_name_or_path") or "")
-    facts = recipe_facts(config, base)
     return replace(
         facts,
         rank=max(ranks, default=int(config.get("r") or 8)),
@@ -160,7 +170,7 @@ def adapter_facts(folder: Path, base: Mapping[str, Any] | None = None) -> Adapte
         ends=tuple(sorted({module.rpartition(".")[2] for module in modules} & set(ENDS))),
         new_tokens=facts.new_tokens or any(name.endswith((f"{end}.weight",)) for end in ENDS for name in whole),
         odd=tuple(odd),
-        local_base=named if Path(named).is_absolute() or named.startswith(".") else None,
+        local_base=local,
     )
 
 

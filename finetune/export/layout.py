@@ -101,6 +101,22 @@ def _wanted(file: Path, trust_remote_code: bool) -> bool:
     return trust_remote_code if file.suffix == ".py" else not file.name.endswith(WEIGHTS)
 
 
+def add_answering(adapter: Path, base: Path, stops: Sequence[int]) -> None:
+    """What an adapter that is never merged needs beside its weights: a tokenizer, and where its answers stop.
+
+    Args:
+        adapter: its folder, to which generation_config.json is added, and the base's tokenizer if it has none.
+        stops: ids that end a turn; none leaves the base's.
+    """
+    if not (adapter / "tokenizer_config.json").is_file():
+        for name in TOKENIZER:
+            if (base / name).is_file():
+                shutil.copyfile(base / name, adapter / name)
+    if (base / "generation_config.json").is_file():
+        shutil.copyfile(base / "generation_config.json", adapter / "generation_config.json")
+    _patch_generation(adapter / "generation_config.json", _read(base / "config.json"), stops)
+
+
 def same_tokenizer(left: Path, right: Path, tokens: Sequence[str] = ENDS) -> bool:
     """Whether two folders hold one tokenizer: tokenizer.json's content, the chat template, what begins and ends a text."""
     files = [folder / "tokenizer.json" for folder in (left, right)]

@@ -96,7 +96,7 @@ def merge(
     tensors = model_tensors(base)
     changes = read_adapter(adapter)
     head = changes.changes.pop(f"{SCORE}.weight").replaced if score_head else None
-    todo = plan(base, config, tensors, changes, dtype, dequantised=target == "dequantised",
+    todo = plan(base, config, tensors, changes, dtype, dequantised=target == "dequantised", scored=score_head,
                 trust_remote_code=trust_remote_code)  # fmt: skip
     if head is not None:
         body = (job for job in todo.jobs if not is_output(job.name))

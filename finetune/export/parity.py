@@ -129,6 +129,32 @@ def prove(
     return record
 
 
+def prove_adapter(
+    source: Source,
+    adapter: Path,
+    examples: Sequence[Example],
+    evaluated: Sequence[Sequence[float]] | None,
+    evaluated_dtype: str,
+    nf4: bool = False,
+) -> dict[str, Any]:
+    """The adapter from disk on its base against the model that was evaluated, where nothing can be merged.
+
+    Args:
+        evaluated, evaluated_dtype, nf4: as for `prove`; without them it is only seen to load and to give finite logits.
+
+    Raises:
+        GateError: it is another model, or its logits are not finite.
+    """
+    model = load_with_adapter(source, adapter, nf4)
+    given = [logits(model, example) for example in examples]
+    broken = [example.where for example, one in zip(examples, given, strict=True) if not one.isfinite().all()]
+    if broken:
+        raise GateError(f"export stopped: the adapter's logits are not finite for {', '.join(broken[:3])}")
+    from_disk = [answer_logprobs(one, example) for one, example in zip(given, examples, strict=True)]
+    told = _held_to_evaluated(from_disk, evaluated, evaluated_dtype) if evaluated else None
+    return {"rows": len(examples), "positions": sum(len(example.ids) for example in examples), "evaluated": told}
+
+
 def load_with_adapter(source: Source, adapter: Path, nf4: bool = False, names: Sequence[str] = ()) -> Any:
     """The adapter on its base, both from disk and computed in float32; with `nf4` the base in 4 bits, as QLoRA trains.
 
@@ -137,6 +163,7 @@ def load_with_adapter(source: Source, adapter: Path, nf4: bool = False, names: S
     from peft import PeftModel
 
     from finetune.model.score import with_score_head
+    from finetune.model.tokens import fit_to_adapter
 
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
     if nf4:
@@ -147,9 +174,12 @@ def load_with_adapter(source: Source, adapter: Path, nf4: bool = False, names: S
             bnb_4bit_compute_dtype=torch.float32,
         )  # fmt: skip
     base = source.load(**options)
+    fit_to_adapter(base, adapter)
     base = with_score_head(base, names) if names else base
     with warnings.catch_warnings():  # peft's about tied layers, which the merge unties
         warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
+        # nor about patterns of experts: it looks for them among modules, and these are parameters
+        warnings.filterwarnings("ignore", message="The following .*_pattern keys did not", category=RuntimeWarning)
         return PeftModel.from_pretrained(base, str(adapter)).eval()
 
 
@@ -201,9 +231,9 @@ def compare(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], examples: Sequen
 
 @torch.inference_mode()
 def logits(model: Any, example: Example) -> torch.Tensor:
-    """(T, V), in the model's dtype, on the CPU; one conversation at a time, so no padding."""
+    """(T, V), in the model's dtype, on the CPU; one conversation at a time, so no padding, and no virtual tokens."""
     ids = torch.tensor([example.ids], device=model.device)  # (1, T)
-    return model(input_ids=ids, use_cache=False).logits[0].cpu().contiguous()
+    return model(input_ids=ids, use_cache=False).logits[0, -len(example.ids) :].cpu().contiguous()
 
 
 def answer_logprobs(scores: torch.Tensor, example: Example) -> list[float]:

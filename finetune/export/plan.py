@@ -13,8 +13,8 @@ from finetune.export.changes import ADVICE, Adapter, Change, LowRank, wrapped_pa
 from finetune.export.jobs import Job
 from finetune.export.nf4 import quantised_weights
 from finetune.export.origins import Part, Parts, Skeleton, plain_parts, whole
-from finetune.export.tied import head_of_tied, is_tied
-from finetune.export.weights import CODES, FLOATS, Stored, same_values
+from finetune.export.tied import head_of_tied, is_output, is_tied
+from finetune.export.weights import CODES, FLOATS, Grown, Stored, same_values
 
 # Architectures whose linear layers are transformers' Conv1D, weights lying as (in, out).
 CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
@@ -43,6 +43,7 @@ def plan(
     adapter: Adapter,
     dtype: torch.dtype | None,
     dequantised: bool = False,
+    scored: bool = False,
     trust_remote_code: bool = False,
 ) -> Jobs:
     """What to write.
@@ -50,11 +51,13 @@ def plan(
     Args:
         dtype: a torch dtype for all floating tensors, or None.
         dequantised: the base's linear weights go through nf4 first.
+        scored: the output layer will be left out, for a score head.
         trust_remote_code: where names alone don't tell, the base's own code may be asked.
 
     Raises:
         RecipeError: a line for each of the adapter's tensors that has no place in this base.
     """
+    optional = _without_optional(adapter)
     parts = None if adapter.wrapped or dequantised else plain_parts(adapter.changes, tensors)
     if parts is not None and _on_vocabulary(adapter, config, tensors, parts):
         parts = None
@@ -71,14 +74,17 @@ def plan(
                 parts[name] = whole(name, tensors[name])
         tied, extra = _untie(adapter, skeleton, parts, tensors, is_tied(config))
         _refuse_unsupported(adapter, skeleton)
+    _put_optional(adapter, optional, parts, tensors)
+    before = tensors | extra
+    sources = _grown(adapter, parts, before)
     by_parameter: dict[str, list[tuple[str, Part]]] = {}
     for stored, own in parts.items():
         for part in own:
             by_parameter.setdefault(part.parameter, []).append((stored, part))
-    sources = tensors | extra
-    vocabulary = [name for name in (skeleton.embedding, skeleton.head) if name] if skeleton else []
+    ends = (skeleton.embedding, None if scored else skeleton.head) if skeleton else ()
+    vocabulary = [name for name in ends if name]
     _check(adapter, by_parameter, sources, config, base, vocabulary)
-    rows = _vocabulary_rows(adapter, by_parameter, sources, vocabulary)
+    rows = _vocabulary_rows(adapter, by_parameter, before, sources, vocabulary)
     jobs = _jobs(sources, adapter, parts, dtype)
     if dequantised and skeleton is not None:
         linear = quantised_weights(skeleton.model)
@@ -88,11 +94,35 @@ def plan(
     return Jobs(jobs, tied, rows, sum(bool(job.parts) for job in jobs))
 
 
+def _without_optional(adapter: Adapter) -> dict[str, Change]:
+    """Takes out what is done to parameters that the base may not have: (IA)^3 scales a bias where there is one."""
+    found = {name: change for name, change in adapter.changes.items() if change.scaling and change.scaling.optional}
+    for name in found:
+        del adapter.changes[name]
+    return found
+
+
+def _put_optional(adapter: Adapter, changes: dict[str, Change], parts: Parts, tensors: dict[str, Stored]) -> None:
+    """Puts it back for those that are there, by the place of the weight beside them."""
+    known = {part.parameter for own in parts.values() for part in own}
+    places = {part.parameter: stored for stored, own in parts.items() for part in own}
+    for name, change in changes.items():
+        weight = places.get(f"{name.removesuffix('.bias')}.weight", "")
+        stored = f"{weight.removesuffix('.weight')}.bias"
+        if name not in known and weight and stored in tensors:
+            parts[stored] = whole(name, tensors[stored])
+        if name in known or stored in tensors:
+            adapter.changes[name] = change
+
+
 def _on_vocabulary(adapter: Adapter, config: dict[str, Any], tensors: dict[str, Stored], parts: Parts) -> bool:
     """Whether the adapter may touch a tied tensor, or has another vocabulary than the base; names alone don't tell."""
     size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     for name, (part,) in parts.items():
-        shape, replaced = tensors[name].shape, adapter.changes[part.parameter].replaced
+        change = adapter.changes[part.parameter]
+        shape, replaced = tensors[name].shape, change.replaced
+        if change.tokens is not None and max(change.rows) >= shape[0]:
+            return True
         if len(shape) == 2 and shape[0] == size and is_tied(config) is not False:
             return True
         if replaced is not None and replaced.shape != shape:
@@ -215,6 +245,8 @@ def _fits(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool
     """
     problems = []
     transposed = False
+    if change.scaling is not None or change.rotation is not None:
+        return _fits_multiplied(name, change, shape, conv1d, apart)
     if change.shift is not None and list(change.shift.shape) != shape:
         problems.append(_unequal(name, shape, change.shift.shape))
     if change.tokens is not None:
@@ -222,8 +254,7 @@ def _fits(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool
             problems.append(_unequal(name, shape, change.tokens.shape))
         if max(change.rows) >= shape[0]:
             problems.append(
-                f"adapter: {name}: token {max(change.rows)} of trainable_token_indices is beyond the base's {shape[0]} rows; "
-                "save the adapter with save_embedding_layers=True"
+                f"adapter: {name}: token {max(change.rows)} of trainable_token_indices is beyond the {shape[0]} rows"
             )
     if change.low_rank is not None:
         lora = change.low_rank
@@ -243,14 +274,65 @@ def _fits(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool
     return problems, transposed
 
 
+def _fits_multiplied(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool) -> tuple[list[str], bool]:
+    """The same for (IA)^3 and OFT; a vector of the base is a bias, scaled with the layer's outputs."""
+    if apart or len(shape) > 2:
+        return [f"adapter: {name}: one of several experts in a tensor, which is not merged; {ADVICE}"], False
+    transposed = conv1d and len(shape) == 2 and not is_output(name)
+    outputs, inputs = (shape[-1], shape[0]) if transposed else (shape[0], shape[-1])
+    if change.scaling is not None:
+        width, wanted = change.scaling.vector.count, inputs if change.scaling.inputs else outputs
+        fits = width == wanted
+    else:
+        assert change.rotation is not None
+        blocks, width = change.rotation.triangles.shape[0], change.rotation.size
+        fits = not transposed and inputs % width == 0 and blocks in (1, inputs // width)
+    given = change.scaling.vector if change.scaling else change.rotation.triangles  # type: ignore[union-attr]
+    return ([] if fits else [_unequal(name, shape, given.shape)]), transposed
+
+
 def _unequal(name: str, shape: Any, other: Any) -> str:
     return f"adapter: {name}: shape {list(other)}, in the base {list(shape)}; is it the adapter's base?"
 
 
+def _grown(adapter: Adapter, parts: Parts, tensors: dict[str, Stored]) -> dict[str, Stored]:
+    """The tensors, with rows for trained tokens that the base has none for; `parts` follow.
+
+    Raises:
+        RecipeError: a row behind the base's own would be nobody's.
+    """
+    grown, problems = dict(tensors), []
+    for stored, own in list(parts.items()):
+        change = adapter.changes.get(own[0].parameter, Change()) if len(own) == 1 else Change()
+        rows = tensors[stored].shape[0] if tensors[stored].shape else 0
+        if change.tokens is None or change.replaced is not None or max(change.rows) < rows:
+            continue
+        top = max(change.rows) + 1
+        lost = sorted(set(range(rows, top)) - set(change.rows))
+        if lost:
+            problems.append(
+                f"adapter: {own[0].parameter}: trained token {top - 1} is beyond the base's {rows} rows, and nothing is "
+                f"known of row {lost[0]} before it; save the adapter with save_embedding_layers=True"
+            )
+            continue
+        grown[stored] = Grown.of(tensors[stored], top)
+        parts[stored] = whole(own[0].parameter, grown[stored])
+    if problems:
+        raise RecipeError(problems)
+    return grown
+
+
 def _vocabulary_rows(
-    adapter: Adapter, places: dict[str, list[tuple[str, Part]]], tensors: dict[str, Stored], vocabulary: list[str]
+    adapter: Adapter,
+    places: dict[str, list[tuple[str, Part]]],
+    stored: dict[str, Stored],
+    tensors: dict[str, Stored],
+    vocabulary: list[str],
 ) -> int | None:
     """Rows of embedding and output layer where the adapter changed them.
+
+    Args:
+        stored: as the base has them; `tensors`: with rows for new tokens.
 
     Raises:
         RecipeError: it changed those of one only.
@@ -260,7 +342,7 @@ def _vocabulary_rows(
         replaced = adapter.changes.get(name, Change()).replaced
         if name in places:
             rows[name] = (replaced or tensors[places[name][0][0]]).shape[0]
-    before = {tensors[places[name][0][0]].shape[0] for name in rows}
+    before = {stored[places[name][0][0]].shape[0] for name in rows}
     if len(set(rows.values())) > 1 and len(before) == 1:
         sizes = ", ".join(f"{name} {count}" for name, count in rows.items())
         raise RecipeError(f"adapter: rows of the vocabulary: {sizes}; save the adapter with save_embedding_layers=True")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from finetune.export.adapterfile import PROMPTS
 from finetune.export.facts import AdapterFacts, ModelFacts
 
 Severity = Literal["wrong", "refused", "warning"]
@@ -73,8 +74,8 @@ def _whole(facts: AdapterFacts) -> str:
     saved = [name for name in facts.saved if name not in norms]
     words = [f"modules_to_save {', '.join(saved)}"] if saved else []
     words += ["trained token rows or a resized vocabulary"] if facts.new_tokens else []
-    said = ("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters")  # other rules
-    words += [word for line in facts.leftover if (word := line.split(":")[0]) not in said]
+    said = ("peft_type", "use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters")
+    words += [word for line in facts.leftover if (word := line.split(":")[0]) not in said]  # no other rule says it
     return " and ".join(words)
 
 
@@ -158,6 +159,13 @@ ADAPTER_RULES = (
     Rule("A17", "adapter", each((*SERVERS, *GGUF), "warning"),
          lambda f: "its chat template is not the base's, which engines take" if f.other_template else "",
          "start with the --chat-template that the README gives, or set form: merged", "measured: vLLM warns"),
+    Rule("A18", "adapter", each(NOT_PEFT, "refused"),
+         lambda f: f"peft_type {f.method}: engines read LoRA adapters only" if f.method != "LORA" else "",
+         f"{MERGE}, or serve it with peft (engine: transformers)",
+         "source: vLLM (r and lora_alpha are required), llama.cpp; documentation or unknown: the others"),
+    Rule("A19", "merged", each(ENGINES, "refused"),
+         lambda f: f"peft_type {f.method}: {PROMPTS[f.method]}, and nothing is merged" if f.method in PROMPTS else "",
+         "take {engine: transformers, form: adapter}, which peft serves, or train lora", "source: peft"),
     Rule("E1", "adapter", each(NOT_PEFT, "refused"),
          lambda f: "target_parameters: LoRA on fused experts has no form that engines read" if f.experts else "",
          MERGE, "unknown"),

@@ -105,7 +105,8 @@ def _model(bundle: Path, manifest: Mapping[str, Any], data: list[str]) -> dict[s
         for who in ("base", "tuned")
         for name, value in (scores.get(who) or {}).items()
     ]
-    lora = {f"finetune:lora.{key}": value for key, value in (recipe.get("lora") or {}).items()}
+    kind = recipe.get("peft_type") or "lora"
+    adapter = {f"finetune:{kind}.{key}": value for key, value in (recipe.get(kind) or {}).items()}
     rest = {f"finetune:training.{key}": value for key, value in training.items()}
     model = {
         "type": "machine-learning-model",
@@ -115,7 +116,7 @@ def _model(bundle: Path, manifest: Mapping[str, Any], data: list[str]) -> dict[s
             "modelParameters": parameters,
             **({"quantitativeAnalysis": {"performanceMetrics": metrics}} if metrics else {}),
             **({"considerations": considerations} if considerations else {}),
-            "properties": _properties(lora | rest),
+            "properties": _properties(adapter | rest),
         },
     }
     if template:

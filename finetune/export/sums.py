@@ -12,6 +12,7 @@ import torch
 from finetune.errors import GateError
 from finetune.export.changes import Change, LowRank, finite
 from finetune.export.jobs import Job, Segment, work_dtype
+from finetune.export.multiplied import Rotation, rotate_rows, scale_rows
 from finetune.export.weights import FLOATS, Stored
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -25,11 +26,17 @@ class Operands:
         self._lock = threading.Lock()  # threads that start on one tensor read its operands once
         self._load = lru_cache(kept)(Stored.load)
         self._stacks = lru_cache(kept)(_stacks)
+        self._blocks = lru_cache(kept)(Rotation.blocks)
 
     def whole(self, tensor: Stored) -> torch.Tensor:
         """One tensor of the adapter."""
         with self._lock:
             return self._load(tensor)
+
+    def blocks(self, rotation: Rotation) -> torch.Tensor:
+        """R_i of a rotation, (blocks, b, b)."""
+        with self._lock:
+            return self._blocks(rotation)
 
     def pair(self, lora: LowRank, expert: int) -> Pair:
         """(A, B) of one expert, or of the layer: (r, in), (out, r)."""
@@ -172,4 +179,10 @@ def _changed(
                 weights[row - low] = tokens[number].to(weights.dtype)
     if change.shift is not None:
         weights += (operands.whole(change.shift)[low:high] * change.shift_scale).view(-1, 1)
+    if change.scaling is not None:
+        scale_rows(
+            weights, operands.whole(change.scaling.vector), change.scaling.inputs != change.transposed, low, high
+        )
+    if change.rotation is not None:
+        rotate_rows(weights, operands.blocks(change.rotation))
     return weights

@@ -9,23 +9,13 @@ from typing import Any
 import torch
 
 from finetune.export.changes import Adapter, Change
+from finetune.export.ends import EMBEDDINGS, HEADS, is_tied
 from finetune.export.weights import Stored, same_values
-
-EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
-HEADS = ("lm_head", "embed_out")
 
 
 def is_output(name: str) -> bool:
     """Whether a tensor of this name is an output layer's."""
     return name.rpartition(".")[0].rpartition(".")[2] in HEADS
-
-
-def is_tied(config: dict[str, Any]) -> bool | None:
-    """config.json's word on it, wherever the text model's settings are; None when it has none."""
-    for place in (config, config.get("text_config") or {}):
-        if "tie_word_embeddings" in place:
-            return bool(place["tie_word_embeddings"])
-    return None
 
 
 def tied_targets(config: dict[str, Any], adapter_config: dict[str, Any]) -> list[str]:
@@ -82,6 +72,8 @@ def _same(left: Change, right: Change) -> bool:
     if left.tokens is not None and left.rows != right.rows:
         return False
     if left.magnitude is not None or right.magnitude is not None:
+        return False
+    if left.scaling != right.scaling or left.rotation != right.rotation:
         return False
     one, other = left.low_rank, right.low_rank
     if one is None or other is None:

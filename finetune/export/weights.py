@@ -81,6 +81,30 @@ class Stored:
             yield start, min(BLOCK, self.count - start)
 
 
+@dataclass(frozen=True)
+class Grown(Stored):
+    """A tensor with rows of zeros behind those of the file: a vocabulary's, for rows that an adapter brings.
+
+    Attributes:
+        held: bytes that are in the file.
+    """
+
+    held: int = 0
+
+    @classmethod
+    def of(cls, tensor: Stored, rows: int) -> Grown:
+        """`tensor` (rows, columns) with this many rows."""
+        size = tensor.size // tensor.shape[0] * rows
+        return cls(tensor.name, tensor.dtype, (rows, *tensor.shape[1:]), tensor.file, tensor.start, size, tensor.size)
+
+    def read_into(self, buffer: torch.Tensor, start: int) -> None:
+        """As a stored one; zeros where the file has nothing."""
+        there = max(0, min(self.held - start, buffer.numel()))
+        if there:
+            super().read_into(buffer[:there], start)
+        buffer[there:] = 0
+
+
 def header(file: Path) -> tuple[dict[str, Any], int]:
     """The JSON header of a safetensors file, and where the tensors' bytes begin.
 

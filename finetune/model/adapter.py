@@ -1,76 +1,94 @@
-"""LoRA on the base through peft, and a plain statement of what it covers."""
+"""An adapter on the base through peft."""
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
-from finetune.errors import RecipeError, did_you_mean
+from finetune.errors import RecipeError
+from finetune.model.coverage import Coverage, coverage_of
+from finetune.model.methods import METHODS, block_line, quiet_methods
+from finetune.model.targets import ALL_LINEAR, check_settings, ends_of, fused_parameters, linear_layers, transposed
 from finetune.model.text_part import beside_text
-from finetune.recipe_peft import PeftSection
+from finetune.model.virtual import with_virtual_tokens
+from finetune.recipe_peft import PROMPTED, PeftSection
 
 SCORE = "score"  # what transformers calls the head of a decoder for sequence classification
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """Counts of parameters, and of linear layers by name: with an adapter, and without one."""
+def add_adapter(model: Any, section: PeftSection, seed: int, freeze_down: bool = False) -> tuple[Any, Coverage]:
+    """The peft model with fresh adapter weights in float32, the same for every process and machine.
 
-    trainable: int
-    total: int
-    matched: dict[str, int]
-    unmatched: dict[str, int]
-
-    def line(self) -> str:
-        """One line for the console."""
-        share = 100 * self.trainable / self.total
-        covered = ", ".join(f"{name} x{count}" for name, count in self.matched.items())
-        rest = ", ".join(f"{name} x{count}" for name, count in self.unmatched.items()) or "none"
-        return f"{self.trainable:,} of {self.total:,} parameters trained ({share:.2f} %); on {covered}; without: {rest}"
-
-
-def add_adapter(model: Any, section: PeftSection, seed: int) -> tuple[Any, Coverage]:
-    """The peft model with fresh LoRA weights in float32, the same for every process and machine.
+    Args:
+        freeze_down: lora_A stays as it is (LoRA-FA).
 
     Raises:
-        RecipeError: peft refuses the settings, or a target matches no layer (the model's linear layers are listed).
+        RecipeError: peft refuses the settings, or one of them matches nothing in this model; all of those at once.
     """
+    import peft
     import torch
-    from peft import LoraConfig, get_peft_model
 
-    linear = _linear_layers(model)
-    head = _output_name(model)
-    settings = section.settings()
-    targets = settings["target_modules"]
-    for target in targets if isinstance(targets, list) else []:
-        if not any(name == target or name.endswith("." + target) for name in linear):
-            kinds = {name.rpartition(".")[2] for name in linear}
-            raise RecipeError(f"lora.target_modules: {target!r} matches no linear layer{did_you_mean(target, kinds)}")
-    if targets == "all-linear" and not settings.get("exclude_modules") and (beside := beside_text(model)):
-        settings["exclude_modules"] = beside
+    from finetune.fullstate import adapter_parameters
+    from finetune.lora_fa import freeze_down_halves
+    from finetune.tied_lora import tie_ends
+
+    kind = section.kind
+    if kind in PROMPTED:
+        return _prompted(model, section, seed)
+    linear, fused, head = linear_layers(model), fused_parameters(model), ends_of(model)[1]
     torch.manual_seed(seed)
     try:
-        # Under SEQ_CLS peft trains the score head whole and saves it with the adapter.
-        config = LoraConfig(task_type="SEQ_CLS" if hasattr(model, SCORE) else "CAUSAL_LM", **settings)
-        with warnings.catch_warnings():  # that a tied layer can't be merged: export/merge.py unties it
-            warnings.filterwarnings("ignore", message=".*ensure_weight_tying", category=UserWarning)
-            peft_model = get_peft_model(model, config)
+        with quiet_methods():
+            # Under SEQ_CLS peft trains the score head whole and saves it with the adapter.
+            config = getattr(peft, section.config)(
+                task_type="SEQ_CLS" if hasattr(model, SCORE) else "CAUSAL_LM", **section.settings()
+            )
+            problems = check_settings(model, config)
+            if problems:
+                raise RecipeError(problems)
+            _keep_to_text(model, config)
+            if hasattr(config, "fan_in_fan_out"):
+                config.fan_in_fan_out = transposed(model, config)
+            peft_model = peft.get_peft_model(model, config)
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"lora: {error}") from None
-    for parameter in peft_model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    adapted = {name for name, module in peft_model.get_base_model().named_modules() if hasattr(module, "lora_A")}
-    if not adapted:
-        layers = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-        raise RecipeError(f"lora.target_modules: {targets!r} matches no layer; linear layers: {layers}")
-    trainable = sum(p.numel() for p in peft_model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in peft_model.parameters())
-    matched = Counter(name.rpartition(".")[2] for name in sorted(adapted))
-    unmatched = Counter(name.rpartition(".")[2] for name in sorted(linear) if name not in adapted and name != head)
-    return peft_model, Coverage(trainable, total, dict(matched), dict(unmatched))
+        raise RecipeError(f"{kind}: {error}") from None
+    for _name, parameter in adapter_parameters(peft_model):
+        parameter.data = parameter.data.float()
+    if getattr(config, "ensure_weight_tying", False):
+        tie_ends(peft_model)
+    if freeze_down:
+        freeze_down_halves(peft_model)
+    note = block_line(peft_model) if kind == "oft" else ""
+    return peft_model, coverage_of(peft_model, METHODS[kind].part, linear, fused, head, note)
+
+
+def _keep_to_text(model: Any, config: Any) -> None:
+    """All linear layers are those of the text decoder, in a model that also takes images or sound.
+
+    Raises:
+        RecipeError: the method can't leave layers out.
+    """
+    beside = beside_text(model) if config.target_modules == ALL_LINEAR else None
+    if beside is None or getattr(config, "exclude_modules", None):
+        return
+    if not hasattr(config, "exclude_modules"):
+        kind = str(config.peft_type.value).lower()
+        raise RecipeError(
+            f"{kind}.target_modules: {ALL_LINEAR} would cover layers that text never goes through; give a pattern for the "
+            "text decoder's"
+        )
+    config.exclude_modules = beside
+
+
+def _prompted(model: Any, section: PeftSection, seed: int) -> tuple[Any, Coverage]:
+    """The same of virtual tokens, which lie in no layer."""
+    made = with_virtual_tokens(model, section, seed)
+    config = made.peft_config["default"]
+    count, where = config.num_virtual_tokens, "before every prompt"
+    what = f"{count} virtual tokens {where}"
+    if section.kind == "prefix_tuning":
+        what = f"keys and values of {count} virtual tokens {where}, in {config.num_layers} layers"
+    trainable, total = made.get_nb_trainable_parameters()
+    return made, Coverage(trainable, total, note=what)
 
 
 def trains_biases(section: PeftSection) -> bool:
@@ -91,14 +109,3 @@ def initial_weights(model: Any, section: PeftSection) -> dict[str, Any] | None:
         return None
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {name: tensor.detach().cpu().clone() for name, tensor in weights.items() if "lora_" in name}
-
-
-def _linear_layers(model: Any) -> list[str]:
-    import torch
-
-    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-
-
-def _output_name(model: Any) -> str | None:
-    head = getattr(model, SCORE, None) or model.get_output_embeddings()
-    return next((name for name, module in model.named_modules() if module is head), None)

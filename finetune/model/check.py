@@ -9,21 +9,25 @@ from typing import Any
 
 from finetune.errors import GateError
 from finetune.model.adapter import SCORE
+from finetune.model.methods import METHODS, shared_tensors
+from finetune.model.virtual import IN_FILE, PARAMETER
 
 Shape = tuple[int, ...]
 
 
 def adapter_shapes(model: Any) -> dict[str, Shape]:
-    """Names and shapes that peft's file of this model's adapter must have, from the parameters that are trained.
+    """Names and shapes that peft's file of this model's adapter must have, from the parameters that belong to it.
 
-    A parameter that is spread over processes counts with its whole shape.
+    What peft puts beside them (VeRA's shared matrices) is there too. A parameter that is spread over processes counts
+    with its whole shape.
     """
-    shapes = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            shapes[_name_in_file(name[name.index("base_model.") :])] = tuple(
-                getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3's own word for it
-            )
+    from finetune.fullstate import adapter_parameters, turned_halves
+
+    shapes = {_name_in_file(name): tuple(tensor.shape) for name, tensor in shared_tensors(model).items()}
+    for name, parameter in adapter_parameters(model):
+        shapes[_name_in_file(name)] = tuple(getattr(parameter, "ds_shape", parameter.shape))  # ZeRO-3's own word for it
+    for name, module in turned_halves(model).items():
+        shapes[_name_in_file(name)] = tuple(module.weight.shape)
     return shapes
 
 
@@ -32,12 +36,13 @@ def check_adapter(folder: Path, expected: Mapping[str, Shape], trained: bool) ->
 
     Args:
         expected: names and shapes, as from `adapter_shapes`.
-        trained: whether a step has been made, so that the B matrices and a score head, which start at 0, can't
-            all be 0 any more (after one step the head alone is not: it is what B gets its gradient through).
+        trained: whether a step has been made, so that what starts at one value (LoRA's B and a score head at 0, the
+            vectors of (IA)^3 at 1) can't all have it any more (after one step from a head of zeros the head alone has
+            moved: it is what the adapter gets its gradient through).
 
     Raises:
-        GateError: no such file, a tensor missing, unknown, empty, of another shape or not finite, or all B still 0;
-            it names the tensors.
+        GateError: no such file, a tensor missing, unknown, empty, of another shape or not finite, or all still as
+            they started; it names the tensors.
     """
     import torch
     from safetensors import SafetensorError
@@ -57,16 +62,32 @@ def check_adapter(folder: Path, expected: Mapping[str, Shape], trained: bool) ->
             problems.append(f"{name} has the shape {tuple(tensor.shape)}, not {tuple(expected[name])}")
         elif not torch.isfinite(tensor).all():
             problems.append(f"{name} is not finite")
-    zero_at_start = re.compile(rf"\.lora_(B\.|embedding_A$)|\.{SCORE}\.weight$")
-    start_at_zero = [tensor for name, tensor in tensors.items() if zero_at_start.search(name) and tensor.numel()]
-    if trained and start_at_zero and not any(bool(tensor.any()) for tensor in start_at_zero):
-        problems.append("every lora_B is 0, as before training")
+    if trained and (stands := _as_before(tensors)):
+        problems.append(f"{stands}, as before training")
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise GateError(f"the saved adapter is not the trained one: {file}: {'; '.join(problems[:5])}{more}")
 
 
+def _as_before(tensors: Mapping[str, Any]) -> str:
+    """What still stands as it does before training, in words; nothing where something has moved, or no start is known."""
+    starts = [(method.moves, method.start, method.stands) for method in METHODS.values()]
+    found: list[str] = []
+    for pattern, start, stands in [*starts, (rf"\.{SCORE}\.weight$", 0.0, "the score head is 0")]:
+        own = [tensor for name, tensor in tensors.items() if re.search(pattern, name) and tensor.numel()]
+        if any(bool((tensor != start).any()) for tensor in own):
+            found = []
+            break
+        found += [stands] if own else []
+    downs = [tensor for name, tensor in tensors.items() if ".lora_A." in name and tensor.numel()]
+    if downs and not any(bool(tensor.any()) for tensor in downs):  # MiCA's start, whose lora_B is not 0
+        found.append("every lora_A is 0")
+    return found[0] if found else ""
+
+
 def _name_in_file(name: str) -> str:
     """peft 0.20's name in the file: without the adapter's own name, copies of whole modules under the module's name."""
+    if name == PARAMETER:
+        return IN_FILE
     name = name.replace(".modules_to_save.default.", ".").replace(".default.", ".").removesuffix(".default")
     return re.sub(r"\.lora_magnitude_vector\.weight$", ".lora_magnitude_vector", name)

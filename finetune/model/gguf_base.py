@@ -75,13 +75,13 @@ def write_gguf_base(section: ModelSection, dtype: Any, folder: Path) -> None:
         dtype: torch's, of the weights.
     """
     from finetune.export.layout import modes_follow_umask, write_both_spellings
-    from finetune.model.load import Source, load_tokenizer, locate
+    from finetune.model.load import Source, locate, original_tokenizer
 
     if folder.is_dir():
         return
     draft = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
-    tokenizer = load_tokenizer(section)
+    tokenizer = original_tokenizer(section)
     source = Source(locate(section), section.revision, section.trust_remote_code)
     load_gguf(source, str(section.gguf_file), tokenizer, {"dtype": dtype}).save_pretrained(draft)
     tokenizer.save_pretrained(draft)

@@ -60,7 +60,9 @@ class TrainedPositions(nn.Module):
             # The last position's slice of a prompt (B, 1, D) is not contiguous; on CPU the product would then copy the
             # whole (D, V) weight B times.
             return (inputs[0].contiguous(), *inputs[1:])
-        return (inputs[0][self._keep][None], *inputs[1:])  # (B, T, D) -> (1, N, D)
+        before = inputs[0].shape[1] - self._keep.shape[1]  # virtual tokens, which are never trained on
+        keep = nn.functional.pad(self._keep, (before, 0))
+        return (inputs[0][keep][None], *inputs[1:])  # (B, T, D) -> (1, N, D)
 
 
 def packed_inputs(config: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError, first_line
 from finetune.model.attention import load_with_attention
 from finetune.model.folder import check_folder
+from finetune.model.tokens import AddedTokens, add_to_tokenizer, grow
 from finetune.recipe import ModelSection
 
 if TYPE_CHECKING:
@@ -72,12 +73,14 @@ class Base:
         model: frozen, in the run's dtype, on the CPU.
         identity: what the manifest records: name, commit or the sha256 of each weight file.
         source: where to load the same base again. For a GGUF file this is the folder that `write_gguf_base` makes.
+        added: tokens that the recipe lists; new ones have rows in `model`, not in what `source` loads.
     """
 
     model: Any
     tokenizer: Any
     identity: dict[str, Any]
     source: Source
+    added: AddedTokens = field(default_factory=AddedTokens)
 
 
 def locate(section: ModelSection) -> str:
@@ -108,11 +111,18 @@ def locate(section: ModelSection) -> str:
 
 
 def load_tokenizer(section: ModelSection) -> Any:
-    """The tokenizer with its chat template, GGUF's losses mended.
+    """The tokenizer with its chat template, GGUF's losses mended, and the recipe's tokens added.
 
     Raises:
-        RecipeError: it can't be loaded, with the library's own reason.
+        RecipeError: it can't be loaded, with the library's own reason; a token can't be added.
     """
+    tokenizer = original_tokenizer(section)
+    add_to_tokenizer(tokenizer, section.add_tokens)
+    return tokenizer
+
+
+def original_tokenizer(section: ModelSection) -> Any:
+    """The tokenizer as the base has it; raises as `load_tokenizer`."""
     from transformers import AutoTokenizer
 
     own = section.tokenizer_name_or_path
@@ -148,7 +158,8 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
         RecipeError: it can't be loaded, with the library's own reason.
     """
     name = locate(section)
-    tokenizer = load_tokenizer(section)
+    tokenizer = original_tokenizer(section)
+    added = add_to_tokenizer(tokenizer, section.add_tokens)
     asked = Source(name, section.revision, section.trust_remote_code)
     # use_safetensors: a pickled pytorch_model.bin is refused, not run.
     options: dict[str, Any] = {"dtype": placement.torch_dtype, "use_safetensors": True}
@@ -165,14 +176,14 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
             model = load_with_attention(asked.load, placement.attention, free, **options)
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"model.name_or_path: no model from {name!r}: {reason(error)}") from None
+    grow(model, added)
     model.requires_grad_(False)
     model.config.use_cache = False
     commit = commit_of(name, section.revision)  # a branch may move on; the commit is what was trained on
     again = replace(asked, revision=commit or section.revision)
     source = Source(str(gguf_folder.resolve())) if section.gguf_file else again
-    return Base(
-        model, tokenizer, identity_of(section.name_or_path, section.revision, name, commit, section.gguf_file), source
-    )
+    identity = identity_of(section.name_or_path, section.revision, name, commit, section.gguf_file)
+    return Base(model, tokenizer, identity, source, added)
 
 
 def commit_of(name: str, revision: str | None) -> str | None:

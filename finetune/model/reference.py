@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from finetune.fullstate import copy_part, trainable
+from finetune.model.virtual import is_prompted
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def as_base(model: nn.Module, fresh: dict[str, torch.Tensor] | None) -> Iterator
 
 
 @contextmanager
-def adapter_off(model: nn.Module) -> Iterator[None]:
+def adapter_off(model: Any) -> Iterator[None]:
     """Inside, the peft model computes what its base does.
 
     peft's own `disable_adapter` also says of the weights that they need no gradient; FSDP2, which asks for that at the
@@ -58,6 +59,10 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import AuxiliaryTrainingWrapper
 
+    if is_prompted(model):
+        with model.disable_adapter():  # nothing in the layers: the base's own forward pass takes its place
+            yield
+        return
     layers: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
     before = [layer._disable_adapters for layer in layers]
     for layer in layers:

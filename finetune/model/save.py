@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from finetune.export.layout import modes_follow_umask, write_both_spellings
 from finetune.model.check import adapter_shapes, check_adapter
 from finetune.model.load import Base
+from finetune.model.methods import shared_tensors
+from finetune.model.virtual import IN_FILE, PARAMETER, is_prompted
 
 INITIAL = "initial.safetensors"
 
@@ -37,8 +40,12 @@ def save_adapter(
 
     model.peft_config["default"].base_model_name_or_path = base.source.name
     model.peft_config["default"].revision = base.source.revision
-    # save_embedding_layers="auto" would ask the hub about the vocabulary
-    model.save_pretrained(folder, save_embedding_layers=False, state_dict=tensors)
+    if is_prompted(model):
+        _save_virtual(model, folder, tensors)
+    else:
+        tensors = None if tensors is None else tensors | shared_tensors(model)
+        # save_embedding_layers="auto" would ask the hub about the vocabulary
+        model.save_pretrained(folder, save_embedding_layers=False, state_dict=tensors)
     check_adapter(folder, adapter_shapes(model), trained)
     if initial is not None:
         save_file(initial, folder / INITIAL)
@@ -46,3 +53,16 @@ def save_adapter(
     write_both_spellings(folder, base.tokenizer)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
     modes_follow_umask(folder)
+
+
+def _save_virtual(model: Any, folder: Path, tensors: dict[str, torch.Tensor] | None) -> None:
+    """As peft writes virtual tokens: peft itself would write the model's own, whatever it is given, and while it does
+    so the model in training takes another way through its forward pass."""
+    from safetensors.torch import save_file
+
+    config = copy(model.peft_config["default"])
+    config.inference_mode = True
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    values = dict(model.named_parameters())[PARAMETER] if tensors is None else tensors[PARAMETER]
+    save_file({IN_FILE: values.detach().cpu().contiguous()}, folder / "adapter_model.safetensors", {"format": "pt"})

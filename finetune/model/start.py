@@ -17,6 +17,8 @@ FREE = frozenset({
     "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "lora_dropout",
     "init_lora_weights", "runtime_config", "peft_type", "task_type", "loftq_config", "eva_config", "corda_config",
     "lora_ga_config", "megatron_config", "megatron_core", "layers_to_transform", "layers_pattern", "exclude_modules",
+    "init_weights", "init_ia3_weights", "vera_dropout", "d_initial", "module_dropout",
+    "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs",
 })  # fmt: skip
 
 
@@ -27,7 +29,7 @@ def start_from(model: Any, folder: Path, base: str) -> str:
         base: what the run's base is called; the line tells of an adapter that names another (it may be a copy of it).
 
     Raises:
-        RecipeError: no such adapter, one with other settings than the recipe's `lora:` (each with both values), or one
+        RecipeError: no such adapter, one with another method or other settings than the recipe's (each with both values), or one
             that belongs to a base which its initialisation has changed.
     """
     file = folder / "adapter_config.json"
@@ -36,16 +38,22 @@ def start_from(model: Any, folder: Path, base: str) -> str:
     except (OSError, ValueError) as error:
         raise RecipeError(f"{KEY}: no adapter in {folder}: {error}") from None
     own = model.peft_config["default"]
-    if residual_init(own.init_lora_weights) or (folder / INITIAL).exists():
+    init = getattr(own, "init_lora_weights", True)
+    if residual_init(init) or (folder / INITIAL).exists():
         raise RecipeError(
-            f"{KEY}: with init_lora_weights {own.init_lora_weights!r} an adapter belongs to a base that was changed for "
-            "it; start from the adapter of its bundle, with lora.init_lora_weights: true"
+            f"{KEY}: with init_lora_weights {init!r} an adapter belongs to a base that was changed for it; start from the "
+            "adapter of its bundle, with lora.init_lora_weights: true"
         )
     now = {key: _plain(value) for key, value in own.to_dict().items()}
+    kind = str(now["peft_type"]).lower()
+    if told.get("peft_type") != now["peft_type"]:
+        raise RecipeError(
+            f"{KEY}: peft_type: {kind}, but the adapter in {folder} is {str(told.get('peft_type')).lower()}; set peft_type"
+        )
     new_head = now["task_type"] == "SEQ_CLS" != told.get("task_type")  # a reward model from a language model's adapter
     free = FREE | {"modules_to_save"} if new_head else FREE
     problems = [
-        f"lora.{key}: {now[key]!r}, but the adapter in {folder} has {_plain(told[key])!r}"
+        f"{kind}.{key}: {now[key]!r}, but the adapter in {folder} has {_plain(told[key])!r}"
         for key in sorted(now.keys() & told.keys() - free)
         if _plain(told[key]) != now[key]
     ]

@@ -112,6 +112,8 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
     from finetune.model.folder import check_folder
     from finetune.model.load import file_sha256
     from finetune.model.save import INITIAL
+    from finetune.model.targets import is_tied_model
+    from finetune.model.tokens import rows_needed
 
     key, weights = f"{KEY}.adapter_name_or_path", folder / "adapter_model.safetensors"
     if not weights.is_file():
@@ -119,11 +121,22 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
     check_folder(key, str(folder))
     try:
         settings = PeftConfig.from_pretrained(str(folder))
+        if settings.is_prompt_learning:
+            raise RecipeError(f"{key}: {folder}: {settings.peft_type.value} is never merged, as a teacher's adapter is")
         if residual_init(getattr(settings, "init_lora_weights", True)) or (folder / INITIAL).exists():
             raise RecipeError(f"{key}: {folder} belongs to a base that was changed for it; name its run's merged model")
+        rows = base.model.get_input_embeddings().weight.shape[0]
+        if rows_needed(getattr(settings, "trainable_token_indices", None)) > rows:
+            raise RecipeError(f"{key}: {folder} has rows for tokens that its base lacks; name its run's merged model")
         with warnings.catch_warnings():  # weights that the file lacks would be left at random
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            merged = PeftModel.from_pretrained(base.model, folder, use_safetensors=True).merge_and_unload()
+            tied = is_tied_model(base.model)
+            adapted = PeftModel.from_pretrained(base.model, folder, use_safetensors=True)
+            ends = (adapted.get_base_model().get_input_embeddings(), adapted.get_base_model().get_output_embeddings())
+            if tied and any(hasattr(end, "lora_A") for end in ends):
+                raise RecipeError(f"{key}: {folder} has LoRA on an embedding and output layer that are one tensor, which "
+                                  "peft's own merge would change twice; name its run's merged model")  # fmt: skip
+            merged = adapted.merge_and_unload()
     except (OSError, ValueError, RuntimeError, TypeError, Warning) as error:
         raise RecipeError(f"{key}: {folder}: {first_line(error)}") from None
     return merged, {"name_or_path": str(folder), "sha256": file_sha256(weights)}

@@ -14,6 +14,7 @@ from finetune.verify.check import FAIL, PASS, Check
 from finetune.verify.wire import Reply, ServerError
 
 MANIFEST = "MANIFEST.json"
+ADAPTER = "adapter"
 
 
 def check_files(folder: Path) -> Check:
@@ -44,7 +45,9 @@ def check_files(folder: Path) -> Check:
 
 
 class Folder:
-    """The merged model of a bundle, answering greedily with its own generation config, one prompt at a time.
+    """The model of a bundle, answering greedily with its own generation config, one prompt at a time.
+
+    That is the merged one, or the adapter on its base where it is never merged (virtual tokens).
 
     Args:
         trust_remote_code: the folder's own *.py may run, where its config.json asks for that.
@@ -59,9 +62,11 @@ class Folder:
         from finetune.device import DEVICES
 
         self.where = self.model = str(folder)
-        self._encoder = _encoder(folder, trust_remote_code)
+        merged = (folder / "config.json").is_file() or not (folder / ADAPTER / "adapter_config.json").is_file()
+        self._encoder = _encoder(folder if merged else folder / ADAPTER, trust_remote_code)
         device = next(kind for kind in ("npu", "cuda", "cpu") if DEVICES[kind].available())
-        self._model = _load(folder, trust_remote_code).to(device)
+        self._model, self._stops = (_load if merged else _load_adapter)(folder, trust_remote_code)
+        self._model.to(device)
 
     def ask(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], max_tokens: int) -> Reply:
         """The greedy answer. Raises ServerError: the chat template refuses the messages."""
@@ -77,8 +82,10 @@ class Folder:
         import torch
         from transformers import GenerationConfig
 
+        from finetune.model.virtual import generation_inputs
+
         prompt = torch.tensor([list(ids)], device=self._model.device)  # (1, T)
-        stops = self._model.generation_config.eos_token_id
+        stops = self._stops
         tokenizer = self._encoder.tokenizer
         config = GenerationConfig(
             max_new_tokens=max_tokens, do_sample=False, eos_token_id=stops, pad_token_id=tokenizer.pad_token_id,
@@ -87,10 +94,9 @@ class Folder:
         times: list[float] = []
         started = time.perf_counter()
         with torch.inference_mode():
-            out = self._model.generate(
-                prompt, attention_mask=torch.ones_like(prompt), generation_config=config, streamer=_Clock(times)
-            )
-        row = out.sequences[0, prompt.shape[1] :].tolist()
+            asked, inputs, before = generation_inputs(self._model, prompt, torch.ones_like(prompt))
+            out = asked.generate(**inputs, generation_config=config, streamer=_Clock(times))
+        row = out.sequences[0, before:].tolist()
         stopped = row[-1] in ({stops} if isinstance(stops, int) else set(stops or ()))
         tokens = row[:-1] if stopped else row
         logprobs = [float(step[0].float().log_softmax(-1)[t]) for step, t in zip(out.logits, tokens, strict=False)]
@@ -145,7 +151,8 @@ def _encoder(folder: Path, trust_remote_code: bool) -> Any:
     return ChatEncoder(tokenizer)
 
 
-def _load(folder: Path, trust_remote_code: bool) -> Any:
+def _load(folder: Path, trust_remote_code: bool) -> tuple[Any, Any]:
+    """The merged model, and the ids that its answers stop at."""
     from transformers import AutoModelForCausalLM
 
     try:
@@ -153,7 +160,30 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # safetensors, torch and transformers each have their own for a damaged file
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        way = " Read that code, then add --trust-remote-code" if "custom code" in line else ""
-        raise RecipeError(f"{folder}: no model: {line}{way}") from None
-    return model.eval()
+        raise _no_model(folder, error) from None
+    return model.eval(), model.generation_config.eos_token_id
+
+
+def _load_adapter(folder: Path, trust_remote_code: bool) -> tuple[Any, Any]:
+    """The adapter on the base that is beside it, or that it names; and the ids that its answers stop at."""
+    from peft import PeftModel
+    from transformers import GenerationConfig
+
+    from finetune.export.facts import read_json
+    from finetune.model.load import Source
+
+    config = read_json(folder / ADAPTER / "adapter_config.json", needed=True)
+    named = Source(str(config.get("base_model_name_or_path")), config.get("revision"), trust_remote_code)
+    source = Source(str(folder / "base")) if (folder / "base").is_dir() else named
+    try:
+        model = PeftModel.from_pretrained(source.load(), str(folder / ADAPTER)).eval()
+        stops = GenerationConfig.from_pretrained(folder / ADAPTER).eos_token_id
+    except Exception as error:  # as above
+        raise _no_model(folder, error, f"; its adapter needs the base {source.name}") from None
+    return model, stops
+
+
+def _no_model(folder: Path, error: Exception, more: str = "") -> RecipeError:
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    way = " Read that code, then add --trust-remote-code" if "custom code" in line else ""
+    return RecipeError(f"{folder}: no model: {line}{way}{more}")

@@ -86,7 +86,9 @@ class Named(torch.nn.Module):
 
     def optimizer(self, optim: str):
         args = {"min_8bit_size": 6} if optim == "adamw_8bit" else {}
-        section = test_optimizer.section(optim, optim_args=args, weight_decay=0.1, loraplus_lr_ratio=4.0)
+        section = test_optimizer.section(
+            optim, optim_args=args, weight_decay=0.1, loraplus_lr_ratio=1.0 if OPTIMIZERS[optim].freezes_down else 4.0
+        )
         return OPTIMIZERS[optim].build(parameter_groups(trainable(self), section), section)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune.engine import check_launcher
+from finetune.engine import check_launcher, check_method
 from finetune.errors import RecipeError
 from finetune.recipefile import load_recipe
 from finetune.run import run
@@ -148,3 +149,17 @@ def test_state_is_the_same_for_every_engine(tmp_path, one_worker, engine):
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.mark.parametrize(("kind", "engine", "advice"), [
+    ("prompt_tuning", "fsdp2", "one process or DDP"), ("prefix_tuning", "zero2", "one process or DDP"),
+    ("oft", "zero3", "fsdp2.yaml"), ("ia3", "fsdp2", None), ("lora", "zero3", None), ("prompt_tuning", "ddp", None),
+])  # fmt: skip
+def test_methods_that_an_engine_does_not_take(kind, engine, advice):
+    """Where a method was never tried, or can't work, it is refused before anything is loaded, with what to launch."""
+    place = SimpleNamespace(engine=engine)
+    if advice is None:
+        check_method(place, kind)
+        return
+    with pytest.raises(RecipeError, match=f"peft_type: {kind} does not run under {engine}; launch with .*{advice}"):
+        check_method(place, kind)

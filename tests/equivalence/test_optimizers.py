@@ -24,11 +24,12 @@ MORE = {
     "adamw_8bit": ("train.optim_args.min_8bit_size=16",),
     "schedule_free_adamw": ("train.lr_scheduler_type=constant",),
 }
-RATES = ("train.learning_rate=0.003", "train.loraplus_lr_ratio=4.0", "train.weight_decay=0.1")
+RATES = ("train.learning_rate=0.003", "train.weight_decay=0.1")
 
 
 def changes(optim: str) -> tuple[str, ...]:
-    return (f"train.optim={optim}", *RATES, *MORE.get(optim, ()))
+    plus = () if OPTIMIZERS[optim].freezes_down else ("train.loraplus_lr_ratio=4.0",)
+    return (f"train.optim={optim}", *RATES, *plus, *MORE.get(optim, ()))
 
 
 def recipe_in(folder: Path, base: Path, data: Path, *more: str) -> Recipe:
@@ -107,6 +108,7 @@ def test_resumed(optim, tiny_base, tiny_data, tmp_path, monkeypatch):
     [
         pytest.param("adamw_torch_fused", FSDP2, id="fused-fsdp2"),
         pytest.param("muon", {}, id="muon-ddp"),
+        pytest.param("lora_fa", {}, id="lora_fa-ddp"),
         *(pytest.param("lion", FSDP2, id="lion-fsdp2", marks=mark) for mark in [needs("lion").marks]),
     ],
 )

@@ -305,7 +305,7 @@ REFUSED = {
     "olora": ({"init_lora_weights": "olora"}, "init_lora_weights 'olora' changed the base before training"),
     "replication": ({"layer_replication": [[0, 1], [0, 2]]}, "layer_replication is set: layers are replicated"),
     "megatron": ({"megatron_config": {"a": 1}}, "megatron_config is set"),
-    "another method": ({"peft_type": "IA3"}, "peft_type 'IA3': only LORA is merged"),
+    "another method": ({"peft_type": "LOHA"}, "peft_type 'LOHA': only LORA, IA3, OFT are merged"),
     "another rank": ({"r": 8}, "model.layers.0.self_attn.q_proj: rank 8 in adapter_config.json, 4 in the tensors"),
 }
 

@@ -47,7 +47,9 @@ BREAKS = [
     ("A8", {"rank": 128}), ("A9", {"dora": True}), ("A10", {"bias": "all"}), ("A10", {"lora_bias": True}),
     ("A11", {"saved": ("lm_head",)}), ("A12", {"ends": ("lm_head",)}), ("A13", {"odd": ("x.default.weight",)}),
     ("A14", {"regex": True}), ("A15", {"alpha": 8.5}), ("A16", {"local_base": "/models/x"}),
-    ("A17", {"other_template": True}), ("E1", {"experts": True}), ("E2", {"base": {"model_type": "gemma3_text"}}),
+    ("A17", {"other_template": True}), ("A18", {"method": "IA3"}),
+    ("A19", {"method": "PREFIX_TUNING"}), ("E1", {"experts": True}),
+    ("E2", {"base": {"model_type": "gemma3_text"}}),
     ("E3", None), ("M7", {"stops": frozenset({5}), "base_stops": frozenset({2})}),
 ]  # fmt: skip
 MODEL_BREAKS = [
@@ -66,7 +68,7 @@ MODEL_BREAKS = [
 def test_every_row_of_the_tables_is_tried_here():
     assert [rule.id for rule in ADAPTER_RULES] == [rule for rule, _ in BREAKS]
     assert [rule.id for rule in MODEL_RULES] == [rule for rule, _ in MODEL_BREAKS]
-    assert {f"A{number}" for number in range(1, 18)} <= {rule.id for rule in ADAPTER_RULES}
+    assert {f"A{number}" for number in range(1, 20)} <= {rule.id for rule in ADAPTER_RULES}
     assert {f"M{number}" for number in range(1, 12)} <= {rule.id for rule in MODEL_RULES}
     for rule in (*ADAPTER_RULES, *MODEL_RULES):
         assert set(rule.engines) <= set(ENGINES) == set(TARGETS) and rule.fix and rule.evidence

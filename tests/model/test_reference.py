@@ -7,7 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from finetune.fullstate import full_tensors
+from finetune.model.adapter import add_adapter
 from finetune.model.reference import as_base
+from finetune.recipe_peft import PEFT_SECTIONS
 from tests.equivalence.tiny_models import tiny_model
 
 IDS = torch.tensor([[5, 17, 80, 3, 44, 9]])
@@ -41,3 +43,23 @@ def test_base_after_training(lora, same):
         assert torch.equal(model(IDS).logits, trained)
     assert float((trained - before).abs().max()) > 0.01
     assert torch.equal(inside, before) if same else float((inside - before).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["ia3", "oft", "vera"])
+def test_other_methods_turn_off(kind):
+    """What (IA)^3, OFT and VeRA do inside layers is gone, bit for bit, inside `as_base`, and back afterwards."""
+    base = tiny_model("llama")
+    with torch.no_grad():
+        before = base(IDS).logits
+    model, _ = add_adapter(base, PEFT_SECTIONS[kind](), 0)
+    model.eval()
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    with torch.no_grad():
+        trained = model(IDS).logits
+        with as_base(model, None):
+            assert torch.equal(model(IDS).logits, before)
+        assert torch.equal(model(IDS).logits, trained)
+    assert float((trained - before).abs().max()) > 1e-3
