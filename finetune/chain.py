@@ -139,7 +139,7 @@ def merge_stage(
     """A stage's base with its adapter merged into it, as a folder to go on from; whole or not there.
 
     Args:
-        told: the stage's `source` and `stops`.
+        told: the stage's `source`, `stops` and `quantization`: of a quantised base, the weights as that left them.
 
     Raises:
         RecipeError, GateError: as export.merge.
@@ -157,7 +157,11 @@ def merge_stage(
     initial = adapter / INITIAL
     base = source.folder()
     canonical(adapter, draft / "adapter", initial if initial.is_file() else None, base)
-    merged = merge(base, draft / "adapter", draft, dtype, trust_remote_code=source.trust_remote_code)
+    quantization = told.get("quantization")
+    merged = merge(
+        base, draft / "adapter", draft, dtype, quantization=quantization, trained=dtype,
+        trust_remote_code=source.trust_remote_code,
+    )  # fmt: skip
     write_layout(
         base, draft / "adapter", draft, dtype=merged.dtype, tied=merged.tied, vocabulary=merged.vocabulary, stops=told["stops"],
         trust_remote_code=source.trust_remote_code,
@@ -167,6 +171,13 @@ def merge_stage(
     shutil.rmtree(output, ignore_errors=True)
     draft.rename(output)
     say(f"merged for the next stage: {output}")
+    if quantization:
+        again = (
+            "which is not quantised"
+            if quantization["stored"]
+            else "which the next stage quantises again as it loads it"
+        )
+        say(f"merged into the {quantization['method']} base de-quantised, {again}")
 
 
 def _is_merged(output: Path, adapter: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import NoReturn
 from finetune import __version__
 from finetune.device import launched, local_rank
 from finetune.errors import GateError, RecipeError, TrainingError
+from finetune.model.quantization import METHODS
 from finetune.stop import Preempted
 
 EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_TRAINING, EXIT_PREEMPTED, EXIT_INTERRUPTED = (
@@ -258,9 +259,13 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--base", help="hub id or folder (default: the one that the run or the adapter names)")
     command.add_argument("--output", type=Path, help="the bundle's folder (default: <run>/bundle)")
     command.add_argument("--prompts", type=Path, help="JSON Lines of messages to prove the merge of a bare adapter on")
-    command.add_argument("--trained-on", choices=["nf4"], help="the adapter's base was loaded in 4 bits (QLoRA)")
     command.add_argument(
-        "--merge-into", choices=["dequantised", "original"], help="with --trained-on nf4 (default: dequantised)"
+        "--trained-on", choices=[*METHODS], help="how the adapter's base was quantised as it was loaded (QLoRA: nf4)"
+    )
+    command.add_argument(
+        "--merge-into",
+        choices=["dequantised", "original"],
+        help="of an adapter on a quantised base (default: dequantised)",
     )
     command.add_argument("--overwrite", action="store_true", help="replace an earlier bundle")
     command.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the bundle to the Hugging Face hub")

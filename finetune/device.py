@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import warnings
@@ -172,6 +173,12 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in (
+        "bitsandbytes",
+        "torchao",
+        "torch.utils._pytree",
+    ):  # kernels that they lack; every cast of an int8 product
+        logging.getLogger(name).setLevel(logging.ERROR)
     # peft 0.21 still asks transformers 5.23 for an attribute under its old name.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 

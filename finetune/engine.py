@@ -115,6 +115,11 @@ def prepare(placement: Placement, model: nn.Module, optimizer: Any) -> tuple[Any
         warnings.filterwarnings("ignore", message=old, category=FutureWarning)
         settings = placement.accelerator.state.deepspeed_plugin.deepspeed_config
         settings |= {"train_micro_batch_size_per_gpu": 1, "zero_allow_untested_optimizer": True}  # the loop batches
+    if placement.engine == "ddp":
+        # At its start DDP sends every weight from the first process to the others, which torchao's tensors refuse; each
+        # process has quantised the same ones.
+        quantised = [name for name, weight in model.named_parameters() if type(weight).__module__.startswith("torchao")]
+        model._ddp_params_and_buffers_to_ignore = quantised  # type: ignore[assignment]
     return placement.accelerator.prepare(model, optimizer)
 
 

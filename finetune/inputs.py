@@ -40,7 +40,7 @@ def load_data(recipe: Recipe) -> Prepared:
         DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
             that would serve the export wrong or not at all.
     """
-    problems = _without_effect(recipe) + tied_problems(recipe)
+    problems = _without_effect(recipe) + tied_problems(recipe) + _quantised_base(recipe)
     problems += room_problem(recipe, _base_config(recipe)) if recipe.peft_type in PROMPTED else []
     notes: list[str] = []
     try:
@@ -161,6 +161,18 @@ def tied_problems(recipe: Recipe) -> list[str]:
     return ends_problems(recipe.adapter.settings(), tied)
 
 
+def _quantised_base(recipe: Recipe) -> list[str]:
+    """What is wrong with a base in fewer bits."""
+    from finetune.export.servable import config_of_base
+    from finetune.model.quantization import quantization_problems
+
+    try:
+        config = config_of_base(recipe.model)
+    except RecipeError:
+        config = None  # serving_notes says it
+    return quantization_problems(recipe, config)
+
+
 def serving_notes(recipe: Recipe) -> list[str]:
     """What an operator has to know of the recipe's targets.
 
@@ -169,10 +181,12 @@ def serving_notes(recipe: Recipe) -> list[str]:
     """
     from finetune.export.converted import check_serving
     from finetune.export.servable import config_of_base
+    from finetune.model.quantization import plain_init
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
+    on_load = None if recipe.model.quantization == "none" else recipe.model.quantization
     adapter = (
-        recipe.adapter.model_dump()
+        plain_init(recipe.adapter).model_dump()
         | {"peft_type": recipe.peft_type.upper()}
         | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
     )
@@ -182,7 +196,7 @@ def serving_notes(recipe: Recipe) -> list[str]:
         raise RecipeError(problems)
     if recipe.model.add_tokens:
         adapter["trainable_token_indices"] = list(recipe.model.add_tokens)  # the rules ask whether there are any
-    return check_serving(adapter, config, recipe.export.targets, dtype)
+    return check_serving(adapter, config, recipe.export.targets, dtype, on_load)
 
 
 def _token_problems(recipe: Recipe, adapter: dict[str, Any], config: dict[str, Any]) -> list[str]:

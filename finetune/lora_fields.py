@@ -18,17 +18,16 @@ Names = Annotated[list[str], Field(min_length=1)]
 PASSES = Row()
 # `false` leaves B as random as A, so that the untrained adapter is noise; the data-driven ones are not in the type.
 Start = (
-    Literal[True, "gaussian", "orthogonal", "mica", "pissa", "olora"]
+    Literal[True, "gaussian", "orthogonal", "mica", "pissa", "olora", "loftq"]
     | Annotated[str, Field(pattern=r"^pissa_niter_\d+$")]
 )
-STARTS = "true, gaussian, orthogonal, mica, pissa, pissa_niter_N, olora"
+STARTS = "true, gaussian, orthogonal, mica, pissa, pissa_niter_N, olora, loftq"
 RESIDUAL = ("pissa", "olora")  # they take the adapter's beginning out of the base's weights
 
 NOT_OFFERED = {
     "eva": "draws A from the data and gives each layer its own rank; set rank_pattern yourself, or use pissa",
     "corda": "needs covariances of a calibration set; use pissa, which needs no data",
     "lora_ga": "needs gradients of a calibration set; use pissa, which needs no data",
-    "loftq": "makes up for what quantising loses: the base is not quantised; use pissa",
     "False": "leaves the untrained adapter random, which is for peft's own tests; leave it out",
 }
 
@@ -49,7 +48,7 @@ LORA_ROWS: Mapping[str, Row] = COMMON | {
         type=Annotated[list[Index], Field(min_length=1)] | dict[str, Annotated[list[Index], Field(min_length=1)]],
         needed="a list of token ids, or a mapping of layer names to such lists",
     ),
-    "loftq_config": Row("is for init_lora_weights: loftq, which only a quantised base has a use for; leave it out"),
+    "loftq_config": Row("has no effect: init_lora_weights: loftq takes the loss of model.quantization: nf4, once; leave it out"),
     "eva_config": Row("is for init_lora_weights: eva, which is not offered; leave it out"),
     "corda_config": Row("is for init_lora_weights: corda, which is not offered; leave it out"),
     "lora_ga_config": Row("is for init_lora_weights: lora_ga, which is not offered; leave it out"),

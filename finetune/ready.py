@@ -102,6 +102,8 @@ def get_ready(
     from finetune.export.converted import check_tokenizer
     from finetune.fullstate import full_tensors
     from finetune.model.adapter import initial_weights, trains_biases
+    from finetune.model.quantise import check_whole_modules, start_with_loftq
+    from finetune.model.quantization import plain_init
     from finetune.model.start import KEY, start_from
     from finetune.model.tokens import check_same_tokens
     from finetune.stages.base import Prepares
@@ -134,16 +136,23 @@ def get_ready(
     if base.added.ids:
         log.say(f"tokens: {base.added.line()}")
         about["model.add_tokens"] = base.added.record()
+    adapter = plain_init(recipe.adapter)
+    if base.quantization:
+        log.say(f"base: {base.quantization['method']}{', as it lies' if base.quantization['stored'] else ''}")
+        check_whole_modules(base.model, adapter.model_dump().get("modules_to_save"))
     model, coverage = add_adapter_of(recipe, base)
     log.say(f"{recipe.peft_type}: {coverage.line()}")
-    initial = initial_weights(model, recipe.adapter)
+    initial = initial_weights(model, adapter)
     # With the adapter off, the model is not the base where the adapter changed that, or where the base's biases train.
     fresh = full_tensors(model) if initial is not None or trains_biases(recipe.adapter) else None
     if recipe.model.adapter_name_or_path:
         check_same_tokens(base.added, Path(recipe.model.adapter_name_or_path), KEY)
         log.say(f"{recipe.peft_type}: {start_from(model, Path(recipe.model.adapter_name_or_path), base.source.name)}")
+    elif adapter != recipe.adapter:
+        start_with_loftq(model, base.source.folder())
     _check_packing(recipes, model, placement, log)
-    start = full_tensors(model) if recipe.model.adapter_name_or_path else fresh
+    # LoftQ's adapter is none of nothing: the policy before training has it, the base (adapter off) has not.
+    start = full_tensors(model) if recipe.model.adapter_name_or_path or adapter != recipe.adapter else fresh
     stage: Stage | Mixture = parts[0].stage
     examples, held_out = parts[0].examples, parts[0].held_out
     if recipe.mixture:
@@ -234,9 +243,10 @@ def load_base_of(recipe: Recipe, placement: Placement) -> Base:
 def add_adapter_of(recipe: Recipe, base: Base) -> tuple[Any, Coverage]:
     """The peft model with the recipe's adapter, its added tokens' rows among what is trained; and what it covers."""
     from finetune.model.adapter import add_adapter
+    from finetune.model.quantization import plain_init
     from finetune.model.tokens import with_token_rows
 
-    section = with_token_rows(recipe.adapter, base.model, base.added)
+    section = with_token_rows(plain_init(recipe.adapter), base.model, base.added)
     return add_adapter(base.model, section, recipe.seed, OPTIMIZERS[recipe.train.optim].freezes_down)
 
 

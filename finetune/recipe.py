@@ -50,6 +50,7 @@ class ModelSection(Section):
 
     `adapter_name_or_path`: folder of a PEFT adapter of this base to go on training; `lora:` must say what it is.
     `add_tokens`: words that become tokens of their own, or a file of them, one a line; their rows are trained.
+    `quantization`: of the linear layers while loading, a row of finetune/model/quantization.py.
     """
 
     name_or_path: str
@@ -60,6 +61,7 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attn_implementation: str = "auto"
     trust_remote_code: bool = False
+    quantization: Literal["none", "nf4", "int8", "int8_weight_only", "int4_weight_only"] = "none"
     add_tokens: Names = ()
 
     @field_validator("add_tokens")
@@ -217,10 +219,12 @@ class ExportSection(Section):
 
     `parity_rows`: held-out conversations that merged = adapter is proved on. `golden_rows`: held-out prompts that go
     along with their answers, for `finetune verify`: they are rows of your data. `adapters`: name to folder of further
-    adapters of the same base, to be served beside this one.
+    adapters of the same base, to be served beside this one. `merge_into`: of an adapter on a quantised base, the base as
+    quantisation left it (auto: there), or the original one.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    merge_into: Literal["auto", "dequantised", "original"] = "auto"
     max_shard_size: str = Field("5GB", pattern=r"^[0-9]+(\.[0-9]+)?(KB|MB|GB)$")
     parity_rows: int = Field(8, ge=1)
     golden_rows: int = Field(32, ge=1)

@@ -158,6 +158,7 @@ def train_stage(
         "data": data_record(data, ready.parts[0].counts),
         "source": asdict(ready.base.source),
         "stops": ready.stop_ids,
+        "quantization": ready.base.quantization,
     }
     return before.finish(stage, told, placement)
 
@@ -192,6 +193,7 @@ def make_record(
         examples=examples,
         evaluated=evaluated,
         ship_base=Path(ready.base.source.name) == (recipe.output_dir / BASE).resolve(),
+        quantization=ready.base.quantization,
         template=template.path.read_text(encoding="utf-8") if template else None,
         recipe=resolved(recipe),
         data=data,

@@ -48,6 +48,7 @@ def write_bundle(
     section: ExportSection,
     say: Callable[[str], None],
     overwrite: bool = False,
+    original: Path | None = None,
 ) -> dict[str, Any]:
     """Merges, proves and writes the folder `final`; it appears whole or not at all.
 
@@ -58,6 +59,7 @@ def write_bundle(
         adapter: as it was trained; see finetune/model/save.py.
         say: gets a line for each thing done.
         overwrite: an earlier bundle there is replaced, once the new one is whole.
+        original: of a base that lies quantised, the model that it was made from, for `export.merge_into: original`.
 
     Returns:
         The manifest.
@@ -70,7 +72,7 @@ def write_bundle(
     draft = final.with_name(f".{final.name}.partial")
     try:
         draft.mkdir(parents=True, exist_ok=True)
-        manifest = _fill(draft, final, record, run, adapter, section, say)
+        manifest = _fill(draft, final, record, run, adapter, section, say, original)
         modes_follow_umask(draft)
     except Exception:
         shutil.rmtree(draft, ignore_errors=True)
@@ -106,6 +108,7 @@ def _fill(
     adapter: Path,
     section: ExportSection,
     say: Callable[[str], None],
+    original: Path | None = None,
 ) -> dict[str, Any]:
     _clear_but_shards(draft)
     base, named = record.source.folder(), record.source
@@ -120,16 +123,20 @@ def _fill(
     for folder in ("adapter", *(f"adapters/{name}" for name in beside)):
         _name_base(draft / folder, named)
 
-    dtype = _dtype(base, record, section)
-    trusted = record.source.trust_remote_code
-    merged = merge(base, draft / "adapter", draft, dtype, section.max_shard_size, target=record.merge_into,
-                   score_head=bool(record.rewards), trust_remote_code=trusted)  # fmt: skip
+    into, trusted = merge_base(record, section, base, original), record.source.trust_remote_code
+    dtype = _dtype(into, record, section)
+    merged = merge(
+        into, draft / "adapter", draft, dtype, section.max_shard_size, score_head=bool(record.rewards),
+        quantization=None if original_wanted(record, section) else record.quantization,
+        trained=getattr(torch, record.dtype), trust_remote_code=trusted,
+    )  # fmt: skip
     own = (adapter / "tokenizer_config.json").is_file()
     layout = write_layout(
-        base, draft / "adapter" if own else base, draft, dtype=merged.dtype, tied=merged.tied,
+        into, draft / "adapter" if own else base, draft, dtype=merged.dtype, tied=merged.tied,
         vocabulary=merged.vocabulary, stops=record.stops, trust_remote_code=trusted, score_config=record.score_config,
     )  # fmt: skip
-    proof = _prove(record, Source(str(base), trust_remote_code=trusted), draft, say)
+    other = record.quantization is not None and original_wanted(record, section)
+    proof = _prove(record, Source(str(base), trust_remote_code=trusted), draft, say, other)
     _write_sources(draft, record, run)
     rank = max(one.rank for one in (canon, *beside.values()))
     serving = add_serving(draft, base, rank, tuple(beside), record, section.targets, say)
@@ -155,7 +162,7 @@ def _fill_unmerged(
     add_answering(draft / "adapter", base, record.stops)
     proof = prove_adapter(
         Source(str(base), trust_remote_code=record.source.trust_remote_code), draft / "adapter", record.examples,
-        record.evaluated, record.dtype, record.nf4,
+        record.evaluated, record.dtype, record.quantization,
     )  # fmt: skip
     said = proof["evaluated"]
     how = (
@@ -204,20 +211,53 @@ def _finish(
     return manifest
 
 
-def _prove(record: Record, source: Source, draft: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Merged = adapter, by logits or, of a reward model, by rewards."""
-    adapter = draft / "adapter"
+def original_wanted(record: Record, section: ExportSection) -> bool:
+    """Whether the merge goes into the base as it lies on disk unquantised."""
+    return record.quantization is None or section.merge_into == "original"
+
+
+def merge_base(record: Record, section: ExportSection, base: Path, original: Path | None) -> Path:
+    """The folder whose weights are merged into.
+
+    Raises:
+        RecipeError: a target that the record does not allow, with the way out.
+    """
+    method = (record.quantization or {}).get("method")
+    if section.merge_into == "dequantised" and method is None:
+        raise RecipeError("export.merge_into: dequantised: the base of this adapter is not quantised; leave it out")
+    stored = record.quantization is not None and record.quantization["stored"]
+    if stored and section.merge_into == "original":
+        if original is None:
+            raise RecipeError(
+                f"export.merge_into: original: the base lies quantised on disk ({method}); name the model that it was made "
+                "from: finetune export ... --merge-into original --base FOLDER"
+            )
+        return original
+    return base
+
+
+def _prove(
+    record: Record, source: Source, draft: Path, say: Callable[[str], None], other: bool = False
+) -> dict[str, Any]:
+    """Merged = adapter, by logits or, of a reward model, by rewards.
+
+    Args:
+        other: merged into another base than the quantised one that was evaluated: measured and said, not held to a limit.
+    """
+    adapter, how = draft / "adapter", record.quantization
+    if other and how:
+        say(
+            f"merged into the original base, NOT the {how['method']} one that the adapter was trained on; score it again"
+        )
     if record.rewards:
-        proof = prove_rewards(source, adapter, draft, record.rewards, record.examples, record.evaluated, record.dtype)
-        say(f"merged = adapter: largest reward difference {proof['max_reward_difference']:.2e} of rewards up to "
+        proof = prove_rewards(
+            source, adapter, draft, record.rewards, record.examples, record.evaluated, record.dtype, how, not other
+        )
+        against = "against" if other else "="
+        say(f"merged {against} adapter: largest reward difference {proof['max_reward_difference']:.2e} of rewards up to "
             f"{proof['largest_reward']:.3g} ({proof['dtype']}, {proof['rows']} conversations)")  # fmt: skip
         return proof
-    other = record.nf4 and record.merge_into == "original"  # not the base that the adapter was evaluated on
-    proof = prove(
-        source, adapter, draft, record.examples, record.evaluated, record.dtype, record.nf4, binding=not other
-    )
-    if other:
-        say("merged into the original base, NOT the 4-bit one that the adapter was trained on; score it again")
+    proof = prove(source, adapter, draft, record.examples, record.evaluated, record.dtype, how, binding=not other)
     say(_proof_line(proof))
     return proof
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from finetune.checkpoint.lock import RunLock
 from finetune.errors import RecipeError, first_line, writing
+from finetune.model.quantization import METHODS
 from finetune.recipefile import export_section
 
 if TYPE_CHECKING:
@@ -60,19 +61,20 @@ def _export_run(folder: Path, options: argparse.Namespace) -> Path:
 
     if options.prompts:
         raise RecipeError("--prompts: a run is proved on its own held-out rows; only a bare adapter needs prompts")
-    if options.trained_on or options.merge_into:
-        raise RecipeError("--trained-on, --merge-into: for adapters made elsewhere; a run knows what it was trained on")
+    if options.trained_on:
+        raise RecipeError("--trained-on: for adapters made elsewhere; a run knows what it was trained on")
     record = read_record(folder)
-    section = export_section((record.recipe or {}).get("export", {}), options.set)
+    section = _into(export_section((record.recipe or {}).get("export", {}), options.set), options)
     final = options.output or folder / "bundle"
     check_free(final, options.overwrite)
-    if options.base:
+    original = _original(record.quantization, section, options)
+    if options.base and original is None:
         record = replace(record, source=Source(options.base), ship_base=False)
     check_beside(section.adapters, record.name, record.identity, record.source.name)
-    _check_targets(record.source.folder(), folder / "adapter", section)
+    _check_targets(record.source.folder(), folder / "adapter", section, record.quantization)
     device.quiet_libraries()
     with RunLock(folder), writing(final):
-        write_bundle(record, folder, folder / "adapter", final, section, print, options.overwrite)
+        write_bundle(record, folder, folder / "adapter", final, section, print, options.overwrite, original)
     return final
 
 
@@ -80,71 +82,104 @@ def _export_adapter(folder: Path, options: argparse.Namespace) -> Path:
     from finetune import device
     from finetune.export.beside import check_beside
     from finetune.export.bundle import check_free, write_bundle
+    from finetune.export.dequantise import Through
     from finetune.export.facts import read_json
-    from finetune.export.nf4 import check_bitsandbytes
 
     if options.output is None:
         raise RecipeError("--output: where the bundle of a bare adapter goes")
-    section = export_section({}, options.set)
+    section = _into(export_section({}, options.set), options)
     check_free(options.output, options.overwrite)
     device.quiet_libraries()
-    if options.merge_into == "dequantised" and not options.trained_on:
-        raise RecipeError("--merge-into dequantised: goes with --trained-on nf4")
     if options.trained_on:
-        check_bitsandbytes()
-    into: Literal["original", "dequantised"] = options.merge_into or (
-        "dequantised" if options.trained_on else "original"
-    )
+        Through(options.trained_on).check()
     if read_json(folder / "adapter_config.json", needed=True).get("task_type") == "SEQ_CLS":
         raise RecipeError(
             f"{folder}: an adapter with a score head (task_type SEQ_CLS) is exported from its run's folder"
         )
-    record = _record_of_adapter(folder, options.base, options.prompts)
-    record = replace(record, nf4=options.trained_on is not None, merge_into=into)
+    record, original = _record_of_adapter(folder, section, options)
+    if section.merge_into == "dequantised" and record.quantization is None:
+        raise RecipeError(f"--merge-into dequantised: goes with --trained-on {', '.join(METHODS)}")
     check_beside(section.adapters, record.name, record.identity, record.source.name)
-    _check_targets(record.source.folder(), folder, section)
+    _check_targets(record.source.folder(), folder, section, record.quantization)
     with writing(options.output):
-        write_bundle(record, None, folder, options.output, section, print, options.overwrite)
+        write_bundle(record, None, folder, options.output, section, print, options.overwrite, original)
     return options.output
 
 
-def _check_targets(base: Path, adapter: Path, section: ExportSection) -> None:
+def _check_targets(base: Path, adapter: Path, section: ExportSection, quantization: dict[str, Any] | None) -> None:
     """Before any work: what the targets would refuse."""
-    from finetune.export.converted import check_serving
+    from finetune.export.converted import check_serving, on_load
     from finetune.export.facts import read_json
 
     dtype = None if section.dtype == "auto" else section.dtype
     for line in check_serving(read_json(adapter / "adapter_config.json", True), read_json(base / "config.json"),
-                              section.targets, dtype):  # fmt: skip
+                              section.targets, dtype, on_load(quantization)):  # fmt: skip
         print(line)
 
 
-def _record_of_adapter(folder: Path, base: str | None, prompts: Path | None) -> Record:
-    """Everything that can be known of an adapter without its run."""
+def _into(section: ExportSection, options: argparse.Namespace) -> ExportSection:
+    """`--merge-into` is `--set export.merge_into`."""
+    return section.model_copy(update={"merge_into": options.merge_into}) if options.merge_into else section
+
+
+def _original(quantization: dict[str, Any] | None, section: ExportSection, options: argparse.Namespace) -> Path | None:
+    """What `--base` names where the adapter's own base lies quantised and another is to be merged into; else None."""
+    from finetune.model.load import Source
+
+    stored = quantization is not None and quantization["stored"]
+    return Source(options.base).folder() if stored and section.merge_into == "original" and options.base else None
+
+
+def _record_of_adapter(folder: Path, section: ExportSection, options: argparse.Namespace) -> tuple[Record, Path | None]:
+    """Everything that can be known of an adapter without its run, and the original of a base that lies quantised.
+
+    `--base` goes before what the adapter's configuration names; for such a base it names the original, where that is
+    what is to be merged into.
+    """
     from finetune.export.facts import read_json
     from finetune.export.record import Record
     from finetune.model.folder import check_folder
     from finetune.model.load import Source, commit_of, identity_of
+    from finetune.model.quantization import STORED, describe, needs, stored_method
 
     check_folder("adapter", str(folder))
     config = read_json(folder / "adapter_config.json", needed=True)
-    named = base or config.get("base_model_name_or_path")
+    own, base = config.get("base_model_name_or_path"), options.base
+    if (
+        section.merge_into == "original"
+        and own
+        and base
+        and stored_method(Source(own, config.get("revision")).config())
+    ):
+        base = None
+    named = base or own
     if not named:
         raise RecipeError(f"{folder}/adapter_config.json names no base (base_model_name_or_path); give it with --base")
     source = Source(named, None if base else config.get("revision"))
     where = source.folder()
     check_folder("base", str(where))
     model = read_json(where / "config.json", needed=True)
+    if options.trained_on and stored_method(model):
+        raise RecipeError(f"--trained-on {options.trained_on}: {named} lies quantised itself; leave it out")
+    quantization = describe(options.trained_on or "none", model)
+    problems = (
+        needs(STORED[stored].packages, f"{named}: quantised") if (stored := stored_method(model)) in STORED else []
+    )
+    if problems:
+        raise RecipeError(problems)
     dtype = model.get("dtype") or model.get("torch_dtype") or "float32"
-    texts = _prompts(prompts)
-    return Record(
+    texts = _prompts(options.prompts)
+    identity = identity_of(named, source.revision, named, commit_of(named, source.revision))
+    record = Record(
         name=folder.resolve().name,
-        identity=identity_of(named, source.revision, named, commit_of(named, source.revision)),
+        identity=identity | ({"quantization": quantization} if quantization else {}),
         source=source,
         dtype=dtype,
         stops=(),
         examples=_examples(folder, where, texts),
+        quantization=quantization,
     )
+    return record, _original(quantization, section, options)
 
 
 def _prompts(file: Path | None) -> list[list[dict[str, Any]]]:

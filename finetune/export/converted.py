@@ -41,6 +41,7 @@ def check_serving(
     base_config: Mapping[str, Any] | None,
     targets: Sequence[TargetSection],
     dtype: str | None,
+    quantised: str | None = None,
 ) -> list[str]:
     """What an operator has to know of these targets; asked before training, and before an export does its work.
 
@@ -48,6 +49,7 @@ def check_serving(
         lora: settings under peft's names; a task_type of SEQ_CLS is a reward model.
         base_config: the base's config.json, None where it is not at hand.
         dtype: of the merged model, None where the base decides.
+        quantised: how the base is quantised as it is loaded; None: not at all, or as it lies.
 
     Raises:
         RecipeError: what an engine would serve wrong or refuse, a converter that is not there; each with its fix.
@@ -60,7 +62,7 @@ def check_serving(
     wanting = reward_refusals(targets) if lora.get("task_type") == "SEQ_CLS" else []
     form = "adapter" if str(lora.get("peft_type")).upper() in PROMPTS else "merged"
     targets = targets or (TargetSection(engine="transformers", form=form),)  # type: ignore[call-arg,arg-type]
-    found = check_targets(lora, base_config, targets, dtype, initial=True)
+    found = check_targets(lora, base_config, targets, dtype, initial=True, quantised=quantised)
     wanting += [
         f"export.targets: {target.engine}: {why}"
         for target in targets
@@ -73,6 +75,11 @@ def check_serving(
     if wanting:
         raise RecipeError(wanting)
     return notes
+
+
+def on_load(quantization: Mapping[str, Any] | None) -> str | None:
+    """The method of a base that is quantised as it is loaded; None for one that lies quantised, or is not."""
+    return quantization["method"] if quantization and not quantization["stored"] else None
 
 
 def reward_refusals(targets: Sequence[TargetSection]) -> list[str]:
@@ -162,7 +169,14 @@ def add_serving(
     config, generation = read_json(base / "config.json", needed=True), read_json(base / "generation_config.json")
     base_stops = ids_of(generation.get("eos_token_id", config.get("eos_token_id")))
     found = check_folder(
-        targets, draft / "adapter", draft, config, record.stops, base_stops, base_template=chat_template(base)
+        targets,
+        draft / "adapter",
+        draft,
+        config,
+        record.stops,
+        base_stops,
+        base_template=chat_template(base),
+        quantised=on_load(record.quantization),
     )
     for line in stop_or_warn(found):
         say(line)
@@ -243,6 +257,9 @@ def _serving(
         golden=bool(golden),
         template=template,
         rewards=record.rewards,
+        quantised=on_load(record.quantization),
+        trained_in=record.dtype,
+        lies=(record.quantization or {}).get("method"),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.errors import RecipeError
 from finetune.export.adapterfile import PAIR, PROMPTS, UNSERVED, clean_name, leftovers, next_rank, residual_init
+from finetune.model.quantization import stored_method
 
 ENDS = ("embed_tokens", "lm_head", "wte", "embed_out", "word_embeddings")
 TENSORS = "__metadata__"
@@ -31,6 +32,7 @@ class AdapterFacts:
         tied: the base's embedding and output layers are one matrix. biased: its linear layers have biases.
         base: the base's config.json, where it is known.
         method: peft's word for it; of what VeRA is written as, LORA.
+        quantised: how its base was quantised as it was loaded; stored: how it lies quantised on disk.
     """
 
     rank: int
@@ -59,6 +61,8 @@ class AdapterFacts:
     base_stops: frozenset[int] | None = None
     stops: frozenset[int] = frozenset()
     method: str = "LORA"
+    quantised: str | None = None
+    stored: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ def recipe_facts(lora: Mapping[str, Any], base: Mapping[str, Any] | None, initia
         tied=bool((base or {}).get("tie_word_embeddings")),
         biased=bool((base or {}).get("attention_bias")),
         base=base,
+        stored=stored_method(base),
     )
 
 

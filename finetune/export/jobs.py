@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 
@@ -39,14 +40,14 @@ class Job:
         source: read from the base, or from the adapter where that replaces it.
         dtype: safetensors' code of what is written.
         parts: the parameters it is part of, with their changes.
-        through_nf4: the base's values are quantised to nf4 and back first.
+        through: the base's values are quantised and back first; `transposed` where the tensor is turned for that.
     """
 
     name: str
     source: Stored
     dtype: str
     parts: tuple[tuple[Part, Change], ...] = ()
-    through_nf4: bool = False
+    through: Literal["as it is", "transposed"] | None = None
 
     @property
     def size(self) -> int:

@@ -157,6 +157,7 @@ def _patch_config(
     config = {**_read(file), **further}
     if not trust_remote_code:
         config.pop("auto_map", None)
+    config.pop("quantization_config", None)  # what is merged is not quantised
     for place in (config, config.get("text_config")):
         if place is None:
             continue

@@ -6,26 +6,28 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from finetune.errors import RecipeError
 from finetune.export import shards as files
 from finetune.export.changes import read_adapter
+from finetune.export.dequantise import Through
 from finetune.export.jobs import Job
-from finetune.export.nf4 import check_bitsandbytes, to_nf4_and_back
 from finetune.export.plan import plan
 from finetune.export.shards import Shard
 from finetune.export.sums import Operands, Scratch, by_column, column_factor, merged_rows
 from finetune.export.tied import is_output
+from finetune.export.unpack import unpacked
 from finetune.export.weights import model_tensors
 from finetune.model.adapter import SCORE
+from finetune.model.quantization import stored_method
 
 FORMAT = 1  # of what is written: another number makes an interrupted merge of an older version start anew
 
@@ -62,7 +64,8 @@ def merge(
     dtype: torch.dtype | None,
     max_shard_size: str = "5GB",
     threads: int | None = None,
-    target: Literal["original", "dequantised"] = "original",
+    quantization: Mapping[str, Any] | None = None,
+    trained: torch.dtype | None = None,
     score_head: bool = False,
     trust_remote_code: bool = False,
 ) -> Merged:
@@ -75,8 +78,9 @@ def merge(
     Args:
         base: a folder with config.json and safetensors. adapter: a PEFT folder.
         dtype: of all floating tensors; None: each keeps its own.
-        target: `dequantised`: into the base's linear weights as nf4 leaves them, which an adapter trained on a 4-bit base
-            was trained on; needs bitsandbytes, and a whole tensor of memory for each.
+        quantization: how the base was quantised for the adapter that was trained on it (model/quantization.describe): the
+            delta goes into the weights as that left them, with a whole tensor of memory for each. None: into the base's.
+        trained: the dtype that a base was loaded in, to be quantised; None: each tensor's own.
         score_head: the adapter's score head goes in as it is, in float32, and the base's output layer is left out.
         trust_remote_code: the base's own code may be asked which parameter a tensor is, where names don't tell.
         threads: that read, compute and write; default: as many as the machine has cores, at most 8.
@@ -89,22 +93,26 @@ def merge(
     start = time.perf_counter()
     if output.resolve() in (base.resolve(), adapter.resolve()):
         raise RecipeError(f"{output}: the merged model can't be written over what it is made from")
-    config = _config(base)
+    config = _config(base, quantization)
     limit = files.parse_size(max_shard_size)
-    if target == "dequantised":
-        check_bitsandbytes()
-    tensors = model_tensors(base)
+    stored = bool(quantization and quantization["stored"])
+    through = Through(quantization["method"], trained) if quantization and not stored else None
+    if through:
+        through.check()
+    tensors = unpacked(model_tensors(base), config, trained) if stored else model_tensors(base)
     changes = read_adapter(adapter)
     head = changes.changes.pop(f"{SCORE}.weight").replaced if score_head else None
-    todo = plan(base, config, tensors, changes, dtype, dequantised=target == "dequantised", scored=score_head,
-                trust_remote_code=trust_remote_code)  # fmt: skip
+    todo = plan(base, config, tensors, changes, dtype, through, scored=score_head, trust_remote_code=trust_remote_code)
     if head is not None:
         body = (job for job in todo.jobs if not is_output(job.name))
         todo = replace(todo, jobs=(*body, Job(f"{SCORE}.weight", head, head.dtype)))
     shards = files.cut(todo.jobs, limit)
     inputs = [base / "config.json", *sorted({tensor.file for tensor in tensors.values()})]
     state = files.State(
-        output, files.fingerprint(inputs, _files(adapter), [FORMAT, str(dtype), limit, target, score_head])
+        output,
+        files.fingerprint(
+            inputs, _files(adapter), [FORMAT, str(dtype), limit, str(quantization), str(trained), score_head]
+        ),
     )
     files.clear(output, keep=[*state.finished, files.STATE])
     operands, scratch = Operands(), Scratch()
@@ -112,7 +120,7 @@ def merge(
         for shard in shards:
             noted = state.finished.get(shard.file)
             if noted is None or files.checksum(shard, output) != noted:
-                state.note(shard, _write(shard, output, operands, scratch, pool, 2 * _workers(threads)))
+                state.note(shard, _write(shard, output, operands, scratch, pool, 2 * _workers(threads), through))
     files.write_index(output, shards)
     state.remove()
     names = tuple(shard.file for shard in shards)
@@ -123,14 +131,20 @@ def merge(
         changed=todo.changed,
         tied=todo.tied,
         vocabulary=todo.vocabulary,
-        target=target,
+        target="dequantised" if quantization else "original",
         bytes=sum(job.size for job in todo.jobs),
         seconds=time.perf_counter() - start,
     )
 
 
 def _write(
-    shard: Shard, output: Path, operands: Operands, scratch: Scratch, pool: ThreadPoolExecutor, ahead: int
+    shard: Shard,
+    output: Path,
+    operands: Operands,
+    scratch: Scratch,
+    pool: ThreadPoolExecutor,
+    ahead: int,
+    through: Through | None = None,
 ) -> int:
     """The shard's file, under its name only when it is whole.
 
@@ -143,8 +157,9 @@ def _write(
     running: deque[Future[int]] = deque()
     try:
         for number, job in enumerate(shard.jobs):
-            if job.through_nf4:
-                job = replace(job, source=to_nf4_and_back(job.source))
+            job = replace(job, source=job.source.settled())
+            if job.through and through:
+                job = replace(job, source=through(job.source, job.through == "transposed"))
             factor = _factor(job, operands, scratch)
             for segment in job.segments():
                 if len(running) >= ahead:
@@ -181,13 +196,15 @@ def _reopened(file: Path) -> None:
         pass
 
 
-def _config(base: Path) -> dict[str, Any]:
+def _config(base: Path, quantization: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{base / 'config.json'}: {error}") from None
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "some method")
+    method, wanted = stored_method(config), bool(quantization and quantization["stored"])
+    if wanted and method is None:
+        raise RecipeError(f"{base}: its weights don't lie quantised, as those that the adapter was trained on do")
+    if method and not wanted:
         raise RecipeError(
             f"{base}: its weights are stored quantised ({method}), which no sum can be put on; "
             "merge into the original model, or into a copy of this one saved de-quantised"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from finetune.data.chat import IGNORED, Example
 from finetune.errors import GateError
-from finetune.model.load import Source
+from finetune.model.load import Source, quantised_options
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ LIMITS = {
 # from 4 bits round activations otherwise; measured at 5 of 789 greedy tokens on a 135M model.
 QUANTISED_LIMITS = {"mean_kl": 2e-2, "greedy_agreement": 0.98}
 
+
+def quantised_limits(method: str) -> dict[str, float]:
+    """The limits of a merge into a base as `method` left it."""
+    return QUANTISED_LIMITS
+
+
 LOGITS = "logits"  # the tensor's name in the temporary files
 # Mean absolute difference of the answer tokens' log-probabilities, in nats, between the model that was evaluated (on
 # its device, in the training dtype) and the adapter from disk in float32: rounding, by the training dtype.
@@ -77,7 +83,7 @@ def prove(
     examples: Sequence[Example],
     evaluated: Sequence[Sequence[float]] | None = None,
     evaluated_dtype: str = "float32",
-    nf4: bool = False,
+    quantization: Mapping[str, Any] | None = None,
     binding: bool = True,
 ) -> dict[str, Any]:
     """Compares the two models as they lie on disk, token by token along the reference conversations.
@@ -87,7 +93,7 @@ def prove(
     Args:
         evaluated: `token_logprobs` of each example by the model that was evaluated; None when there is none.
         evaluated_dtype: the dtype it was computed in.
-        nf4: the adapter belongs to the base in 4 bits (bitsandbytes' nf4 with double quantisation).
+        quantization: how the base is quantised that the adapter belongs to; None: not at all.
         binding: false only measures; nothing stops.
 
     Returns:
@@ -101,7 +107,7 @@ def prove(
 
     with tempfile.TemporaryDirectory() as place:
         files = [Path(place) / f"{index}.safetensors" for index in range(len(examples))]
-        with_adapter = load_with_adapter(source, adapter, nf4)
+        with_adapter = load_with_adapter(source, adapter, quantization, evaluated_dtype)
         for example, file in zip(examples, files, strict=True):
             save_file({LOGITS: logits(with_adapter, example)}, file)
         del with_adapter
@@ -115,7 +121,7 @@ def prove(
         )
         proof = compare(pairs, examples, dtype)
         from_disk = [answer_logprobs(load_file(file)[LOGITS], e) for file, e in zip(files, examples, strict=True)]
-    limits = (QUANTISED_LIMITS if nf4 else LIMITS[dtype]) if binding else {}
+    limits = (quantised_limits(quantization["method"]) if quantization else LIMITS[dtype]) if binding else {}
     failed = [
         f"{name} {getattr(proof, name):.3g}, limit {limit:g}"
         for name, limit in limits.items()
@@ -135,17 +141,17 @@ def prove_adapter(
     examples: Sequence[Example],
     evaluated: Sequence[Sequence[float]] | None,
     evaluated_dtype: str,
-    nf4: bool = False,
+    quantization: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The adapter from disk on its base against the model that was evaluated, where nothing can be merged.
 
     Args:
-        evaluated, evaluated_dtype, nf4: as for `prove`; without them it is only seen to load and to give finite logits.
+        evaluated, evaluated_dtype, quantization: as for `prove`; without them it is only seen to load and to give finite logits.
 
     Raises:
         GateError: it is another model, or its logits are not finite.
     """
-    model = load_with_adapter(source, adapter, nf4)
+    model = load_with_adapter(source, adapter, quantization, evaluated_dtype)
     given = [logits(model, example) for example in examples]
     broken = [example.where for example, one in zip(examples, given, strict=True) if not one.isfinite().all()]
     if broken:
@@ -155,25 +161,32 @@ def prove_adapter(
     return {"rows": len(examples), "positions": sum(len(example.ids) for example in examples), "evaluated": told}
 
 
-def load_with_adapter(source: Source, adapter: Path, nf4: bool = False, names: Sequence[str] = ()) -> Any:
-    """The adapter on its base, both from disk and computed in float32; with `nf4` the base in 4 bits, as QLoRA trains.
+def load_with_adapter(
+    source: Source,
+    adapter: Path,
+    quantization: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    names: Sequence[str] = (),
+) -> Any:
+    """The adapter on its base, both from disk and computed in float32.
 
-    With `names` of rewards the base is under a score head, whose weights are the adapter's.
+    Args:
+        quantization: of the base that the adapter was trained on: it is quantised again, from weights in `dtype`.
+        names: of rewards: the base is then under a score head, whose weights are the adapter's.
     """
     from peft import PeftModel
 
     from finetune.model.score import with_score_head
     from finetune.model.tokens import fit_to_adapter
 
-    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
-    if nf4:
-        from transformers import BitsAndBytesConfig
+    loaded = getattr(torch, dtype) if quantization else torch.float32
+    options: dict[str, Any] = {"dtype": loaded, "attn_implementation": "eager"}
+    base = source.load(**options, **quantised_options(quantization, loaded, "cpu"))
+    if quantization:
+        from finetune.model.quantise import compute_in_float32, settle
 
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
-        )  # fmt: skip
-    base = source.load(**options)
+        settle(base)
+        base = compute_in_float32(base)
     fit_to_adapter(base, adapter)
     base = with_score_head(base, names) if names else base
     with warnings.catch_warnings():  # peft's about tied layers, which the merge unties

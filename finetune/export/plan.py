@@ -10,8 +10,8 @@ import torch
 
 from finetune.errors import RecipeError
 from finetune.export.changes import ADVICE, Adapter, Change, LowRank, wrapped_parameters
+from finetune.export.dequantise import Through
 from finetune.export.jobs import Job
-from finetune.export.nf4 import quantised_weights
 from finetune.export.origins import Part, Parts, Skeleton, plain_parts, whole
 from finetune.export.tied import head_of_tied, is_output, is_tied
 from finetune.export.weights import CODES, FLOATS, Grown, Stored, same_values
@@ -42,7 +42,7 @@ def plan(
     tensors: dict[str, Stored],
     adapter: Adapter,
     dtype: torch.dtype | None,
-    dequantised: bool = False,
+    through: Through | None = None,
     scored: bool = False,
     trust_remote_code: bool = False,
 ) -> Jobs:
@@ -50,7 +50,7 @@ def plan(
 
     Args:
         dtype: a torch dtype for all floating tensors, or None.
-        dequantised: the base's linear weights go through nf4 first.
+        through: the base's linear weights are quantised and back first.
         scored: the output layer will be left out, for a score head.
         trust_remote_code: where names alone don't tell, the base's own code may be asked.
 
@@ -58,7 +58,7 @@ def plan(
         RecipeError: a line for each of the adapter's tensors that has no place in this base.
     """
     optional = _without_optional(adapter)
-    parts = None if adapter.wrapped or dequantised else plain_parts(adapter.changes, tensors)
+    parts = None if adapter.wrapped or through else plain_parts(adapter.changes, tensors)
     if parts is not None and _on_vocabulary(adapter, config, tensors, parts):
         parts = None
     skeleton = None
@@ -86,11 +86,8 @@ def plan(
     _check(adapter, by_parameter, sources, config, base, vocabulary)
     rows = _vocabulary_rows(adapter, by_parameter, before, sources, vocabulary)
     jobs = _jobs(sources, adapter, parts, dtype)
-    if dequantised and skeleton is not None:
-        linear = quantised_weights(skeleton.model)
-        jobs = tuple(
-            replace(job, through_nf4=any(part.parameter in linear for part in parts.get(job.name, ()))) for job in jobs
-        )
+    if through and skeleton is not None:
+        jobs = _through(jobs, parts, by_parameter, through.weights(skeleton.model))
     return Jobs(jobs, tied, rows, sum(bool(job.parts) for job in jobs))
 
 
@@ -113,6 +110,30 @@ def _put_optional(adapter: Adapter, changes: dict[str, Change], parts: Parts, te
             parts[stored] = whole(name, tensors[stored])
         if name in known or stored in tensors:
             adapter.changes[name] = change
+
+
+def _through(
+    jobs: tuple[Job, ...], parts: Parts, places: dict[str, list[tuple[str, Part]]], linear: dict[str, bool]
+) -> tuple[Job, ...]:
+    """The jobs, those of quantised weights marked.
+
+    Args:
+        linear: see Through.weights.
+
+    Raises:
+        RecipeError: the checkpoint keeps such a weight in pieces, which quantised apart are not what was trained on.
+    """
+    marked, problems = [], []
+    for job in jobs:
+        turned = {linear[part.parameter] for part in parts.get(job.name, ()) if part.parameter in linear}
+        if turned and (len(parts[job.name]) > 1 or len(places[parts[job.name][0].parameter]) > 1):
+            problems.append(
+                f"{job.name}: the checkpoint keeps it otherwise than the model; export.merge_into: original"
+            )
+        marked.append(replace(job, through="transposed" if True in turned else "as it is" if turned else None))
+    if problems:
+        raise RecipeError(problems)
+    return tuple(marked)
 
 
 def _on_vocabulary(adapter: Adapter, config: dict[str, Any], tensors: dict[str, Stored], parts: Parts) -> bool:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from finetune.checkpoint.disk import replace_file
 from finetune.data.chat import Example
 from finetune.errors import RecipeError
 from finetune.model.load import Source
+from finetune.model.quantization import describe
 
 if TYPE_CHECKING:
     from finetune.evaluate.metrics import Scores
@@ -29,7 +30,7 @@ class Record:
         source: where the base is loaded from.
         dtype: what the base was trained in, as `bfloat16`.
         stops: ids that end a turn, the base's own included.
-        nf4: the adapter was trained on the base in 4 bits; merge_into: `original` or `dequantised`, see export/nf4.py.
+        quantization: how the base was quantised when the adapter was trained (see model/quantization.describe).
         ship_base: the base is a folder that only this run has (made of a GGUF file): it goes into the bundle.
         examples: conversations to prove the merge on.
         evaluated: log-probabilities of their trained tokens in the model that got the scores; see export/parity.py.
@@ -46,8 +47,7 @@ class Record:
     examples: tuple[Example, ...]
     evaluated: Sequence[Sequence[float]] | None = None
     ship_base: bool = False
-    nf4: bool = False
-    merge_into: Literal["original", "dequantised"] = "original"
+    quantization: dict[str, Any] | None = None
     template: str | None = None
     recipe: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
@@ -79,6 +79,9 @@ def read_record(folder: Path) -> Record:
         source, stops = Source(**told.pop("source")), tuple(told.pop("stops"))
         if told["ship_base"]:  # the run's folder may have been moved
             source = Source(str((folder / BASE).resolve()))
+        told.pop("merge_into", None)  # of older versions, and nf4 too: such a run had no other quantisation
+        if told.pop("nf4", False):
+            told["quantization"] = describe("nf4")
         return Record(source=source, stops=stops, examples=examples, **told)
     except FileNotFoundError:
         raise RecipeError(

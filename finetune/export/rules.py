@@ -97,6 +97,27 @@ def _mindie_model(facts: AdapterFacts) -> str:
     return f"model_type {kind!r} takes no adapters" if kind and kind not in ("qwen2", "qwen3", "llama") else ""
 
 
+def _quantised(facts: AdapterFacts) -> str:
+    kind = facts.stored or facts.quantised
+    return f"the adapter was trained on its base in {kind}, and answers otherwise on another" if kind else ""
+
+
+def _not_in_vllm(facts: AdapterFacts) -> str:
+    on_load = facts.quantised is not None and facts.quantised != "nf4"
+    kind = facts.stored or facts.quantised
+    return f"it can't have the base in {kind}, as the adapter was trained on" if on_load or kind == "torchao" else ""
+
+
+def _in_vllm(facts: AdapterFacts) -> str:
+    kind = facts.stored or facts.quantised
+    return f"the base has to be in {kind}, as the adapter was trained on" if kind and not _not_in_vllm(facts) else ""
+
+
+def _in_peft(facts: AdapterFacts) -> str:
+    kind = facts.stored or facts.quantised
+    return f"the base has to be loaded in {kind}, as the adapter was trained on" if kind else ""
+
+
 _MINDIE_LORA = "Qwen2.5 7B-72B, Qwen2-72B, Qwen3-32B, Llama 3.1 8B and 70B"
 
 ADAPTER_RULES = (
@@ -166,6 +187,16 @@ ADAPTER_RULES = (
     Rule("A19", "merged", each(ENGINES, "refused"),
          lambda f: f"peft_type {f.method}: {PROMPTS[f.method]}, and nothing is merged" if f.method in PROMPTS else "",
          "take {engine: transformers, form: adapter}, which peft serves, or train lora", "source: peft"),
+    Rule("Q1", "adapter", each(tuple(engine for engine in NOT_PEFT if engine != "vllm"), "refused"), _quantised,
+         f"{MERGE}: into the weights that it was trained on", "unknown"),
+    Rule("Q1", "adapter", {"vllm": "refused"}, _not_in_vllm,
+         f"{MERGE}; vLLM quantises only to nf4 as it loads, and reads gptq, awq, compressed-tensors and bitsandbytes folders",
+         "documentation"),
+    Rule("Q2", "adapter", {"vllm": "warning"},
+         _in_vllm,
+         "the command serves it on that base; check with finetune verify, or set form: merged", "documentation; not run"),
+    Rule("Q2", "adapter", {"transformers": "warning"}, _in_peft,
+         "run.py does; whoever loads it otherwise has another model", "measured"),
     Rule("E1", "adapter", each(NOT_PEFT, "refused"),
          lambda f: "target_parameters: LoRA on fused experts has no form that engines read" if f.experts else "",
          MERGE, "unknown"),

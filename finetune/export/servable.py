@@ -41,6 +41,7 @@ def check_targets(
     targets: Sequence[TargetSection],
     dtype: str | None = None,
     initial: bool = False,
+    quantised: str | None = None,
 ) -> list[Finding]:
     """What is wrong with a recipe's targets, known before anything is trained; no torch needed.
 
@@ -49,8 +50,9 @@ def check_targets(
         base_config: the base's config.json; rules that need it are left out where it is None.
         dtype: of the merged model, where it is known.
         initial: whether A and B of the beginning are kept (see `recipe_facts`).
+        quantised: how the base is quantised as it is loaded; None: not at all, or as it lies.
     """
-    facts = recipe_facts(lora, base_config, initial)
+    facts = replace(recipe_facts(lora, base_config, initial), quantised=quantised)
     found = _target_findings(targets)
     for target in targets:
         found += findings(facts, target.engine, target.form)
@@ -68,6 +70,7 @@ def check_folder(
     base_stops: Iterable[int] | None = None,
     base_template: str | None = None,
     merge_dtype: str = "float32",
+    quantised: str | None = None,
 ) -> list[Finding]:
     """What is wrong with an export as it lies on disk.
 
@@ -76,6 +79,7 @@ def check_folder(
         model: folder of the merged model; asked for the others.
         stops: ids that training ended its answers with; base_stops: those that the base stops at by itself.
         base_template: the base's chat template, where it is known.
+        quantised: as in `check_targets`.
 
     Raises:
         RecipeError: a folder lacks its configuration or weights.
@@ -88,6 +92,7 @@ def check_folder(
             adapter_facts(adapter, base_config),
             stops=frozenset(stops),
             base_stops=None if base_stops is None else frozenset(base_stops),
+            quantised=quantised,
             other_template=own is not None and base_template is not None and own != base_template,
         )
         found += [item for target in targets if target.form == "adapter"

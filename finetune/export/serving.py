@@ -36,6 +36,8 @@ class Serving:
         golden: whether there are golden samples to ask.
         template: Ollama's, where it is a target.
         rewards: names of a reward model's outputs.
+        quantised: how the base has to be quantised as it is loaded, to be the one that adapters were trained on; lies:
+            the same, or how it lies quantised; trained_in: the dtype that it was loaded in.
     """
 
     dtype: str
@@ -49,6 +51,9 @@ class Serving:
     golden: bool = True
     template: GoTemplate | None = None
     rewards: tuple[str, ...] = ()
+    quantised: str | None = None
+    lies: str | None = None
+    trained_in: str = "float32"
 
     def row(self, engine: str) -> Target:
         """How an engine serves this export."""
@@ -114,6 +119,8 @@ def target_files(name: str, target: TargetSection, serving: Serving) -> dict[str
         ("onnxruntime", "adapter"): snippets.ONNX_RUN,
     }.get((target.engine, target.form))
     if run:
+        if target.engine == "transformers":
+            run = snippets.peft_run(serving.quantised, serving.trained_in)
         files["run.py"] = run.replace("KIND", words["type"]).replace("FOLDER", words["folder"])
     return files
 
@@ -163,6 +170,7 @@ def _words(name: str, target: TargetSection, serving: Serving) -> dict[str, str]
         "revision": revision,
         "template": chat,
         "template_file": chat.replace("--chat-template", "--chat-template-file"),
+        "quantization": "--quantization bitsandbytes" if serving.quantised == "nf4" else "",
         "context": str(serving.context),
         "type": kinds[0] if kinds else "",
         "gguf": gguf_file(name, "merged", kinds[0]) if kinds else "",
@@ -200,6 +208,8 @@ def _readme(row: Target, target: TargetSection, words: Mapping[str, str], servin
     notes = [note[language].format_map(words) for note in row.notes.get(target.form, ())]
     if target.engine == "ollama" and serving.template:
         notes += [say["proven"].format(count=serving.template.proven), *serving.template.limits]
+    if serving.lies and target.form == "adapter":
+        notes.insert(0, say["quantised"].format(how=serving.lies))
     notes.append(f"{say['version']} {row.version}. {row.evidence[language]}")
     return "\n".join([*lines, *(f"- {note}" for note in notes)]) + "\n"
 

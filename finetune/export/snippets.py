@@ -24,6 +24,8 @@ WORDS: tuple[Mapping[str, Any], Mapping[str, Any]] = (
         "rewards": "Then ask for the rewards of a conversation ({names}):",
         "asked": [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "an answer"}],
         "proven": "TEMPLATE writes {count} prompts exactly as the chat template does, compared when this was exported.",
+        "quantised": "The adapter was trained on this base in {how}: on the base in full precision, or in other bits, it is "
+                     "another model. MANIFEST.json has the settings.",
         "version": "Written for",
     },
     {
@@ -36,6 +38,7 @@ WORDS: tuple[Mapping[str, Any], Mapping[str, Any]] = (
         "rewards": "随后询问一段对话的奖励（{names}）：",
         "asked": [{"role": "user", "content": "问题"}, {"role": "assistant", "content": "回答"}],
         "proven": "TEMPLATE 与对话模板逐字相同：导出时比对了 {count} 个提示。",
+        "quantised": "该适配器在 {how} 形式的基座上训练：换成全精度或其他位数的基座就是另一个模型。设置见 MANIFEST.json。",
         "version": "适用版本",
     },
 )  # fmt: skip
@@ -54,6 +57,35 @@ ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_ten
 answer = model.generate(**ids.to(model.device), max_new_tokens=256, do_sample=False)
 print(tokenizer.decode(answer[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 '''
+
+# Of a base that is quantised as it is loaded: what to import, and what to load it with (model/quantise.py).
+QUANTISED_RUN = {
+    "nf4": ("from transformers import AutoTokenizer, BitsAndBytesConfig",
+            'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
+            "bnb_4bit_compute_dtype=torch.DTYPE)"),
+    "int8": ("from transformers import AutoTokenizer, BitsAndBytesConfig", "BitsAndBytesConfig(load_in_8bit=True)"),
+    "int8_weight_only": ("from torchao.quantization import Int8WeightOnlyConfig\n"
+                         "from transformers import AutoTokenizer, TorchAoConfig", "TorchAoConfig(Int8WeightOnlyConfig())"),
+    "int4_weight_only": ("from torchao.quantization import IntxWeightOnlyConfig\n"
+                         "from torchao.quantization.granularity import PerGroup\n"
+                         "from transformers import AutoTokenizer, TorchAoConfig",
+                         "TorchAoConfig(IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32)))"),
+}  # fmt: skip
+
+
+def peft_run(quantised: str | None, dtype: str) -> str:
+    """PEFT_RUN, for a base that was quantised as it was loaded for training: loaded so again."""
+    if quantised is None:
+        return PEFT_RUN
+    imports, config = QUANTISED_RUN[quantised]
+    loaded = f"dtype=torch.{dtype}, quantization_config=base"
+    return (
+        PEFT_RUN.replace("from transformers import AutoTokenizer\n", f"{imports}\n")
+        .replace("from peft import", "import torch\nfrom peft import")
+        .replace("model = Auto", f"base = {config.replace('DTYPE', dtype)}  # as in training\nmodel = Auto")
+        .replace('device_map="auto"', f'device_map="auto", {loaded}')
+    )
+
 
 OPENVINO_RUN = '''"""One question to the base with its adapter: python serve/FOLDER/run.py "question" (in the bundle's folder)."""
 

@@ -63,7 +63,7 @@ class Target:
 
 _VLLM = {
     "merged": ("{here}", "--served-model-name {name}", "--dtype {dtype}", "--host {host}", "--port 8000"),
-    "adapter": ("{base}", "{revision}", "--dtype {dtype}", "--enable-lora", "--max-lora-rank {rank}",
+    "adapter": ("{base}", "{revision}", "--dtype {dtype}", "{quantization}", "--enable-lora", "--max-lora-rank {rank}",
                 "--max-loras {count}", "--lora-modules {loras}", "{template}", "--host {host}", "--port 8000"),
 }  # fmt: skip
 _STARTS = (

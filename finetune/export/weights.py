@@ -59,6 +59,10 @@ class Stored:
                     raise EOFError(f"{self.file}: {self.name} ends after {start + done} of {self.size} bytes")
                 done += got
 
+    def settled(self) -> Stored:
+        """Itself, or what stands for it once its values are worked out (see unpack.py)."""
+        return self
+
     def raw(self, start: int, size: int) -> torch.Tensor:
         """Bytes `start` to `start + size` of the tensor, uint8."""
         buffer = torch.empty(size, dtype=torch.uint8)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterable
+import json
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import RecipeError, first_line
 from finetune.model.attention import load_with_attention
 from finetune.model.folder import check_folder
+from finetune.model.quantization import check_quantization, describe
 from finetune.model.tokens import AddedTokens, add_to_tokenizer, grow
 from finetune.recipe import ModelSection
 
@@ -56,13 +59,27 @@ class Source:
         except (OSError, ValueError) as error:
             raise RecipeError(f"the base {self.name!r} is neither a folder nor to be had: {reason(error)}") from None
 
+    def config(self) -> dict[str, Any]:
+        """Its config.json; empty where there is none."""
+        from transformers.utils.hub import cached_file
+
+        try:
+            file = cached_file(
+                self.name, "config.json", revision=self.revision, _raise_exceptions_for_missing_entries=False
+            )
+            return json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        except (OSError, ValueError):
+            return {}  # loading the model says what is wrong
+
     def load(self, **options: Any) -> Any:
         """The model, through AutoModelForCausalLM."""
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(
-            self.name, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
-        )
+        with warnings.catch_warnings():  # that of compressed-tensors' settings only `dequantize` is taken, as is meant
+            warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)
+            return AutoModelForCausalLM.from_pretrained(
+                self.name, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
+            )
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,7 @@ class Base:
         identity: what the manifest records: name, commit or the sha256 of each weight file.
         source: where to load the same base again. For a GGUF file this is the folder that `write_gguf_base` makes.
         added: tokens that the recipe lists; new ones have rows in `model`, not in what `source` loads.
+        quantization: how its linear layers are quantised (quantization.describe); None: not at all.
     """
 
     model: Any
@@ -81,6 +99,7 @@ class Base:
     identity: dict[str, Any]
     source: Source
     added: AddedTokens = field(default_factory=AddedTokens)
+    quantization: dict[str, Any] | None = None
 
 
 def locate(section: ModelSection) -> str:
@@ -162,7 +181,10 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
     added = add_to_tokenizer(tokenizer, section.add_tokens)
     asked = Source(name, section.revision, section.trust_remote_code)
     # use_safetensors: a pickled pytorch_model.bin is refused, not run.
+    quantization = describe(section.quantization, None if section.gguf_file else asked.config())
+    check_quantization(quantization, placement.device.name, placement.engine)
     options: dict[str, Any] = {"dtype": placement.torch_dtype, "use_safetensors": True}
+    options |= quantised_options(quantization, placement.torch_dtype, str(placement.accelerator.device))
     try:
         if section.gguf_file:
             from finetune.model.gguf_base import load_gguf
@@ -179,11 +201,30 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
     grow(model, added)
     model.requires_grad_(False)
     model.config.use_cache = False
+    if quantization is not None:
+        from finetune.model.quantise import settle
+
+        settle(model)
     commit = commit_of(name, section.revision)  # a branch may move on; the commit is what was trained on
     again = replace(asked, revision=commit or section.revision)
     source = Source(str(gguf_folder.resolve())) if section.gguf_file else again
     identity = identity_of(section.name_or_path, section.revision, name, commit, section.gguf_file)
-    return Base(model, tokenizer, identity, source, added)
+    if quantization is not None:
+        identity |= {"quantization": quantization}
+    return Base(model, tokenizer, identity, source, added, quantization)
+
+
+def quantised_options(quantization: Mapping[str, Any] | None, dtype: Any, device: str) -> dict[str, Any]:
+    """What transformers needs to load a base in fewer bits; nothing for one that is not.
+
+    Args:
+        dtype: torch's, that is computed in.
+    """
+    if quantization is None:
+        return {}
+    from finetune.model.quantise import loading_options
+
+    return loading_options(quantization["method"], quantization["stored"], dtype, device)
 
 
 def commit_of(name: str, revision: str | None) -> str | None:

@@ -222,7 +222,7 @@ def test_an_adapter_of_a_4_bit_base(tiny_base, tmp_path, capsys):
         assert manifest["merge"]["target"] == into
         proofs[into] = manifest["merge_proof"]
     said = capsys.readouterr().out
-    assert "merged into the original base, NOT the 4-bit one" in said and "merged against adapter: " in said
+    assert "merged into the original base, NOT the nf4 one" in said and "merged against adapter: " in said
     assert (
         proofs["dequantised"]["greedy_agreement"] >= 0.98
         and proofs["dequantised"]["limits"]["greedy_agreement"] == 0.98

@@ -49,6 +49,7 @@ BREAKS = [
     ("A14", {"regex": True}), ("A15", {"alpha": 8.5}), ("A16", {"local_base": "/models/x"}),
     ("A17", {"other_template": True}), ("A18", {"method": "IA3"}),
     ("A19", {"method": "PREFIX_TUNING"}), ("E1", {"experts": True}),
+    ("Q1", {"quantised": "nf4"}), ("Q1", {"quantised": "int8"}), ("Q2", {"stored": "awq"}), ("Q2", {"quantised": "nf4"}),
     ("E2", {"base": {"model_type": "gemma3_text"}}),
     ("E3", None), ("M7", {"stops": frozenset({5}), "base_stops": frozenset({2})}),
 ]  # fmt: skip
@@ -333,7 +334,7 @@ def test_the_document_has_every_engine_and_rule(name):
     """A row each, and nothing that is not there; the refusing engines of two rows by their names."""
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     cells = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
-    rules = {rule for key in cells for rule in key.split(", ") if re.fullmatch(r"[AEM]\d+", rule)}
+    rules = {rule for key in cells for rule in key.split(", ") if re.fullmatch(r"[AEMQ]\d+", rule)}
     assert rules == {rule.id for rule in (*ADAPTER_RULES, *MODEL_RULES)} | {"E4", "E5"}
     assert {key.strip("`") for key in cells if key.startswith("`")} == set(ENGINES)
     for engine, row in TARGETS.items():
