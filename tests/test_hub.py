@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, byte_tokenizer, tiny_llama, write_tiny_recipe
+from tests.custom_code.made import write_custom_base
 
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 
@@ -79,3 +80,25 @@ def test_a_hub_id_that_is_not_there_is_one_clear_line(tmp_path, tiny_data):
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("model.name_or_path: no tokenizer from 'org/nowhere'")
     assert not (tmp_path / "run").exists()  # nothing half-written
+
+
+@pytest.mark.slow
+def test_smoke_needs_no_weights_of_a_hub_id_and_takes_its_own_code_along(tmp_path, tiny_data):
+    """config.json, tokenizer and code alone in the hub's cache; what runs is a copy of that code in the tiny base."""
+    snapshot = tmp_path / "home/hub/models--org--sandwich/snapshots" / COMMITS["main"]
+    snapshot.parent.mkdir(parents=True)
+    write_custom_base(snapshot)
+    byte_tokenizer().save_pretrained(snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs/main").write_text(COMMITS["main"])
+    file = write_tiny_recipe(tmp_path, Path("org/sandwich"), tiny_data)
+    trusted = ("--set", "model.trust_remote_code=true", "--set", "model.revision=main")
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune.cli", "smoke", str(file), *trusted, "--output", str(tmp_path / "smoke")],
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok        verify" in done.stdout
+    name = "modeling_sandwich.py"
+    assert (tmp_path / "smoke/run/bundle" / name).read_bytes() == (snapshot / name).read_bytes()

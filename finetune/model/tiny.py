@@ -251,9 +251,11 @@ def _vocabulary(small: Config, vocabulary: int, known_tokens: bool) -> None:
     if not size:
         return
     small["vocab_size"] = size if size <= vocabulary else (vocabulary // 64 + 1) * 64
-    for key, value in small.items():  # another tokenizer's ids
-        if TOKEN.search(key) and value is not None and not known_tokens:
-            small[key] = small["vocab_size"] - 1 if isinstance(value, int) else [small["vocab_size"] - 1]
+    last = vocabulary - 1
+    for key, value in small.items():  # another tokenizer's ids, and ids that the tokenizer lacks
+        if TOKEN.search(key) and value is not None:
+            known = [each for each in ([value] if isinstance(value, int) else value) if known_tokens and each <= last]
+            small[key] = (known or [last])[0] if isinstance(value, int) else known or [last]
 
 
 def _first(config: Config, keys: Sequence[str]) -> int:

@@ -81,7 +81,8 @@ def _config(section: ModelSection, name: str) -> Any:
     try:
         return AutoConfig.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise RecipeError(f"model.name_or_path: no configuration from {name!r}: {reason(error)}") from None
+        way = "; a folder with its config.json and tokenizer will do" if "couldn't connect" in str(error) else ""
+        raise RecipeError(f"model.name_or_path: no configuration from {name!r}: {reason(error)}{way}") from None
 
 
 def _made(config: Any, small: dict[str, Any], name: str) -> Any:

@@ -110,13 +110,15 @@ def _changes(recipe: Recipe, tiny: Tiny) -> Mapping[str, tuple[Any, str]]:
         "evaluate.max_new_tokens": (TOKENS, ""),
         "gate.min": ({}, ""),
         "gate.better_than_base": (False, ""),
-        "export.dtype": ("float32", ""),
+        "export.dtype": ("auto", ""),  # that of the base
         "export.parity_rows": (1, ""),
         "export.targets": ((), "its files are made of the real model"),
         "export.adapters": ({}, "they are not of the tiny base's shape"),
     }
     if slow:
         decided |= {"train.optim": ("adamw_torch", f"not on {device}"), "train.optim_args": ({}, "")}
+    if getattr(recipe.model, "quantization", "none") != "none":
+        decided["model.quantization"] = ("none", "random weights are not worth quantising")
     for key, value in adapter.items():
         if key == "r" and isinstance(value, int):
             decided[f"{kind}.r"] = (min(value, RANK), "")

@@ -41,7 +41,7 @@ def test_trains_resumes_merges_and_loads_elsewhere(custom, tmp_path, capsys):
     assert {step["name"]: step["status"] for step in report["steps"]} == dict.fromkeys(
         ("tiny base", "data", "base", "training", "resume", "scores", "export", "reload", "verify", "packing"), "ok"
     )
-    assert report["merge_proof"]["max_logit_difference"] < 1e-4 and report["reload_difference"] < 1e-4
+    assert report["proof"]["max_logit_difference"] < 1e-4 and report["reload_difference"] < 1e-4
     bundle = tmp_path / "smoke/run/bundle"
     for name in FILES:
         assert (bundle / name).read_bytes() == (CODE / name).read_bytes()

@@ -28,7 +28,8 @@ class Row:
         difference: largest logit difference between the merged model and the adapter on its base.
         packing: why not; empty where it packs.
         covered, uncovered: names of linear layers that `all-linear` gives an adapter, and that it does not.
-        experts: `none`, `linear` (each expert's layers are linear layers of their own) or `fused` (one parameter).
+        experts: `none`, `linear` (each expert's layers are linear layers of their own) or `fused` (one parameter); with
+            `, left` where they have no adapter.
     """
 
     family: str
@@ -55,8 +56,8 @@ def run_family(family: str, folder: Path) -> Row:
     packing = next(step for step in table.steps if step.name == "packing")
     return Row(
         family,
-        *trained(bundle.parents[1] / "base"),
-        max(told["merge_proof"]["max_logit_difference"], told["reload_difference"]),
+        *trained(bundle.parents[1] / "base", bundle / "adapter"),
+        max(told["proof"]["max_logit_difference"], told["reload_difference"]),
         packing.what if packing.status == "no" else "",
         *coverage(manifest["training"]["lora"]),
     )
@@ -64,33 +65,36 @@ def run_family(family: str, folder: Path) -> Row:
 
 def coverage(line: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names with and without an adapter, of the run's line about them."""
-    on, without = re.search(r"; on (.*); without: (.*)$", line).groups()  # type: ignore[union-attr]
+    on, without = re.search(r"; on (.*?); without: ([^;]*)", line).groups()  # type: ignore[union-attr]
     covered, rest = (re.findall(r"(\w+) x\d+", part) for part in (on, without))
-    covered = [name for name in covered if name != "base_layer"]  # peft's, of experts with two parameters
-    return tuple(covered), tuple(dict.fromkeys(name for name in rest if name not in covered))
+    covered = ["router" if name == "weight" else name for name in covered]  # a parameter without a layer of its own
+    return tuple(covered), tuple(rest)
 
 
-def trained(base: Path) -> tuple[str, str]:
+def trained(base: Path, adapter: Path) -> tuple[str, str]:
     """The class that is trained, and how it holds its experts."""
+    from safetensors import safe_open
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base)
     inside = [parameter for name, parameter in model.named_parameters() if ".experts." in name]
     held = "none" if not inside else "fused" if any(parameter.ndim == 3 for parameter in inside) else "linear"
-    return type(model).__name__, held
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+        covered = any(".experts." in name for name in file.keys())  # noqa: SIM118
+    return type(model).__name__, held if covered or held == "none" else f"{held}, left"
 
 
 WORDS = {
     "en": {
         "head": "| Family | Class | Trained, resumed, merged, reloaded | Largest logit difference | Packing | "
         "`all-linear` covers | Experts |",
-        "yes": "yes", "no": "no: ", "and not": "; not ", "none": "none", "linear": "linear layers of their own",
+        "yes": "yes", "no": "no: ", "and not": "; others not: ", "none": "none", "linear": "linear layers of their own",
         "fused": "one parameter for all of a layer", "left": ", not covered (`lora.target_parameters`)",
         "tested": "Tested with transformers {} and peft {}.",
     },
     "zh": {
         "head": "| 系列 | 类 | 训练、续训、合并、重新加载 | 最大 logit 差 | 打包（packing） | `all-linear` 覆盖 | 专家 |",
-        "yes": "可以", "no": "不可以：", "and not": "；不含 ", "none": "无", "linear": "各为独立的线性层",
+        "yes": "可以", "no": "不可以：", "and not": "；未覆盖的其他层：", "none": "无", "linear": "各为独立的线性层",
         "fused": "每层合为一个参数", "left": "，未覆盖（用 `lora.target_parameters`）",
         "tested": "测试所用版本：transformers {}、peft {}。",
     },
@@ -112,7 +116,8 @@ def rendered(row: Row, language: str) -> str:
         reason = REASONS.get(reason, reason)
     packing = words["no"] + reason if row.packing else words["yes"]
     covers = ", ".join(row.covered) + (words["and not"] + ", ".join(row.uncovered) if row.uncovered else "")
-    held = words[row.experts] + (words["left"] if row.experts == "fused" and "experts" not in row.covered else "")
+    how, _, left = row.experts.partition(", ")
+    held = words[how] + (words["left"] if left else "")
     title, proved = FAMILIES[row.family][0], f"< {bound}"
     cells = (title, f"`{row.architecture}`", words["yes"], proved, packing, covers, held)
     return f"| {' | '.join(cells)} |"

@@ -65,4 +65,5 @@ def test_vocabulary():
     assert shrink(config, 151665)["vocab_size"] == 151680
     assert shrink(config | {"vocab_size": 151665}, 151665)["vocab_size"] == 151665
     other = shrink(config, 259, known_tokens=False)
-    assert (other["vocab_size"], other["image_token_id"], other["eos_token_id"]) == (320, 319, [319])
+    assert (other["vocab_size"], other["image_token_id"], other["eos_token_id"]) == (320, 258, [258])
+    assert shrink(config, 151644)["eos_token_id"] == [151643]
