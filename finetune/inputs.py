@@ -143,8 +143,11 @@ def tied_problems(recipe: Recipe) -> list[str]:
     return ends_problems(recipe.adapter.settings(), tied)
 
 
-def serving_notes(recipe: Recipe) -> list[str]:
+def serving_notes(recipe: Recipe, parameters: Sequence[str] = ()) -> list[str]:
     """What an operator has to know of the recipe's targets.
+
+    Args:
+        parameters: that LoRA turned out to be on when the base was loaded, beside layers (experts by all-linear).
 
     Raises:
         RecipeError: what an engine would serve wrong or refuse, a converter that is not there; each with its fix.
@@ -154,6 +157,7 @@ def serving_notes(recipe: Recipe) -> list[str]:
 
     dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
     lora = recipe.adapter.model_dump() | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
+    lora |= {"target_parameters": list(parameters)} if parameters else {}
     return check_serving(lora, config_of_base(recipe.model), recipe.export.targets, dtype)
 
 

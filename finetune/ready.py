@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.chain import BASE
 from finetune.data.prepare import Prepared
-from finetune.inputs import encode, encoded_lines, findings_lines, make_stage, part_name
+from finetune.inputs import encode, encoded_lines, findings_lines, make_stage, part_name, serving_notes
 from finetune.optimizer import OPTIMIZERS
 from finetune.recipe import Recipe
 
@@ -132,6 +132,7 @@ def get_ready(
     freeze_down = OPTIMIZERS[recipe.train.optim].freezes_down
     model, coverage = add_adapter(base.model, recipe.adapter, recipe.seed, freeze_down)
     log.say(f"lora: {coverage.line()}")
+    serving_notes(recipe, sorted(getattr(model.peft_config["default"], "target_parameters", None) or ()))
     initial = initial_weights(model, recipe.adapter)
     # With the adapter off, the model is not the base where the adapter changed that, or where the base's biases train.
     fresh = full_tensors(model) if initial is not None or trains_biases(recipe.adapter) else None
