@@ -36,9 +36,12 @@ def parameter_groups(
         down: by the id of a lora_B, the frozen half before it.
 
     Raises:
-        RecipeError: patterns of `train.lr_groups` that match nothing, with what is trained; names that several match.
+        RecipeError: patterns of `train.lr_groups` that match nothing, with what is trained; names that several match;
+            a LoRA+ ratio where no lora_B is trained.
     """
     parameters = list(named)
+    if section.loraplus_lr_ratio != 1.0 and not any(LORA_B.search(name) for name, _ in parameters):
+        raise RecipeError("train.loraplus_lr_ratio: no lora_B is trained by this adapter; leave it out")
     rates = _pattern_rates([name for name, _ in parameters], section.lr_groups)
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, parameter in parameters:

@@ -173,8 +173,11 @@ def _quantised_base(recipe: Recipe) -> list[str]:
     return quantization_problems(recipe, config)
 
 
-def serving_notes(recipe: Recipe) -> list[str]:
+def serving_notes(recipe: Recipe, parameters: Sequence[str] = ()) -> list[str]:
     """What an operator has to know of the recipe's targets.
+
+    Args:
+        parameters: that LoRA turned out to be on when the base was loaded, beside layers (experts by all-linear).
 
     Raises:
         RecipeError: what an engine would serve wrong or refuse, a converter that is not there; each with its fix.
@@ -190,6 +193,7 @@ def serving_notes(recipe: Recipe) -> list[str]:
         | {"peft_type": recipe.peft_type.upper()}
         | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
     )
+    adapter |= {"target_parameters": list(parameters)} if parameters else {}
     config = config_of_base(recipe.model)
     problems = _token_problems(recipe, adapter, config or {})
     if problems:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.chain import BASE
 from finetune.data.prepare import Prepared
-from finetune.inputs import encode, encoded_lines, findings_lines, make_stage, part_name
+from finetune.inputs import encode, encoded_lines, findings_lines, make_stage, part_name, serving_notes
 from finetune.optimizer import OPTIMIZERS
 from finetune.recipe import Recipe
 
@@ -142,6 +142,7 @@ def get_ready(
         check_whole_modules(base.model, adapter.model_dump().get("modules_to_save"))
     model, coverage = add_adapter_of(recipe, base)
     log.say(f"{recipe.peft_type}: {coverage.line()}")
+    serving_notes(recipe, sorted(getattr(model.peft_config["default"], "target_parameters", None) or ()))
     initial = initial_weights(model, adapter)
     # With the adapter off, the model is not the base where the adapter changed that, or where the base's biases train.
     fresh = full_tensors(model) if initial is not None or trains_biases(recipe.adapter) else None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from finetune.checkpoint.tensors import load_tensors
+from finetune.errors import RecipeError
 from finetune.recipefile import load_recipe
 from finetune.run import run
 from tests.conftest import byte_tokenizer, write_tiny_recipe
@@ -58,3 +59,13 @@ def test_experts_from_data_to_bundle(name, tiny_data, tmp_path, monkeypatch):
     experts = {tensor for tensor in before if ".experts." in tensor and "bias" not in tensor}
     assert experts <= changed
     assert all(".experts." in t or "q_proj" in t or "all-linear" in name for t in changed)
+
+
+def test_targets_that_serve_no_experts_are_told_before_training(tiny_recipe, tiny_data, tmp_path):
+    """all-linear on Qwen3-MoE is on parameters, which only the loaded base tells: the run stops before its first step."""
+    base = base_of(tmp_path / "base", "qwen3-moe", MOE)
+    recipe = tiny_recipe(f"model.name_or_path={base}", "export.targets=[{engine: vllm, form: adapter}]")
+    with pytest.raises(RecipeError) as error:
+        run(recipe)
+    assert any("LoRA on fused experts has no form that engines read" in problem for problem in error.value.problems)
+    assert not (recipe.output_dir / "adapter").exists()

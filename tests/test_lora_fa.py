@@ -101,3 +101,13 @@ def test_fewer_activations_are_kept():
 def test_an_embedding_is_refused():
     with pytest.raises(RecipeError, match=r"on an embedding is the half that starts at 0 \(model.embed_tokens\)"):
         add_adapter(tiny_model("llama", **SMALL), LoraSection(target_modules=["embed_tokens"]), 0, freeze_down=True)
+
+
+def test_a_ratio_for_a_frozen_b_has_no_effect():
+    """MiCA (peft 0.21) trains A alone."""
+    model, _ = add_adapter(tiny_model("llama", **SMALL), LoraSection(init_lora_weights="mica"), seed=0)
+    names = [(name, p) for name, p in trainable(model) if ".lora_B." not in name]
+    with pytest.raises(
+        RecipeError, match=r"train.loraplus_lr_ratio: no lora_B is trained by this adapter; leave it out"
+    ):
+        parameter_groups(names, TrainSection(max_steps=1, loraplus_lr_ratio=4.0))
