@@ -100,7 +100,7 @@ def get_ready(
     from finetune.export.converted import check_tokenizer
     from finetune.fullstate import full_tensors
     from finetune.model.adapter import add_adapter, initial_weights, trains_biases
-    from finetune.model.quantise import check_whole_modules, start_with_loftq
+    from finetune.model.quantise import check_whole_modules, named_targets, start_with_loftq
     from finetune.model.quantization import plain_init
     from finetune.model.start import start_from
     from finetune.stages.base import Prepares
@@ -131,9 +131,11 @@ def get_ready(
             told = part.stage.prepare(base.model, part.data.metrics, placement)
             about |= {f"{part.name}/{key}" if part.name else key: value for key, value in told.items()}
     lora = plain_init(recipe.lora)
+    loftq = lora != recipe.lora
     if base.quantization:
         log.say(f"base: {base.quantization['method']}{', as it lies' if base.quantization['stored'] else ''}")
         check_whole_modules(base.model, recipe.lora.model_dump().get("modules_to_save"))
+        lora = named_targets(base.model, lora)
     model, coverage = add_adapter(base.model, lora, recipe.seed)
     log.say(f"lora: {coverage.line()}")
     initial = initial_weights(model, lora)
@@ -141,11 +143,11 @@ def get_ready(
     fresh = full_tensors(model) if initial is not None or trains_biases(recipe.lora) else None
     if recipe.model.adapter_name_or_path:
         log.say(f"lora: {start_from(model, Path(recipe.model.adapter_name_or_path), base.source.name)}")
-    elif lora != recipe.lora:
+    elif loftq:
         start_with_loftq(model, base.source.folder())
     _check_packing(recipes, model, placement, log)
     # LoftQ's adapter is none of nothing: the policy before training has it, the base (adapter off) has not.
-    start = full_tensors(model) if recipe.model.adapter_name_or_path or lora != recipe.lora else fresh
+    start = full_tensors(model) if recipe.model.adapter_name_or_path or loftq else fresh
     stage: Stage | Mixture = parts[0].stage
     examples, held_out = parts[0].examples, parts[0].held_out
     if recipe.mixture:

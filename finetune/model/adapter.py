@@ -93,7 +93,11 @@ def initial_weights(model: Any, section: LoraSection) -> dict[str, Any] | None:
 def _linear_layers(model: Any) -> list[str]:
     import torch
 
-    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) or hasattr(module, "qweight")  # gptqmodel's
+    ]
 
 
 def _output_name(model: Any) -> str | None:
