@@ -244,10 +244,13 @@ def load_base_of(recipe: Recipe, placement: Placement) -> Base:
 def add_adapter_of(recipe: Recipe, base: Base) -> tuple[Any, Coverage]:
     """The peft model with the recipe's adapter, its added tokens' rows among what is trained; and what it covers."""
     from finetune.model.adapter import add_adapter
+    from finetune.model.quantise import named_targets
     from finetune.model.quantization import plain_init
     from finetune.model.tokens import with_token_rows
 
     section = with_token_rows(plain_init(recipe.adapter), base.model, base.added)
+    if base.quantization:
+        section = named_targets(base.model, section)
     return add_adapter(base.model, section, recipe.seed, OPTIMIZERS[recipe.train.optim].freezes_down)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from finetune.errors import RecipeError
+from finetune.recipe_peft import PeftSection
 
 
 def loading_options(method: str | None, stored: bool, dtype: torch.dtype, device: str) -> dict[str, Any]:
@@ -28,6 +29,12 @@ def loading_options(method: str | None, stored: bool, dtype: torch.dtype, device
 
         # Left packed, its layers unpack themselves for good at the first forward pass: so at once, and whole.
         options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
+    elif method in ("gptq", "awq"):
+        from transformers import AwqConfig, GPTQConfig
+
+        # gptqmodel's plain kernels on a CPU: its others are compiled at the first load. Only `backend` is taken of this.
+        kernel = {"gptq": "gptq_torch", "awq": "torch_awq"}[method] if device == "cpu" else "auto_trainable"
+        options["quantization_config"] = (GPTQConfig if method == "gptq" else AwqConfig)(bits=4, backend=kernel)
     return options
 
 
@@ -66,6 +73,16 @@ def settle(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def named_targets(model: Any, lora: PeftSection) -> PeftSection:
+    """`all-linear` spelled out for layers of gptqmodel, which peft takes by name but does not count as linear ones."""
+    packed = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "qweight")}
+    return (
+        lora.model_copy(update={"target_modules": tuple(sorted(packed))})
+        if packed and lora.target_modules == "all-linear"
+        else lora
+    )
 
 
 def check_whole_modules(model: Any, saved: Any) -> None:
