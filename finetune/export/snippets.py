@@ -83,7 +83,7 @@ def peft_run(quantised: str | None, dtype: str) -> str:
     imports, config = QUANTISED_RUN[quantised]
     loaded = f"dtype=torch.{dtype}, quantization_config=base"
     return (
-        PEFT_RUN.replace("from transformers import AutoTokenizer\n", f"{imports}\n")
+        PEFT_RUN.replace("from transformers import AutoTokenizer, GenerationConfig\n", f"{imports}, GenerationConfig\n")
         .replace("from peft import", "import torch\nfrom peft import")
         .replace("model = Auto", f"base = {config.replace('DTYPE', dtype)}  # as in training\nmodel = Auto")
         .replace('device_map="auto"', f'device_map="auto", {loaded}')

@@ -80,7 +80,7 @@ def named_targets(model: Any, lora: PeftSection) -> PeftSection:
     packed = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "qweight")}
     return (
         lora.model_copy(update={"target_modules": tuple(sorted(packed))})
-        if packed and lora.target_modules == "all-linear"
+        if packed and lora.settings().get("target_modules") == "all-linear"
         else lora
     )
 

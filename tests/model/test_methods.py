@@ -33,7 +33,7 @@ def test_coverage_in_the_method_s_words(kind, settings, line, recwarn):
 
 
 @pytest.mark.parametrize(("architecture", "kind", "settings", "problem"), [
-    ("llama", "oft", {"target_modules": ("q_porj",)}, "oft.target_modules: 'q_porj' matches no linear layer; did you mean"),
+    ("llama", "oft", {"target_modules": ("q_porj",)}, "oft.target_modules: 'q_porj' matches no layer; did you mean"),
     ("llama", "vera", {"target_modules": ".*nothing"}, "vera"),
     ("gpt2", "oft", {}, "oft: Target module Conv1D.* is not supported"),
     ("gpt-oss", "ia3", {}, "ia3: Please specify `target_modules`"),

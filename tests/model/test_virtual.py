@@ -152,7 +152,7 @@ def test_recipes_without_virtual_tokens(tiny_recipe, more, problem):
     ("oft", ["oft.r=4"], "give exactly one of `r` (4"),
     ("oft", ["oft.bias=all"], "oft.bias"),
     ("vera", ["vera.r=0"], "vera.r"),
-    ("prefix_tuning", ["prefix_tuning.token_dim=32"], "`token_dim`: is the base's"),
+    ("prefix_tuning", ["prefix_tuning.token_dim=32"], "prefix_tuning.token_dim: is read off the base"),
     ("ia3", ["ia3.target_modules=[k_proj]", "ia3.feedforward_modules=[down_proj]"], "down_proj is not among"),
     ("ia3", ["grpo.engine=paged"], "grpo"),
     ("ia3", ["ia3.lora_alpha=4"], "ia3.lora_alpha: not a field of peft.IA3Config"),
