@@ -48,6 +48,7 @@ def check_lora(model: Any, config: Any) -> list[str]:
     problems += _excluded(model, config) + _layers(model, config)
     targeted = [*targeted_modules(model, config), *_targeted_parameters(parameters, config)]
     problems += _patterns(config, targeted)
+    problems += _biases(model, config)
     modules = [name for name, _ in model.named_modules() if name]
     problems += [
         f"lora.modules_to_save: {saved!r} is no module of the model{did_you_mean(saved, _kinds(modules))}"
@@ -168,6 +169,15 @@ def _excluded(model: Any, config: Any) -> list[str]:
     ] or ([] if targeted_modules(model, config) or config.target_parameters else [
         f"lora.exclude_modules: {given!r} leaves no target over"
     ])  # fmt: skip
+
+
+def _biases(model: Any, config: Any) -> list[str]:
+    """A bias of B is merged into the layer's own, and a layer that has none can't hold it."""
+    if not config.lora_bias:
+        return []
+    named = dict(model.named_modules())
+    without = [name for name in targeted_modules(model, config) if getattr(named[name], "bias", None) is None]
+    return [f"lora.lora_bias: {', '.join(sorted(_kinds(without)))}: have no bias to merge it into"] if without else []
 
 
 def _layers(model: Any, config: Any) -> list[str]:

@@ -65,6 +65,7 @@ NOTHING = [
     ({"trainable_token_indices": [5, 96, 200]}, ["lora.trainable_token_indices: 96, 200: the embedding has the rows 0 to 95"]),
     ({"trainable_token_indices": {"embed_token": [5]}},
      ["lora.trainable_token_indices: 'embed_token' is no module of the model; did you mean 'embed_tokens'?"]),
+    ({"target_modules": ["q_proj"], "lora_bias": True}, ["lora.lora_bias: q_proj: have no bias to merge it into"]),
     ({"ensure_weight_tying": True},
      ["lora.ensure_weight_tying: the base's embedding and output layer are two tensors; leave it out"]),
 ]  # fmt: skip
