@@ -75,7 +75,7 @@ def test_unreadable_file(tmp_path):
 @pytest.mark.filterwarnings("ignore")  # peft's notices on settings that are not of interest here
 def test_names_are_those_of_peft(tmp_path, settings, count):
     """The expected names and shapes, worked out from the parameters, are those peft writes."""
-    architecture = {"target_parameters": "qwen3-moe", "lora_bias": "opt"}.get([*settings, ""][-1], "llama")
+    architecture = "qwen3-moe" if "target_parameters" in settings else "opt" if "lora_bias" in settings else "llama"
     model, _ = add_adapter(tiny_model(architecture), LoraSection(r=3, **settings), 0)
     model.save_pretrained(tmp_path, save_embedding_layers=False)
     expected = adapter_shapes(model)
