@@ -70,7 +70,7 @@ def _problems(model: Any, config: Any) -> list[str]:
     problems += _excluded(model, config) + _layers(model, config)
     targeted = [*targeted_modules(model, config), *_targeted_parameters(parameters, config)]
     problems += _patterns(config, targeted)
-    problems += _saved(model, config) + _tokens(model, config)
+    problems += _biases(model, config) + _saved(model, config) + _tokens(model, config)
     return problems + _tied(model, config, targeted)
 
 
@@ -193,6 +193,15 @@ def _excluded(model: Any, config: Any) -> list[str]:
     ] or ([] if targeted_modules(model, config) or config.target_parameters else [
         f"exclude_modules: {given!r} leaves no target over"
     ])  # fmt: skip
+
+
+def _biases(model: Any, config: Any) -> list[str]:
+    """A bias of B is merged into the layer's own, and a layer that has none can't hold it."""
+    if not getattr(config, "lora_bias", False):
+        return []
+    named = dict(model.named_modules())
+    without = [name for name in targeted_modules(model, config) if getattr(named[name], "bias", None) is None]
+    return [f"lora_bias: {', '.join(sorted(_kinds(without)))}: have no bias to merge it into"] if without else []
 
 
 def _layers(model: Any, config: Any) -> list[str]:

@@ -67,6 +67,7 @@ NOTHING = [
       "use model.add_tokens"]),
     ({"trainable_token_indices": {"embed_token": [5]}},
      ["lora.trainable_token_indices: 'embed_token' is no module of the model; did you mean 'embed_tokens'?"]),
+    ({"target_modules": ["q_proj"], "lora_bias": True}, ["lora.lora_bias: q_proj: have no bias to merge it into"]),
     ({"ensure_weight_tying": True},
      ["lora.ensure_weight_tying: the base's embedding and output layer are two tensors; leave it out"]),
 ]  # fmt: skip
