@@ -111,10 +111,14 @@ NO_GPTQMODEL = pytest.mark.skipif(
 )
 
 
+# gptqmodel leaves temporary folders to the end of the process, and Python says so.
+LEAVES_FOLDERS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.mark.parametrize(
     ("kind", "method"),
     [
-        *(pytest.param(kind, kind, marks=[pytest.mark.slow, NO_GPTQMODEL]) for kind in ("gptq", "awq")),
+        *(pytest.param(kind, kind, marks=[pytest.mark.slow, NO_GPTQMODEL, LEAVES_FOLDERS]) for kind in ("gptq", "awq")),
         ("compressed-tensors", "compressed-tensors"),
         pytest.param("nf4", "bitsandbytes", marks=pytest.mark.slow),
         pytest.param("int8", "bitsandbytes", marks=pytest.mark.slow),
