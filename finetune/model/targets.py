@@ -55,7 +55,7 @@ def _problems(model: Any, config: Any) -> list[str]:
     parameters = [name for name, _ in model.named_parameters()]
     problems += [
         f"target_parameters: {target!r} is no parameter of the model{did_you_mean(target, _fused_kinds(model))}"
-        for target in config.target_parameters or ()
+        for target in own_parameters or ()  # peft's own may fit no layer: of Hunyuan's router it has another name
         if not any(_ends(name, target) for name in parameters)
     ]
     if config.target_parameters and not own_parameters:

@@ -46,6 +46,7 @@ def write_tiny_base(section: ModelSection, folder: Path, seed: int = 0) -> TinyB
     Raises:
         RecipeError: no configuration, or one that no model is built from; custom code that is not trusted.
     """
+    section = section.model_copy(update={"add_tokens": ()})  # the run adds them, as it does to the real base
     name = locate(section)
     config = _config(section, name)
     notes = []
