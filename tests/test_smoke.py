@@ -134,6 +134,24 @@ def test_what_is_left_out_is_said(tiny_recipe):
     ]
 
 
+@pytest.mark.parametrize("key, given, small", [
+    ("lora.rank_pattern", {"layers.20.self_attn.q_proj": 4, "up_proj": 2}, {"up_proj": 2}),
+    ("lora.alpha_pattern", {r"layers\.(1[0-9]|2)\..*": 4}, None),
+    ("lora.exclude_modules", ["model.layers.23.mlp.down_proj", "o_proj"], ["o_proj"]),
+    ("lora.target_modules", ["model.layers.9.self_attn.q_proj", "model.layers.8.self_attn.q_proj", "fc1"], ("q_proj", "fc1")),
+    ("lora.target_modules", r".*layers\.[0-9]\..*proj", "all-linear"),
+    ("lora.target_parameters", ["layers.3.mlp.experts.gate_up_proj"], ["experts.gate_up_proj"]),
+    ("train.lr_groups", {r"layers\.0\.": 1e-4, "lora_B": 1e-3}, {"lora_B": 1e-3}),
+], ids=str)  # fmt: skip
+def test_layers_by_number_are_others_in_the_tiny_base(tiny_recipe, key, given, small):
+    """What names layer 20 matches nothing in a model of two: it is left out or widened, and that is said."""
+    recipe = tiny_recipe(f"{key}={json.dumps(given)}")
+    made = small_recipe(recipe, TINY, Path("/smoke"))
+    section, _, last = key.partition(".")
+    assert getattr(getattr(made.recipe, section), last, None) == small
+    assert [note.partition(":")[0] for note in made.notes if "other layers" in note] == [key]
+
+
 def test_few_rows(tiny_recipe, tmp_path):
     """The first four of 31 and two held out; of labels every kind; a long text is cut, and long rows come last."""
     recipe = tiny_recipe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from finetune.recipe_train import device_problems
 
 STEPS, ANSWERS, TOKENS = 3, 2, 8  # optimizer steps, answers to a prompt (grpo), tokens of an answer
 PACKED = 4096  # tokens of a packed row at most
+OTHER_LAYERS = "the tiny base has other layers"
+NUMBERED = re.compile(r"(^|[.(\[|])\d")  # a layer's number in a name or a pattern: layers.20, layers\.(1[0-9]|2)
 RANK = 8  # of an adapter at most: initialisations from a decomposition need matrices that have it
 
 Keys = dict[str, Any]  # of a recipe, section by section, as pydantic dumps it
@@ -117,14 +120,40 @@ def _changes(recipe: Recipe, tiny: Tiny) -> Mapping[str, tuple[Any, str]]:
     }
     if slow:
         decided |= {"train.optim": ("adamw_torch", f"not on {device}"), "train.optim_args": ({}, "")}
-    if getattr(recipe.model, "quantization", "none") != "none":
+    if recipe.model.quantization != "none":
         decided["model.quantization"] = ("none", "random weights are not worth quantising")
-    for key, value in adapter.items():
+        if adapter.get("init_lora_weights") == "loftq":
+            decided["lora.init_lora_weights"] = (True, "the tiny base is not quantised")
+    groups = _unnumbered(its.lr_groups)
+    return decided | {"train.lr_groups": (groups, OTHER_LAYERS)} | _of_adapter(kind, adapter)
+
+
+def _of_adapter(kind: str, settings: Keys) -> dict[str, tuple[Any, str]]:
+    """The adapter's settings for a model of other layers: those that name some by number are left out or widened."""
+    decided: dict[str, tuple[Any, str]] = {}
+    for key, value in settings.items():
         if key == "r" and isinstance(value, int):
             decided[f"{kind}.r"] = (min(value, RANK), "")
-        elif key == "layers_to_transform" and value is not None:
-            decided[f"{kind}.layers_to_transform"] = (None, "the tiny base has other layers")
+        elif key in ("layers_to_transform", "layers_pattern") and value is not None:
+            decided[f"{kind}.{key}"] = (None, OTHER_LAYERS)
+        elif key in ("rank_pattern", "alpha_pattern", "exclude_modules") and value:
+            decided[f"{kind}.{key}"] = (_unnumbered(value) or None, OTHER_LAYERS)
+        elif key in ("target_modules", "target_parameters") and isinstance(value, list | tuple):
+            parts = 1 if key == "target_modules" else 2  # a layer's own name; of a parameter that of its module too
+            ends = [".".join(name.split(".")[-parts:]) if NUMBERED.search(name) else name for name in value]
+            decided[f"{kind}.{key}"] = (type(value)(dict.fromkeys(ends)), OTHER_LAYERS)
+        elif key == "target_modules" and isinstance(value, str) and NUMBERED.search(value):
+            decided[f"{kind}.{key}"] = ("all-linear", OTHER_LAYERS)
     return decided
+
+
+def _unnumbered(given: Any) -> Any:
+    """Of names or patterns those that name no layer by number."""
+    if isinstance(given, str):
+        return None if NUMBERED.search(given) else given
+    if isinstance(given, Mapping):
+        return {name: value for name, value in given.items() if not NUMBERED.search(name)}
+    return type(given)(name for name in given if not NUMBERED.search(name))
 
 
 def _mixed_batch(recipe: Recipe) -> int:
