@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.errors import RecipeError, did_you_mean
-from finetune.model.methods import METHODS, block_line, quiet_methods
+from finetune.model.methods import METHODS, block_line, draw_again, quiet_methods
 from finetune.model.virtual import with_virtual_tokens
 from finetune.recipe_peft import PROMPTED, PeftSection
 
@@ -72,6 +72,8 @@ def add_adapter(model: Any, section: PeftSection, seed: int) -> tuple[Any, Cover
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if kind == "vera":
+        draw_again(peft_model)
     adapted = {
         name for name, module in peft_model.get_base_model().named_modules() if hasattr(module, METHODS[kind].part)
     }
