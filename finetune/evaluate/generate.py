@@ -100,7 +100,10 @@ def as_example(prompt: Sequence[int], answer: Answer, where: str) -> Example:
 
 @contextmanager
 def adapter_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
-    """The adapter's float32 weights rounded once to the dtype that autocast would round them to at every step."""
+    """LoRA's float32 weights rounded once to the dtype that autocast would round them to at every step.
+
+    Other methods multiply by theirs, which autocast leaves in float32, or turn them into a rotation first.
+    """
     kept = [(p, p.data) for name, p in model.named_parameters() if "lora_" in name and p.dtype == torch.float32]
     try:
         for parameter, data in kept:

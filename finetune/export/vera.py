@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
+from finetune.model.methods import drawn_matrices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,11 +59,7 @@ def _shared(config: Mapping[str, Any], tensors: Mapping[str, Tensor], width: int
     """A (r, width) and B (height, r): out of the adapter's file, else drawn again as peft draws them on any CPU."""
     if SHARED[0] in tensors and SHARED[1] in tensors:
         return tensors[SHARED[0]].float(), tensors[SHARED[1]].float()
-    import torch
-    from peft.tuners.vera.model import _kaiming_init
-
-    draw = torch.Generator(device="cpu").manual_seed(config["projection_prng_key"])
-    return _kaiming_init((config["r"], width), draw), _kaiming_init((height, config["r"]), draw)
+    return drawn_matrices(config["projection_prng_key"], config["r"], width, height)
 
 
 def _widths(base: Path, modules: list[str], transposed: bool) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune.errors import RecipeError
 from finetune.model.coverage import Coverage, coverage_of
-from finetune.model.methods import METHODS, block_line, quiet_methods
+from finetune.model.methods import METHODS, block_line, draw_again, quiet_methods
 from finetune.model.targets import ALL_LINEAR, check_settings, ends_of, fused_parameters, linear_layers, transposed
 from finetune.model.text_part import beside_text
 from finetune.model.virtual import with_virtual_tokens
@@ -53,6 +53,8 @@ def add_adapter(model: Any, section: PeftSection, seed: int, freeze_down: bool =
         raise RecipeError(f"{kind}: {error}") from None
     for _name, parameter in adapter_parameters(peft_model):
         parameter.data = parameter.data.float()
+    if kind == "vera":
+        draw_again(peft_model)
     if getattr(config, "ensure_weight_tying", False):
         tie_ends(peft_model)
     if freeze_down:

@@ -41,6 +41,24 @@ def shared_tensors(model: Any) -> dict[str, Any]:
     return {f"base_model.vera_{half}.default": getattr(model.base_model, f"vera_{half}")["default"] for half in "AB"}
 
 
+def drawn_matrices(key: int, rank: int, width: int, height: int) -> tuple[Any, Any]:
+    """VeRA's shared A (rank, width) and B (height, rank) in float32, as peft draws them from `projection_prng_key`."""
+    import torch
+    from peft.tuners.vera.model import _kaiming_init
+
+    draw = torch.Generator(device="cpu").manual_seed(key)
+    return _kaiming_init((rank, width), draw), _kaiming_init((height, rank), draw)
+
+
+def draw_again(model: Any) -> None:
+    """VeRA's shared matrices as they were drawn: peft rounds them to the base's dtype on their way into its layers, so
+    that neither the key nor another base would give those that are trained beside."""
+    config, first, second = model.peft_config["default"], *(model.base_model.vera_A, model.base_model.vera_B)
+    drawn = drawn_matrices(config.projection_prng_key, config.r, first["default"].shape[1], second["default"].shape[0])
+    for held, exact in zip((first, second), drawn, strict=True):
+        held["default"].copy_(exact)
+
+
 def block_line(model: Any) -> str:
     """OFT's block sizes: where the width of a layer is no multiple of what was asked for, peft takes a near one."""
     sizes: dict[int, list[str]] = {}

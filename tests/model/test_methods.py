@@ -11,6 +11,7 @@ from finetune.fullstate import trainable
 from finetune.groups import parameter_groups
 from finetune.model.adapter import add_adapter
 from finetune.model.check import adapter_shapes, check_adapter
+from finetune.model.methods import drawn_matrices
 from finetune.recipe import TrainSection
 from finetune.recipe_peft import PEFT_SECTIONS
 from tests.equivalence.tiny_models import tiny_model
@@ -85,3 +86,15 @@ def test_the_same_for_the_same_seed(kind):
         torch.manual_seed(99)
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_vera_trains_beside_what_its_key_draws():
+    """On a base in bfloat16 too, where peft rounds A and B on the way: else the file without them would mean others."""
+    model, _ = add_adapter(
+        tiny_model("llama", dtype=torch.bfloat16, **SMALL), PEFT_SECTIONS["vera"](r=4, projection_prng_key=5), 0
+    )
+    held = [getattr(model.base_model, f"vera_{half}")["default"] for half in "AB"]
+    assert all(torch.equal(one, other) for one, other in zip(held, drawn_matrices(5, 4, 96, 96), strict=True))
+    layers = [module for module in model.modules() if hasattr(module, "vera_lambda_b")]
+    assert len(layers) == 7
+    assert all(layer.vera_A["default"] is held[0] and layer.vera_B["default"] is held[1] for layer in layers)
