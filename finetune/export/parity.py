@@ -63,11 +63,15 @@ LIMITS = {
 # The same where the adapter was trained on a 4-bit base and is merged into that base de-quantised: engines that compute
 # from 4 bits round activations otherwise; measured at 5 of 789 greedy tokens on a 135M model.
 QUANTISED_LIMITS = {"mean_kl": 2e-2, "greedy_agreement": 0.98}
+# LLM.int8() rounds activations to eight bits as well, outside training, and a merged model does not: 2.2e-2 nats on a 135M
+# model (docs/benchmarks/quantised.md), which no merge can take away.
+INT8_LIMITS = {"mean_kl": 0.1, "greedy_agreement": 0.95}
 
 
-def quantised_limits(method: str) -> dict[str, float]:
-    """The limits of a merge into a base as `method` left it."""
-    return QUANTISED_LIMITS
+def quantised_limits(quantization: Mapping[str, Any]) -> Mapping[str, float]:
+    """The limits of a merge into a base as it was quantised."""
+    eight = quantization["method"] == "int8" or bool(quantization["settings"].get("load_in_8bit"))
+    return INT8_LIMITS if eight else QUANTISED_LIMITS
 
 
 LOGITS = "logits"  # the tensor's name in the temporary files
@@ -121,7 +125,7 @@ def prove(
         )
         proof = compare(pairs, examples, dtype)
         from_disk = [answer_logprobs(load_file(file)[LOGITS], e) for file, e in zip(files, examples, strict=True)]
-    limits = (quantised_limits(quantization["method"]) if quantization else LIMITS[dtype]) if binding else {}
+    limits = (quantised_limits(quantization) if quantization else LIMITS[dtype]) if binding else {}
     failed = [
         f"{name} {getattr(proof, name):.3g}, limit {limit:g}"
         for name, limit in limits.items()

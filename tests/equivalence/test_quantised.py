@@ -44,7 +44,8 @@ def test_merged_into_what_was_trained_on(tiny_recipe, tiny_base, method, dtype, 
     result = run(recipe)
     told, proof = result.manifest["base"]["quantization"], result.manifest["merge_proof"]
     assert (told["method"], told["stored"], result.manifest["merge"]["target"]) == (method, False, "dequantised")
-    assert proof["greedy_agreement"] >= 0.98 and proof["limits"]["greedy_agreement"] == 0.98
+    limit = 0.95 if method == "int8" else 0.98  # int8 rounds activations too
+    assert proof["greedy_agreement"] >= 0.98 and proof["limits"]["greedy_agreement"] == limit
     exact = dtype == "float32" and method != "int8"
     assert proof["max_logit_difference"] < (1e-6 if exact else 2e-2)
     assert proof["evaluated"]["max_logprob_difference"] < (1e-5 if dtype == "float32" else 0.02)
