@@ -132,7 +132,13 @@ def prove(
         if not (getattr(proof, name) >= limit if name == "greedy_agreement" else getattr(proof, name) <= limit)
     ]
     if failed:
-        raise GateError(f"export stopped: the merged model is not the adapter ({dtype}): {'; '.join(failed)}")
+        rounded = (quantization or {}).get("method") == "int8"
+        why = (
+            "; int8 rounds activations as well, which no merged model does: train with int8_weight_only"
+            if rounded
+            else ""
+        )
+        raise GateError(f"export stopped: the merged model is not the adapter ({dtype}): {'; '.join(failed)}{why}")
     record: dict[str, Any] = asdict(proof) | {"limits": limits or None}
     if evaluated:
         record["evaluated"] = _held_to_evaluated(from_disk, evaluated, evaluated_dtype)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import RecipeError, first_line
 from finetune.model.attention import load_with_attention
 from finetune.model.folder import check_folder
-from finetune.model.quantization import check_quantization, describe
+from finetune.model.quantization import KEY, check_quantization, describe
 from finetune.model.tokens import AddedTokens, add_to_tokenizer, grow
 from finetune.recipe import ModelSection
 
@@ -198,6 +198,13 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
             model = load_with_attention(asked.load, placement.attention, free, **options)
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"model.name_or_path: no model from {name!r}: {reason(error)}") from None
+    except RuntimeError as error:  # transformers' word for a weight that the method can't hold; torch's for memory
+        if quantization is None or "conversion" not in str(error):
+            raise
+        raise RecipeError(
+            f"{KEY}: {quantization['method']}: not every layer of {name!r} can be quantised so (int4_weight_only needs inputs "
+            f"in groups of 32): {reason(error)}"
+        ) from None
     grow(model, added)
     model.requires_grad_(False)
     model.config.use_cache = False

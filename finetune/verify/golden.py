@@ -162,7 +162,8 @@ def make_facts(
         name=name,
         base=base,
         stop_ids=tuple(stop_ids),
-        stop_tokens=tuple(tokenizer.convert_ids_to_tokens(list(stop_ids))),
+        # a base may stop at an id that its tokenizer has no token for
+        stop_tokens=tuple(tokenizer.convert_ids_to_tokens(id) or f"id {id}" for id in stop_ids),
         chat_template_sha256=hashlib.sha256(tokenizer.chat_template.encode()).hexdigest(),
         dtype=dtype,
         max_new_tokens=max_new_tokens,
