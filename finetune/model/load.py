@@ -182,9 +182,10 @@ def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) ->
     asked = Source(name, section.revision, section.trust_remote_code)
     # use_safetensors: a pickled pytorch_model.bin is refused, not run.
     quantization = describe(section.quantization, None if section.gguf_file else asked.config())
-    check_quantization(quantization, placement.device.name, placement.engine)
     options: dict[str, Any] = {"dtype": placement.torch_dtype, "use_safetensors": True}
-    options |= quantised_options(quantization, placement.torch_dtype, str(placement.accelerator.device))
+    if quantization is not None:
+        check_quantization(quantization, placement.device.name, placement.engine)
+        options |= quantised_options(quantization, placement.torch_dtype, str(placement.accelerator.device))
     try:
         if section.gguf_file:
             from finetune.model.gguf_base import load_gguf

@@ -187,14 +187,12 @@ def _lora_problems(recipe: Recipe, quantised: str | None) -> list[str]:
     return problems
 
 
-def check_quantization(quantization: Mapping[str, Any] | None, device: str, engine: str) -> None:
+def check_quantization(quantization: Mapping[str, Any], device: str, engine: str) -> None:
     """Once device and engine are known.
 
     Raises:
         RecipeError: the method does not run there.
     """
-    if quantization is None:
-        return
     method, stored = quantization["method"], quantization["stored"]
     problems = device_problems(method, stored, device)
     if engine not in ENGINES:

@@ -253,3 +253,12 @@ def test_a_reward_model_on_a_quantised_base(tmp_path, tiny_base, tiny_data):
     recipe = pairs(tmp_path, tiny_base, tiny_data, **{"model.quantization": "nf4", "stage": "reward"})
     proof = run(recipe).manifest["merge_proof"]
     assert proof["max_reward_difference"] < 1e-5 and proof["evaluated"]["max_reward_difference"] < 1e-5
+
+
+def test_new_tokens_on_a_base_in_four_bits(tiny_recipe):
+    """The vocabulary is not quantised: its new rows are trained, and merged into the de-quantised base with the rest."""
+    recipe = tiny_recipe(*SHORT, "model.quantization=nf4", "model.add_tokens=[larger]")
+    bundle = run(recipe).bundle
+    manifest = json.loads((bundle / "MANIFEST.json").read_text())
+    assert manifest["merge_proof"]["max_logit_difference"] < 1e-5 and manifest["merge_proof"]["greedy_agreement"] == 1
+    assert manifest["merge"]["vocabulary"] == 259 and manifest["base"]["quantization"]["method"] == "nf4"

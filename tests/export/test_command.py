@@ -154,10 +154,10 @@ def test_an_adapter_made_elsewhere(tiny_base, tmp_path, capsys):
         ["lora.init_lora_weights=pissa"],
         ["lora.use_dora=true"],
         ["lora.use_rslora=true", "lora.rank_pattern={'0.self_attn.q_proj': 2}"],
-        ["lora.target_modules=[q_proj, lm_head]"],
+        ["lora.target_modules=[q_proj, embed_tokens]", "lora.ensure_weight_tying=true"],
         ["lora.modules_to_save=[embed_tokens, norm]"],
     ],
-    ids=["pissa", "dora", "rslora with ranks", "tied head", "whole modules"],
+    ids=["pissa", "dora", "rslora with ranks", "tied ends", "whole modules"],
 )
 def test_every_kind_of_adapter_ends_as_the_model_that_was_evaluated(tiny_recipe, settings):
     """T34, T36: the merged weights on disk, the canonical adapter and the scored model in memory agree in float32."""
