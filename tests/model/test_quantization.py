@@ -108,7 +108,6 @@ def test_device_and_engine(tiny_recipe):
     with pytest.raises(RecipeError, match=r"model.name_or_path: awq does not run on npu; take the original model"):
         check_quantization(describe("none", {"quantization_config": {"quant_method": "awq"}}), "npu", "ddp")
     check_quantization(describe("int8_weight_only"), "cuda", "ddp")
-    check_quantization(None, "npu", "fsdp2")
 
 
 def test_what_a_config_says():
