@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune.basefit import base_problems, serving_notes
 from finetune.chain import check_leaks
 from finetune.data.aspects import check_decided
 from finetune.data.few import few
@@ -20,10 +21,7 @@ from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, score_names
 from finetune.recipe import GateSection, Recipe
-from finetune.recipe_methods import room_problem
-from finetune.recipe_peft import PROMPTED
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
-from finetune.tokenlist import index_problems
 
 if TYPE_CHECKING:
     from finetune.data.encode import Encoder
@@ -40,8 +38,7 @@ def load_data(recipe: Recipe) -> Prepared:
         DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
             that would serve the export wrong or not at all.
     """
-    problems = _without_effect(recipe) + tied_problems(recipe) + _quantised_base(recipe)
-    problems += room_problem(recipe, _base_config(recipe)) if recipe.peft_type in PROMPTED else []
+    problems = _without_effect(recipe) + base_problems(recipe)
     notes: list[str] = []
     try:
         notes = serving_notes(recipe)
@@ -126,95 +123,11 @@ def part_name(recipe: Recipe, part: Recipe) -> str:
     return part.name.removeprefix(f"{recipe.name}.") if recipe.mixture else ""
 
 
-def _base_config(recipe: Recipe) -> dict[str, Any] | None:
-    """The base's config.json, where it is at hand; a base that is not there is told of where it is loaded."""
-    from finetune.export.servable import config_of_base
-
-    try:
-        return config_of_base(recipe.model)
-    except RecipeError:
-        return None
-
-
 def _without_effect(recipe: Recipe) -> list[str]:
     """Settings that a reward model has no use for."""
     if recipe.settings.score_names and recipe.export.adapters:
         return ["export.adapters: no engine serves several reward models on one base; export each by itself"]
     return []
-
-
-def tied_problems(recipe: Recipe) -> list[str]:
-    """LoRA on one of two tied layers, where the base's configuration is at hand; else it is found when the base loads."""
-    from finetune.export.ends import ends_problems, gguf_is_tied, is_tied_by_config
-    from finetune.export.servable import config_of_base
-    from finetune.model.load import locate
-
-    if recipe.settings.score_names or recipe.peft_type != "lora":  # under a score head there is no output layer
-        return []
-
-    def tied() -> bool | None:
-        if recipe.model.gguf_file:
-            return gguf_is_tied(Path(locate(recipe.model)) / recipe.model.gguf_file)
-        config = config_of_base(recipe.model)
-        return None if config is None else is_tied_by_config(config)
-
-    return ends_problems(recipe.adapter.settings(), tied)
-
-
-def _quantised_base(recipe: Recipe) -> list[str]:
-    """What is wrong with a base in fewer bits."""
-    from finetune.export.servable import config_of_base
-    from finetune.model.quantization import quantization_problems
-
-    try:
-        config = config_of_base(recipe.model)
-    except RecipeError:
-        config = None  # serving_notes says it
-    return quantization_problems(recipe, config)
-
-
-def serving_notes(recipe: Recipe, parameters: Sequence[str] = ()) -> list[str]:
-    """What an operator has to know of the recipe's targets.
-
-    Args:
-        parameters: that LoRA turned out to be on when the base was loaded, beside layers (experts by all-linear).
-
-    Raises:
-        RecipeError: what an engine would serve wrong or refuse, a converter that is not there; each with its fix.
-    """
-    from finetune.export.converted import check_serving
-    from finetune.export.servable import config_of_base
-    from finetune.model.quantization import plain_init
-
-    dtype = None if recipe.export.dtype == "auto" else recipe.export.dtype
-    on_load = None if recipe.model.quantization == "none" else recipe.model.quantization
-    adapter = (
-        plain_init(recipe.adapter).model_dump()
-        | {"peft_type": recipe.peft_type.upper()}
-        | ({"task_type": "SEQ_CLS"} if recipe.settings.score_names else {})
-    )
-    adapter |= {"target_parameters": list(parameters)} if parameters else {}
-    config = config_of_base(recipe.model)
-    problems = _token_problems(recipe, adapter, config or {})
-    if problems:
-        raise RecipeError(problems)
-    if recipe.model.add_tokens:
-        adapter["trainable_token_indices"] = list(recipe.model.add_tokens)  # the rules ask whether there are any
-    return check_serving(adapter, config, recipe.export.targets, dtype, on_load)
-
-
-def _token_problems(recipe: Recipe, adapter: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """What of trained rows of the vocabulary can't be, as far as the base's config.json tells."""
-    from finetune.export.adapterfile import residual_init
-
-    indices, init = adapter.get("trainable_token_indices"), adapter.get("init_lora_weights", True)
-    problems = index_problems(indices, (config.get("text_config") or config).get("vocab_size"))
-    if residual_init(init) and recipe.model.add_tokens:
-        problems.append(
-            f"model.add_tokens: not with lora.init_lora_weights {init!r}, which changes the base: the adapter could not be "
-            "said in terms of the base as it was, and so not be merged; take init_lora_weights: true"
-        )
-    return problems
 
 
 def known_scores(data: Prepared) -> list[str]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.basefit import serving_notes
 from finetune.chain import BASE
 from finetune.data.prepare import Prepared
-from finetune.inputs import encode, encoded_lines, findings_lines, make_stage, part_name, serving_notes
+from finetune.inputs import encode, encoded_lines, findings_lines, make_stage, part_name
 from finetune.optimizer import OPTIMIZERS
 from finetune.recipe import Recipe
 

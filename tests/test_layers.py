@@ -23,6 +23,7 @@ LAYERS = [
         "finetune.batch_size",
         "finetune.runfolder",
         "finetune.inputs",
+        "finetune.basefit",
         "finetune.chain",
         "finetune.ready",
         "finetune.tune",

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from finetune.basefit import base_problems
 from finetune.checkpoint.tensors import load_tensors
 from finetune.errors import RecipeError
 from finetune.export.ends import ends_problems, gguf_is_tied, is_tied_by_config, lora_on_ends
-from finetune.inputs import tied_problems
 from finetune.lora_fields import TIED_WAYS_OUT
 from finetune.model.adapter import add_adapter
 from finetune.model.teacher import _adapted
@@ -33,11 +33,11 @@ def test_check_refuses_before_the_data_is_read(tiny_recipe, capsys, tmp_path):
     tiny_recipe()
     assert main(["check", str(tmp_path / "tiny.yaml"), "--set", "lora.target_modules=[q_proj, embed_tokens]"]) == 2
     assert NAMED in capsys.readouterr().err
-    assert tied_problems(tiny_recipe("lora.target_modules=.*(q_proj|lm_head)")) == [
+    assert base_problems(tiny_recipe("lora.target_modules=.*(q_proj|lm_head)")) == [
         NAMED.replace("embed_tokens", "lm_head", 1)
     ]
     for more in ("lora.ensure_weight_tying=true", "lora.target_modules=[q_proj]"):
-        assert tied_problems(tiny_recipe("lora.target_modules=[q_proj, embed_tokens]", more)) == []
+        assert base_problems(tiny_recipe("lora.target_modules=[q_proj, embed_tokens]", more)) == []
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_base_found_out_late_is_refused_when_it_is_loaded(tiny_recipe):
 
     recipe = tiny_recipe("lora.target_modules=[q_proj, embed_tokens]")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RecipeError) as error:
-        patch.setattr(inputs, "tied_problems", lambda recipe: [])
+        patch.setattr(inputs, "base_problems", lambda recipe: [])
         run(recipe)
     assert error.value.problems == [f"lora.target_modules: model.embed_tokens: {TIED_WAYS_OUT}"]
 

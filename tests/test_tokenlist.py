@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from finetune.basefit import serving_notes
 from finetune.cli import main
 from finetune.errors import RecipeError
-from finetune.inputs import serving_notes
 from finetune.recipe import resolved
 from finetune.recipefile import load_recipe
 from finetune.tokenlist import index_problems, read_words

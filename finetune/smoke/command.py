@@ -125,7 +125,7 @@ def _asked(recipe: Recipe, bundle: Path, folder: Path, table: Table, told: dict[
 
 def _prepared(recipe: Recipe, folder: Path, table: Table, told: dict[str, Any]) -> Small:
     """The tiny base (and teacher) on disk, and the recipe made small."""
-    from finetune.inputs import serving_notes
+    from finetune.basefit import serving_notes
     from finetune.model.tiny_base import write_tiny_base
 
     kind = device_of(recipe, lambda name: device.DEVICES[name].available())
