@@ -199,7 +199,7 @@ def _listed_tokens(data: dict[str, Any], origin: Origin) -> list[str]:
     where = origin.get(("model", "add_tokens"), "--set")
     file = _folder_of(where) / given
     if not file.is_file():
-        near = _near_file(file)
+        near, model["add_tokens"] = _near_file(file), []
         return [f"{where}: model.add_tokens: no such file: {file.resolve()}{near}; tokens are written as a list"]
     model["add_tokens"], problems = read_words(file)
     return problems
