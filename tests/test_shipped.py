@@ -125,11 +125,10 @@ def test_every_command_for_operators_is_understood():
 
 
 def all_commands() -> list[Any]:
-    """Those that read or train on all rows are slow; of each kind one is not. Smoke has tests of its own that are not."""
+    """Those that read or train on all rows are slow; of each kind one is not."""
     found = commands(READMES)
     whole = ("finetune audit", "finetune show", "finetune train")
     slow = [line for start in whole for line in [line for line in found if line.startswith(start)][1:]]
-    slow += [line for line in found if line.startswith("finetune smoke")]
     return [pytest.param(line, marks=pytest.mark.slow if line in slow else []) for line in found]
 
 
@@ -158,7 +157,9 @@ def test_every_readme_command(command, finished_run, tiny_base, tmp_path, monkey
     assert words[0] == "finetune", f"this test does not know how to run: {command}"
     if words[1] in ("export", "verify", "merge", "reproduce"):  # of the example's run, and what is made of it
         prepare_run(finished_run[0].output_dir, tmp_path, words[1])
-    if any(word.startswith("http") for word in words):  # tests/verify has the servers
+    if words[1] == "smoke" or any(
+        word.startswith("http") for word in words
+    ):  # tests/test_smoke.py, tests/verify run them
         _parser().parse_args(words[1:])
         return
     extra = small(tiny_base, tmp_path / "run") if words[1] == "train" else []

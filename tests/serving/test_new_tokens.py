@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 from gguf import GGUFReader
-from safetensors.torch import load_file
 
 from finetune.export.quantised import run_gguf
 from finetune.recipefile import load_recipe
 from finetune.run import run
-from tests.conftest import ROOT, tiny_llama, write_tiny_recipe
+from tests.conftest import tiny_llama, write_tiny_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -66,25 +64,3 @@ def test_ids_in_llama_cpp_are_the_tokenizer_s(bundle):
     said = run_gguf(file, None, [], texts, messages)
     assert said["ids"] == ours
     assert said["rendered"] == [tokenizer.apply_chat_template(messages[0], tokenize=False, add_generation_prompt=True)]
-
-
-def test_a_gguf_base_keeps_its_own_rows(tmp_path):
-    """SmolLM2 out of its file: bundle/base has the 49,152 rows of the file, the merged model four more behind them."""
-    recipe = load_recipe(
-        ROOT / "recipes/meteorology/metar_decode.yaml",
-        [
-            f"output_dir={tmp_path}/run", "model.dtype=float32", "train.max_steps=1", "train.global_batch_size=1",
-            "train.warmup_ratio=0.0", "train.torch_compile=false", "evaluate.rows=1", "evaluate.max_new_tokens=2",
-            "gate.min={}", "gate.better_than_base=false", "export.parity_rows=1",
-            f"model.add_tokens={json.dumps(WORDS, ensure_ascii=False)}",
-        ],
-    )  # fmt: skip
-    result = run(recipe)
-    assert result is not None
-    before, after = (
-        load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
-        for folder in (result.bundle / "base", result.bundle)
-    )
-    assert (len(before), len(after)) == (49152, 49156)
-    assert torch.equal(before, after[:49152])
-    assert result.manifest["merge_proof"]["max_logit_difference"] < 1e-3
