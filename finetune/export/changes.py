@@ -217,7 +217,7 @@ def _sorted_out(adapter: Adapter, stored: dict[str, Stored]) -> Adapter:
             nested.setdefault(module, {}).setdefault(depth, {})[kind] = tensor
     wraps = _wrapping(adapter.config)
     for module, levels in nested.items():
-        if wraps(module):
+        if wraps(module) and all("lora_A" in level for level in levels.values()):  # not rows of the vocabulary
             adapter.wrapped[module] = [levels[depth] for depth in sorted(levels, reverse=True)]
         else:
             modules[module] = levels[0] if set(levels) == {0} else {}

@@ -45,6 +45,9 @@ VARIANTS = {
     "tokens, untied": ("llama", {}, {"target_modules": ["q_proj"], "trainable_token_indices": [3, 5]}),
     "conv1d": ("gpt2", {}, {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}),
     "experts by all-linear": ("qwen3-moe", EXPERTS, LINEAR),
+    "experts, and tokens beside them": (
+        "qwen3-moe", EXPERTS, LINEAR | {"trainable_token_indices": {"embed_tokens": [3, 5], "lm_head": [3]}},
+    ),
     "experts, gate and up alone": ("qwen3-moe", EXPERTS, {"target_modules": ["q_proj"], "target_parameters": ["gate_up_proj"]}),
     "experts, down alone": (
         "qwen3-moe", EXPERTS, {"target_modules": [], "target_parameters": ["mlp.experts.down_proj"], "use_rslora": True},
