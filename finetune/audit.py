@@ -18,7 +18,8 @@ from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared, prepare
 from finetune.data.screen import Screened
 from finetune.device import quiet_libraries
-from finetune.recipe import DataSection, Recipe
+from finetune.recipe import Recipe
+from finetune.recipe_data import DataSection
 from finetune.recipe_stages import KtoSection
 
 

@@ -40,6 +40,6 @@ def raft_command(options: Namespace) -> str:
 
 def _read(path: Path) -> list[Row]:
     from finetune.data.source import read_source
-    from finetune.recipe import SourceSection
+    from finetune.recipe_data import SourceSection
 
     return read_source(SourceSection(path=str(path)))  # type: ignore[call-arg]

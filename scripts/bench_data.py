@@ -41,7 +41,7 @@ def make_rows(folder: Path, count: int, tokenizer: Any) -> None:
     """
     from finetune.data.source import read_source
     from finetune.data.template import load_template
-    from finetune.recipe import SourceSection
+    from finetune.recipe_data import SourceSection
 
     rows_of_sample = read_source(SourceSection.model_validate({"path": str(SAMPLE)}))
     samples = load_template(TEMPLATE).render_all(rows_of_sample)
@@ -90,7 +90,7 @@ def ours(folder: Path, workers: int) -> Result:
     from finetune.data.cache import encode_cached
     from finetune.data.processes import AHEAD, chunked
     from finetune.data.source import stream_source
-    from finetune.recipe import DataSection
+    from finetune.recipe_data import DataSection
 
     source = {"path": str(folder / "rows.jsonl")}
     data = DataSection.model_validate(
@@ -116,7 +116,7 @@ def through_template(folder: Path, workers: int) -> Result:
     """What a run does with raw records: read, check, render, hold out, screen, encode, store. `start`: until encoding."""
     from finetune.data.cache import EncodeConversations, encode_cached
     from finetune.data.prepare import prepare
-    from finetune.recipe import DataSection
+    from finetune.recipe_data import DataSection
 
     train, held_out = ([{"path": str(folder / name)}] for name in ("records.jsonl", "held_out.jsonl"))
     data = DataSection.model_validate(

@@ -37,6 +37,7 @@ LAYERS = [
     {
         "finetune.recipe",
         "finetune.recipe_methods",
+        "finetune.recipe_data",
         "finetune.recipe_peft",
         "finetune.recipe_stages",
         "finetune.recipe_train",

@@ -15,7 +15,7 @@ import yaml
 from finetune.cli import _parser, main
 from finetune.data.source import read_source
 from finetune.data.template import load_template
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 from finetune.recipefile import load_recipe
 from tests.conftest import ROOT
 

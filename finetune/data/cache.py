@@ -26,7 +26,7 @@ from finetune.data.processes import map_chunks
 from finetune.data.store import BrokenStoreError, ExampleStore
 from finetune.errors import DataError
 from finetune.model.load import file_sha256
-from finetune.recipe import DataSection
+from finetune.recipe_data import DataSection
 
 KEEP = 8  # entries of a cache folder, the one in use included
 KEEP_BYTES = 100 * 2**30  # of all of them

@@ -14,7 +14,7 @@ from finetune.data.encoding import encoding_of, lines
 from finetune.data.findings import DataFile, Findings
 from finetune.data.source import ENDINGS, source_files, stream_source
 from finetune.errors import DataError
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 
 SHORT_TEXT = 5  # a benchmark text of fewer words than an n-gram must have at least this many, and be equal as a whole
 

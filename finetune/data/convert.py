@@ -19,7 +19,7 @@ from finetune.data.source import open_source, rows_of
 from finetune.data.spool import Block, Spool, block
 from finetune.data.template import DataTemplate, Rendered
 from finetune.errors import DataError
-from finetune.recipe import DataSection, SourceSection
+from finetune.recipe_data import DataSection, SourceSection
 from finetune.recipe_stages import RewardSection, StageSection
 
 

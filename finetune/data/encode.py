@@ -18,7 +18,7 @@ from finetune.data.length import Fitted, fit
 from finetune.data.rows import Sample
 from finetune.data.store import ExampleStore
 from finetune.errors import DataError
-from finetune.recipe import DataSection
+from finetune.recipe_data import DataSection
 from finetune.recipe_stages import CptSection, SftSection, StageSection
 
 Encoder = ChatEncoder | DocumentEncoder

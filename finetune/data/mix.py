@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from finetune.errors import DataError
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 
 
 def mix(

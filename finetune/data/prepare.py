@@ -18,7 +18,7 @@ from finetune.data.split import split_samples
 from finetune.data.spool import SampleFile, Spool, place
 from finetune.data.template import DataTemplate, Metric, load_template
 from finetune.errors import RecipeError, did_you_mean
-from finetune.recipe import DataSection, SplitSection
+from finetune.recipe_data import DataSection, SplitSection
 from finetune.recipe_stages import StageSection
 
 PLAIN_METRIC = Metric(name="exact_match", tolerance=0.0)  # of ready conversations, which have no template to name one

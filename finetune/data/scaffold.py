@@ -54,7 +54,7 @@ def scaffold(sample_file: Path, name: str, answer: str | None = None) -> str:
         DataError: as `write_template`.
     """
     from finetune.data.source import read_source
-    from finetune.recipe import SourceSection
+    from finetune.recipe_data import SourceSection
 
     return scaffold_rows(read_source(SourceSection(path=str(sample_file))), name, answer)  # type: ignore[call-arg]
 

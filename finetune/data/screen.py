@@ -18,7 +18,7 @@ from finetune.data.personal import PERSONAL, SECRETS, mask, private_in_message, 
 from finetune.data.processes import map_chunks
 from finetune.data.rows import Sample
 from finetune.data.spool import SampleFile
-from finetune.recipe import ScreenSection, SourceSection
+from finetune.recipe_data import ScreenSection, SourceSection
 
 Action = Literal["dropped", "refused", "reported", "redacted"]
 PRINTED = 50  # findings of one setting that an error spells out

@@ -16,7 +16,7 @@ from finetune.data.rows import Row
 from finetune.data.strictjson import MalformedError, read_json, read_jsonl, strict_json
 from finetune.data.tables import read_csv, read_excel
 from finetune.errors import DataError, did_you_mean
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 
 ENDINGS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",

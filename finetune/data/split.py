@@ -14,7 +14,7 @@ import numpy as np
 from finetune.data.duplicates import first_of
 from finetune.data.spool import SampleFile
 from finetune.errors import DataError, did_you_mean
-from finetune.recipe import SplitSection
+from finetune.recipe_data import SplitSection
 
 Halves = tuple[SampleFile, SampleFile]  # to train on, held out
 

@@ -186,7 +186,7 @@ def _prompts(file: Path | None) -> list[list[dict[str, Any]]]:
     """Conversations: one JSON object a line with `messages`, or the built-in prompts."""
     from finetune.data.conversation import read_messages
     from finetune.data.source import read_source
-    from finetune.recipe import SourceSection
+    from finetune.recipe_data import SourceSection
 
     if file is None:
         return [[{"role": "user", "content": text}] for text in PROMPTS]

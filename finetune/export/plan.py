@@ -14,8 +14,9 @@ from finetune.export.dequantise import Through
 from finetune.export.jobs import Job
 from finetune.export.multiplied import misfit
 from finetune.export.origins import Part, Parts, Skeleton, plain_parts, whole
-from finetune.export.tied import head_of_tied, is_output, is_tied
-from finetune.export.weights import CODES, FLOATS, Grown, Stored, same_values
+from finetune.export.tied import is_output, is_tied
+from finetune.export.vocabulary import grown, on_vocabulary, untie, vocabulary_rows
+from finetune.export.weights import CODES, FLOATS, Stored
 
 # Architectures whose linear layers are transformers' Conv1D, weights lying as (in, out).
 CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
@@ -60,7 +61,7 @@ def plan(
     """
     optional = _without_optional(adapter)
     parts = None if adapter.wrapped or through else plain_parts(adapter.changes, tensors)
-    if parts is not None and _on_vocabulary(adapter, config, tensors, parts):
+    if parts is not None and on_vocabulary(adapter, config, tensors, parts):
         parts = None
     skeleton = None
     tied: bool | None = None
@@ -73,11 +74,11 @@ def plan(
         for name in adapter.changes:  # experts trained one by one, by the names of the checkpoint
             if name not in known and name in tensors:
                 parts[name] = whole(name, tensors[name])
-        tied, extra = _untie(adapter, skeleton, parts, tensors, is_tied(config))
+        tied, extra = untie(adapter, skeleton, parts, tensors, is_tied(config))
         _refuse_unsupported(adapter, skeleton)
     _put_optional(adapter, optional, parts, tensors)
     before = tensors | extra
-    sources = _grown(adapter, parts, before)
+    sources = grown(adapter, parts, before)
     by_parameter: dict[str, list[tuple[str, Part]]] = {}
     for stored, own in parts.items():
         for part in own:
@@ -85,7 +86,7 @@ def plan(
     ends = (skeleton.embedding, None if scored else skeleton.head) if skeleton else ()
     vocabulary = [name for name in ends if name]
     _check(adapter, by_parameter, sources, config, base, vocabulary)
-    rows = _vocabulary_rows(adapter, by_parameter, before, sources, vocabulary)
+    rows = vocabulary_rows(adapter, by_parameter, before, sources, vocabulary)
     jobs = _jobs(sources, adapter, parts, dtype)
     if through and skeleton is not None:
         jobs = _through(jobs, parts, by_parameter, through.weights(skeleton.model))
@@ -137,21 +138,6 @@ def _through(
     return tuple(marked)
 
 
-def _on_vocabulary(adapter: Adapter, config: dict[str, Any], tensors: dict[str, Stored], parts: Parts) -> bool:
-    """Whether the adapter may touch a tied tensor, or has another vocabulary than the base; names alone don't tell."""
-    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
-    for name, (part,) in parts.items():
-        change = adapter.changes[part.parameter]
-        shape, replaced = tensors[name].shape, change.replaced
-        if change.tokens is not None and max(change.rows) >= shape[0]:
-            return True
-        if len(shape) == 2 and shape[0] == size and is_tied(config) is not False:
-            return True
-        if replaced is not None and replaced.shape != shape:
-            return True
-    return False
-
-
 def _unwrap(adapter: Adapter, skeleton: Skeleton) -> None:
     """LoRA on parameters by name becomes changes of those parameters."""
     for module in adapter.wrapped:
@@ -165,46 +151,6 @@ def _unwrap(adapter: Adapter, skeleton: Skeleton) -> None:
                 low_rank=LowRank(down, up, scale, experts=experts),
                 transposed=len(shape) == 3 and skeleton.transposed(module),
             )
-
-
-def _untie(
-    adapter: Adapter, skeleton: Skeleton, parts: Parts, tensors: dict[str, Stored], tied: bool | None
-) -> tuple[bool | None, dict[str, Stored]]:
-    """Gives an output layer that is tied a tensor of its own where the adapter changes the two differently.
-
-    Returns:
-        False when they are not tied any more (None: as in the base), and the base's tensors there are besides.
-    """
-    embedding, head = skeleton.embedding, skeleton.head
-    if embedding is None or head is None or not {embedding, head} & set(adapter.changes):
-        return None, {}
-    places = {part.parameter: stored for stored, own in parts.items() for part in own}
-    if tied is None:
-        tied = head not in places or embedding not in places
-    both = head in places and embedding in places
-    if not tied:
-        return None, {}
-    if both and not same_values(tensors[places[head]], tensors[places[embedding]]):
-        return False, {}  # transformers 5 does not tie these, whatever config.json says; older versions would
-    stored = places.get(embedding) or places[head]
-    change = head_of_tied(adapter, embedding, head)
-    if change is None:  # one change; what is only stored under the output layer's name is the embedding's all the same
-        for name in (embedding, head):
-            if name in places:
-                adapter.changes[name] = adapter.changes.get(embedding) or adapter.changes[head]
-            else:
-                adapter.changes.pop(name, None)
-        return None, {}
-    adapter.changes[head] = change
-    adapter.changes.setdefault(embedding, Change())
-    extra = {}
-    for parameter in (embedding, head):
-        if parameter not in places:
-            other = embedding if parameter == head else head
-            prefix = stored.removesuffix(other) if stored.endswith(other) else ""
-            extra[prefix + parameter] = tensors[stored]
-            parts[prefix + parameter] = whole(parameter, tensors[stored])
-    return False, extra
 
 
 def _refuse_unsupported(adapter: Adapter, skeleton: Skeleton) -> None:
@@ -302,60 +248,6 @@ def _fits(name: str, change: Change, shape: list[int], conv1d: bool, apart: bool
 
 def _unequal(name: str, shape: Any, other: Any) -> str:
     return f"adapter: {name}: shape {list(other)}, in the base {list(shape)}; is it the adapter's base?"
-
-
-def _grown(adapter: Adapter, parts: Parts, tensors: dict[str, Stored]) -> dict[str, Stored]:
-    """The tensors, with rows for trained tokens that the base has none for; `parts` follow.
-
-    Raises:
-        RecipeError: a row behind the base's own would be nobody's.
-    """
-    grown, problems = dict(tensors), []
-    for stored, own in list(parts.items()):
-        change = adapter.changes.get(own[0].parameter, Change()) if len(own) == 1 else Change()
-        rows = tensors[stored].shape[0] if tensors[stored].shape else 0
-        if change.tokens is None or change.replaced is not None or max(change.rows) < rows:
-            continue
-        top = max(change.rows) + 1
-        lost = sorted(set(range(rows, top)) - set(change.rows))
-        if lost:
-            problems.append(
-                f"adapter: {own[0].parameter}: trained token {top - 1} is beyond the base's {rows} rows, and nothing is "
-                f"known of row {lost[0]} before it; save the adapter with save_embedding_layers=True"
-            )
-            continue
-        grown[stored] = Grown.of(tensors[stored], top)
-        parts[stored] = whole(own[0].parameter, grown[stored])
-    if problems:
-        raise RecipeError(problems)
-    return grown
-
-
-def _vocabulary_rows(
-    adapter: Adapter,
-    places: dict[str, list[tuple[str, Part]]],
-    stored: dict[str, Stored],
-    tensors: dict[str, Stored],
-    vocabulary: list[str],
-) -> int | None:
-    """Rows of embedding and output layer where the adapter changed them.
-
-    Args:
-        stored: as the base has them; `tensors`: with rows for new tokens.
-
-    Raises:
-        RecipeError: it changed those of one only.
-    """
-    rows = {}
-    for name in vocabulary:
-        replaced = adapter.changes.get(name, Change()).replaced
-        if name in places:
-            rows[name] = (replaced or tensors[places[name][0][0]]).shape[0]
-    before = {stored[places[name][0][0]].shape[0] for name in rows}
-    if len(set(rows.values())) > 1 and len(before) == 1:
-        sizes = ", ".join(f"{name} {count}" for name, count in rows.items())
-        raise RecipeError(f"adapter: rows of the vocabulary: {sizes}; save the adapter with save_embedding_layers=True")
-    return next((count for count in rows.values() if count not in before), None)
 
 
 def _jobs(tensors: dict[str, Stored], adapter: Adapter, parts: Parts, dtype: torch.dtype | None) -> tuple[Job, ...]:

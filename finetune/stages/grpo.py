@@ -20,7 +20,7 @@ from finetune.evaluate.generate import Answer, with_calls
 from finetune.evaluate.metrics import Scores, score_rows
 from finetune.evaluate.sample import Sampling, sample_answers
 from finetune.model.reference import reference
-from finetune.recipe import DataSection
+from finetune.recipe_data import DataSection
 from finetune.recipe_stages import GrpoSection
 from finetune.stages.base import Batch, LossSum
 from finetune.stages.batch import collate_rows, model_inputs

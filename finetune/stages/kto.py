@@ -11,7 +11,7 @@ from finetune.data.encode import encode_items
 from finetune.data.items import Labelled
 from finetune.data.rows import Sample
 from finetune.model.reference import reference
-from finetune.recipe import DataSection
+from finetune.recipe_data import DataSection
 from finetune.recipe_stages import KtoSection
 from finetune.stages.base import Batch, LossSum
 from finetune.stages.batch import collate_rows

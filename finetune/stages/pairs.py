@@ -11,7 +11,7 @@ from finetune.data.chat import ChatEncoder
 from finetune.data.encode import encode_items
 from finetune.data.items import Pair
 from finetune.data.rows import Sample
-from finetune.recipe import DataSection
+from finetune.recipe_data import DataSection
 from finetune.recipe_stages import StageSection
 from finetune.stages.base import Batch
 from finetune.stages.batch import collate_rows, model_inputs

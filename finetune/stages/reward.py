@@ -12,7 +12,7 @@ from finetune.data.chat import ChatEncoder
 from finetune.data.encode import encode_items
 from finetune.data.items import Pair
 from finetune.data.rows import Sample
-from finetune.recipe import DataSection
+from finetune.recipe_data import DataSection
 from finetune.recipe_stages import RewardSection
 from finetune.stages.base import Batch, LossSum
 from finetune.stages.batch import collate_rows

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from finetune.data.chat import Example
 from finetune.data.encode import Encoder, encode_items
 from finetune.data.rows import Sample
-from finetune.recipe import DataSection
+from finetune.recipe_data import DataSection
 from finetune.stages.base import Batch, LossSum
 from finetune.stages.batch import collate_rows, model_inputs
 

@@ -15,7 +15,7 @@ from finetune.data.audit_types import AuditSource, Faults, Lengths, Subject
 from finetune.data.chat import ChatEncoder
 from finetune.data.screen import Finding, look
 from finetune.data.spool import SampleFile
-from finetune.recipe import ScreenSection
+from finetune.recipe_data import ScreenSection
 from tests.conftest import byte_tokenizer
 from tests.data.test_audit import STOP, conversation, example
 

@@ -10,7 +10,7 @@ import pytest
 from finetune.audit import named_files
 from finetune.cli import main
 from finetune.data.audit_paths import Relative
-from finetune.recipe import DataSection, SourceSection
+from finetune.recipe_data import DataSection, SourceSection
 
 
 @pytest.mark.parametrize(

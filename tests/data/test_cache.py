@@ -15,7 +15,7 @@ from finetune.data.processes import chunked
 from finetune.data.rows import Sample
 from finetune.data.store import ExampleStore
 from finetune.errors import DataError, RecipeError
-from finetune.recipe import DataSection
+from finetune.recipe_data import DataSection
 from finetune.schedule import batch_indices
 from tests.conftest import byte_tokenizer, tiny_llama
 

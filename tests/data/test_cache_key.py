@@ -10,7 +10,7 @@ import pytest
 
 from finetune.data import cache
 from finetune.data.cache import cache_key, code_digest, tokenizer_digest
-from finetune.recipe import DataSection, ScreenSection, SourceSection, SplitSection
+from finetune.recipe_data import DataSection, ScreenSection, SourceSection, SplitSection
 from tests.conftest import byte_tokenizer
 from tests.data.test_cache import section
 

@@ -10,7 +10,7 @@ import pytest
 
 from finetune.data.source import read_source, stream_source
 from finetune.errors import DataError
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 
 pa = pytest.importorskip("pyarrow")
 feather = pytest.importorskip("pyarrow.feather")

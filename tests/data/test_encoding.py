@@ -11,7 +11,7 @@ import pytest
 from finetune.data.compressed import plain_suffix
 from finetune.data.source import read_source
 from finetune.errors import DataError
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 
 CHINESE = "煤矿企业必须对安全生产工作负总责。\n第二条：矿山开采，瓦斯浓度不得超过1.0%！\n"
 FRENCH = "Le café est très près du château.\nÇa coûte 5 £ à Noël, déjà payé.\n"

@@ -8,7 +8,7 @@ import pytest
 
 from finetune.data.mix import mix as draw
 from finetune.errors import DataError
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 
 A, B = [f"a{n}" for n in range(10)], [f"b{n}" for n in range(1000)]
 

@@ -12,7 +12,7 @@ from finetune.data.prepare import Lineage, Prepared, prepare
 from finetune.data.processes import CHUNK
 from finetune.data.template import load_template
 from finetune.errors import DataError
-from finetune.recipe import DataSection
+from finetune.recipe_data import DataSection
 
 TEMPLATE = """
 name: assay

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.data.source import read_source
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 
 # Beside the project, or beside the folder that holds a checkout of it.
 FOUND = [folder for folder in (parent / "shared/data" for parent in Path(__file__).resolve().parents[2:5])

@@ -14,7 +14,7 @@ from finetune.data.rows import Sample
 from finetune.data.screen import Finding, Screened, check_licences, look, refusals
 from finetune.data.spool import SampleFile
 from finetune.errors import DataError
-from finetune.recipe import ScreenSection, SourceSection
+from finetune.recipe_data import ScreenSection, SourceSection
 
 OFF = {"exact_duplicates": "off", "train_eval_overlap": "off", "personal_data": "off", "secrets": "off"}
 WORDS = re.findall(

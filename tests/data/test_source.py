@@ -13,7 +13,7 @@ from finetune.data.source import read_source, stream_source
 from finetune.data.split import split_rows
 from finetune.data.spool import SampleFile
 from finetune.errors import DataError
-from finetune.recipe import DataSection, SourceSection
+from finetune.recipe_data import DataSection, SourceSection
 
 
 def source(path: Path, **keys) -> SourceSection:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from finetune.data.source import read_source
 from finetune.errors import DataError
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

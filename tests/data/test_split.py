@@ -11,7 +11,7 @@ from finetune.data.rows import Sample
 from finetune.data.split import split_by_time, split_rows, split_samples
 from finetune.data.spool import SampleFile
 from finetune.errors import DataError
-from finetune.recipe import SplitSection
+from finetune.recipe_data import SplitSection
 
 
 def rows(*records: dict) -> SampleFile:

@@ -9,7 +9,7 @@ import pytest
 
 from finetune.data.source import read_source
 from finetune.errors import DataError
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 
 
 def read(tmp_path, name: str, content: bytes | None = None, **keys) -> tuple[list[tuple[int, dict]], list[str]]:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from finetune import device, engine, fullstate
 from finetune.model.adapter import add_adapter
 from finetune.model.head import TrainedPositions
-from finetune.recipe import DataSection, ModelSection, Recipe, SourceSection, SplitSection, TrainSection
+from finetune.recipe import ModelSection, Recipe, TrainSection
+from finetune.recipe_data import DataSection, SourceSection, SplitSection
 from finetune.recipe_peft import LoraSection
 from tests.equivalence.tiny_models import tiny_model
 

@@ -73,7 +73,7 @@ def test_gradients_of_a_short_last_batch(tiny_base, tiny_data):
     from finetune.data.source import read_source
     from finetune.data.template import load_template
     from finetune.model.head import TrainedPositions
-    from finetune.recipe import DataSection, SourceSection, SplitSection
+    from finetune.recipe_data import DataSection, SourceSection, SplitSection
     from finetune.recipe_stages import SftSection
     from finetune.stages.sft import Sft
 

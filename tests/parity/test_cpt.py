@@ -10,7 +10,7 @@ import pytest
 from finetune.data.documents import DocumentEncoder
 from finetune.data.rows import Sample
 from finetune.model.head import TrainedPositions
-from finetune.recipe import DataSection, SourceSection
+from finetune.recipe_data import DataSection, SourceSection
 from finetune.recipe_stages import CptSection
 from finetune.stages.cpt import Cpt
 from tests.parity.text_case import TEXTS, letters_tokenizer

@@ -14,7 +14,7 @@ from finetune.data.aspects import UNSAID
 from finetune.data.chat import IGNORED, ChatEncoder, Example
 from finetune.data.items import Pair
 from finetune.model.score import SequenceScores
-from finetune.recipe import DataSection, SourceSection, SplitSection
+from finetune.recipe_data import DataSection, SourceSection, SplitSection
 from finetune.recipe_stages import RewardSection
 from finetune.stages.base import means
 from finetune.stages.reward import Reward, pair_losses

@@ -16,7 +16,7 @@ from finetune.data.documents import DocumentEncoder
 from finetune.data.pack import pack
 from finetune.data.rows import Sample
 from finetune.model.head import TrainedPositions
-from finetune.recipe import DataSection, SourceSection
+from finetune.recipe_data import DataSection, SourceSection
 from finetune.recipe_stages import CptSection
 from finetune.stages.cpt import Cpt
 from finetune.step import micro_batches_of

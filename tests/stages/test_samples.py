@@ -10,7 +10,7 @@ import pytest
 
 from finetune.data.source import read_source
 from finetune.data.template import load_template
-from finetune.recipe import SourceSection
+from finetune.recipe_data import SourceSection
 from tests.conftest import ROOT
 
 SPEC = importlib.util.spec_from_file_location("make_preferences", ROOT / "scripts/make_preferences.py")
