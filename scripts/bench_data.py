@@ -80,9 +80,9 @@ class RowsToExamples:
         self.folder, self.data = folder, data
 
     def __call__(self) -> Callable[[list[Any]], Any]:
-        from finetune.data.cache import EncodeConversations
+        from finetune.data.encode import EncodeSamples
 
-        return partial(encode_rows, EncodeConversations(partial(load, self.folder), self.data)())
+        return partial(encode_rows, EncodeSamples(partial(load, self.folder), self.data, "sft")())
 
 
 def ours(folder: Path, workers: int) -> Result:
@@ -114,7 +114,8 @@ def ours(folder: Path, workers: int) -> Result:
 
 def through_template(folder: Path, workers: int) -> Result:
     """What a run does with raw records: read, check, render, hold out, screen, encode, store. `start`: until encoding."""
-    from finetune.data.cache import EncodeConversations, encode_cached
+    from finetune.data.cache import encode_cached
+    from finetune.data.encode import EncodeSamples
     from finetune.data.prepare import prepare
     from finetune.recipe_data import DataSection
 
@@ -125,7 +126,7 @@ def through_template(folder: Path, workers: int) -> Result:
     start = time.perf_counter()
     prepared = prepare(data, 0)
     ready = time.perf_counter()
-    make = EncodeConversations(partial(load, folder), data)
+    make = EncodeSamples(partial(load, folder), data, "sft")
     store, _ = encode_cached(prepared.train.blocks(), make, "bench", folder / "cache", workers)
     seconds = time.perf_counter() - start
     tokens, trained = int(store.offsets[-1]), int(store.trained_counts.sum())

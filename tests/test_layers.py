@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -88,6 +89,21 @@ def test_imports_point_down():
                 if rank(here) > rank(there) and (here, there) not in ALLOWED:
                     wrong.append(f"{module} imports {node.module}")
     assert wrong == []
+
+
+def test_what_scripts_import_is_there():
+    """No test runs the benchmarks: a name that has moved would be missed by the next person who does."""
+    files = [*(ROOT / "scripts").glob("*.py")]
+    assert len(files) > 10
+    missing = []
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("finetune"):
+                module = importlib.import_module(node.module)
+                for name in (alias.name for alias in node.names):
+                    if not hasattr(module, name) and importlib.util.find_spec(f"{node.module}.{name}") is None:
+                        missing.append(f"{file.name}: {node.module}.{name}")
+    assert missing == []
 
 
 def test_the_command_line_imports_nothing_heavy():
