@@ -13,13 +13,12 @@ from typing import Any
 import torch
 
 from finetune.errors import GateError, RecipeError
+from finetune.export.adapterfile import residual_init
 from finetune.export.multiplied import Rotation, Scaling, scalings, turned
 from finetune.export.weights import FLOATS, Stored, tensors_of
 from finetune.model.folder import check_folder
 
 PREFIX = "base_model.model."
-# Initialisations that change the base's weights: the adapter alone, as peft saves it, belongs to that other base.
-CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 REFUSED = {
     "layer_replication": "layers are replicated, so the merged model would have another depth",
     "megatron_config": "its layers are Megatron's",
@@ -181,7 +180,7 @@ def refusals(config: dict[str, Any]) -> list[str]:
         ]
     problems = [f"adapter: {key} is set: {why}; {ADVICE}" for key, why in REFUSED.items() if config.get(key)]
     start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(CHANGING):
+    if residual_init(start):
         problems.append(
             f"adapter: init_lora_weights {start!r} changed the base before training, and this adapter is relative to that; "
             "convert it first (peft: save_pretrained(path_initial_model_for_weight_conversion=...))"

@@ -132,7 +132,7 @@ def prove(
         if not (getattr(proof, name) >= limit if name == "greedy_agreement" else getattr(proof, name) <= limit)
     ]
     if failed:
-        rounded = (quantization or {}).get("method") == "int8"
+        rounded = limits == INT8_LIMITS
         why = (
             "; int8 rounds activations as well, which no merged model does: train with int8_weight_only"
             if rounded

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError
+from finetune.export.adapterfile import residual_init
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,6 @@ FREE = {
     "loftq_config", "eva_config", "lora_ga_config", "qalora_group_size", "bias", "ensure_weight_tying",
 }  # fmt: skip
 EQUAL = ("layers_to_transform", "layers_pattern", "exclude_modules", "fan_in_fan_out", "task_type")
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that subtract from the base's weights
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _own_problems(adapter: AdapterFolder) -> list[str]:
     if config.get("bias", "none") != "none":
         problems.append(f"{where}: bias: {config['bias']!r}: peft does not carry biases into a combination")
     initial = str(config.get("init_lora_weights")).lower()
-    if initial.startswith(CHANGES_BASE):
+    if residual_init(initial):
         problems.append(
             f"{where}: init_lora_weights: {initial!r} belongs to a changed base; export it first, which gives an "
             "adapter of the plain one"

@@ -66,19 +66,15 @@ def shrink(config: Config, vocabulary: int, known_tokens: bool = True) -> Config
     the order of the layers' kinds. Gone: `quantization_config` (random weights are stored as they are computed).
     """
     small = _shrunk(config, vocabulary, known_tokens)
-    text = small.get("text_config")
     for key, value in list(small.items()):
-        if isinstance(value, dict) and key.endswith("_config") and key != "quantization_config":
+        if isinstance(value, dict) and key.endswith("_config"):
             small[key] = _shrunk(value, vocabulary, known_tokens)
-    small.pop("quantization_config", None)
-    if isinstance(text, dict):
-        small["text_config"].pop("quantization_config", None)
     return small
 
 
 def _shrunk(config: Config, vocabulary: int, known_tokens: bool) -> Config:
     """One level of it."""
-    small = dict(config)
+    small = {key: value for key, value in config.items() if key != "quantization_config"}
     _fewer_layers(small)
     heads = _narrower(config, small)
     _fewer_experts(small)
