@@ -35,6 +35,14 @@ def smoke(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def parity(options: argparse.Namespace) -> int:
+    """Run the same few steps on several devices, compare; exit code 3 when one diverges, naming the first module."""
+    from finetune.parity.command import parity_command
+
+    print(*parity_command(options), sep="\n")
+    return EXIT_OK
+
+
 def train(options: argparse.Namespace) -> int:
     """Run a recipe from data to bundle."""
     from finetune.recipefile import load_recipe
@@ -246,6 +254,19 @@ def _smoke_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--keep", action="store_true", help="keep the temporary folder (a failure always does)")
 
 
+def _parity_arguments(command: argparse.ArgumentParser) -> None:
+    _recipe(command)
+    command.add_argument(
+        "--devices", metavar="cpu,npu", help="the reference first (default: cpu, and every other device that is here)"
+    )
+    command.add_argument("--steps", type=_positive, default=8, help="optimizer steps (default 8)")
+    command.add_argument("--dtype", choices=["float32", "bfloat16"], help="to compute in (default: the recipe's)")
+    command.add_argument(
+        "--tiny", action="store_true", help="on a tiny random model of the base's architecture, as smoke does"
+    )
+    command.add_argument("--output", type=Path, help="folder (default: <output_dir>.parity)")
+
+
 def _train_arguments(command: argparse.ArgumentParser) -> None:
     _recipe(command)
     earlier = command.add_mutually_exclusive_group()
@@ -322,6 +343,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "show": (show, _show_arguments),
     "audit": (audit, _audit_arguments),
     "smoke": (smoke, _smoke_arguments),
+    "parity": (parity, _parity_arguments),
     "train": (train, _train_arguments),
     "export": (export, _export_arguments),
     "merge": (merge, _merge_arguments),

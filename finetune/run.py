@@ -44,11 +44,13 @@ class Extent:
         rows: of each stage's data that are trained on at most, see inputs.few; None: all.
         to_adapter: it ends when the adapter is on disk; nothing is scored or exported.
         entering: told the name of each part of the line as it begins: data, base, training, scores, export.
+        look: shown what is trained at the "start" and at the "end" of (the last stage's) training.
     """
 
     rows: int | None = None
     to_adapter: bool = False
     entering: Callable[[str], None] = lambda part: None
+    look: Callable[[str, Ready, Placement], None] = lambda when, ready, placement: None
 
 
 def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, extent: Extent = Extent()) -> Result | None:
@@ -93,8 +95,10 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
             last = before.go_on(recipe)
             extent.entering("base")
             ready = get_ready(last, data if recipe.mixture else data[-1:], placement, log)
+            extent.look("start", ready, placement)
             extent.entering("training")
             progress = train_adapter(last, ready, placement, folder, stop, log)
+            extent.look("end", ready, placement)
             if extent.to_adapter:
                 placement.accelerator.end_training()
                 return None

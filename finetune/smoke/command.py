@@ -133,7 +133,7 @@ def _prepared(recipe: Recipe, folder: Path, table: Table, told: dict[str, Any]) 
     with table.step("tiny base") as step, _into(folder / "run.log"):
         base = write_tiny_base(recipe.model, folder / "base", recipe.seed)
         step.what = base.line()
-        teacher, notes = _teacher(recipe, folder)
+        teacher, notes = tiny_teacher(recipe, folder)
     tokens = 1 if base.own_tokenizer else BYTES
     small = small_recipe(recipe, Tiny(folder / "base", teacher, kind, tokens), folder)
     told |= {"architecture": base.architecture, "notes": [*base.notes, *notes, *small.notes]}
@@ -142,7 +142,7 @@ def _prepared(recipe: Recipe, folder: Path, table: Table, told: dict[str, Any]) 
     return small
 
 
-def _teacher(recipe: Recipe, folder: Path) -> tuple[Path | None, list[str]]:
+def tiny_teacher(recipe: Recipe, folder: Path) -> tuple[Path | None, list[str]]:
     """A tiny teacher of the teacher's own architecture; of the base's where the teacher is not there yet."""
     from finetune.model.tiny_base import write_tiny_base
     from finetune.recipe import ModelSection
