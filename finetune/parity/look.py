@@ -90,9 +90,9 @@ def spread(places: torch.Tensor, most: int) -> torch.Tensor:
     return places[torch.linspace(0, len(places) - 1, most).round().long()]
 
 
-def watched(base: nn.Module) -> dict[str, nn.Module]:
+def watched(base: Any) -> dict[str, nn.Module]:
     """Modules by name: what the decoder is made of, of each layer its parts and theirs, and the output layer."""
-    decoder: Any = base.get_decoder() if hasattr(base, "get_decoder") else base
+    decoder = base.get_decoder() if hasattr(base, "get_decoder") else base
     found: list[nn.Module] = []
     for child in decoder.children():
         if not isinstance(child, nn.ModuleList):

@@ -246,7 +246,8 @@ def _rules(parity: Parity) -> list[str]:
         "`relative` is the RMS of the differences over the RMS of the reference's values. Allowed are:",
         "",
         f"- 256 times the eps of float32, {FLOAT32:.1e}: what another order of additions comes to; {GRADIENT} times that for "
-        f"gradients, {TRAINED} times for losses X
+        f"gradients, {TRAINED} times for losses and for logits after training. A single element may be {ELEMENT} times "
+        "further off.",
         *(own if rounding else []),
         "",
         "The first thing over its limit, in the order of computation (forward, backward, steps), is where it diverges. Tables "

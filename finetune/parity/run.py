@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import shutil
 import sys
 import time
 import traceback
@@ -13,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.chain import BASE
 from finetune.device import before_torch
 from finetune.errors import RecipeError, first_line
 from finetune.recipefile import load_recipe
@@ -52,6 +54,7 @@ def run_here(folder: Path) -> None:
         rows, to_adapter=True, entering=lambda part: note(folder, at=part), look=partial(look, folder, recipe)
     )
     run(recipe, overwrite=True, extent=extent)
+    shutil.rmtree(folder / RUN / BASE, ignore_errors=True)  # a copy of a GGUF base
     note(folder, done=True, seconds=time.perf_counter() - started)
 
 
