@@ -143,6 +143,7 @@ class CardSection(Section):
 class Recipe(Section):
     """A whole run. See docs/recipe.md for every key.
 
+    `full_determinism`: only kernels that give the same bits each time, slower; an operation without one stops the run.
     `stages`: of a chain, the recipe of each; `stage`, `data`, `train` and the adapter's section are those of the last then.
     `continue_from`: within a chain, whether a stage goes on training the last one's adapter, or a fresh one on the
     model that it was merged into.
@@ -153,6 +154,7 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     stage: Literal["cpt", "sft", "dpo", "orpo", "simpo", "kto", "reward", "grpo", "distill"] = "sft"
     seed: int = Field(0, ge=0)
+    full_determinism: bool = False
     device: Literal["auto", "cpu", "cuda", "npu"] = "auto"
     output_dir: Path = Field(strict=False)
     report_to: Names = ()

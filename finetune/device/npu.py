@@ -141,6 +141,7 @@ NPU = Device(
     memory=_memory_bytes,
     prepare=_prepare,
     attention_instead="there is no flash-attn for it; use sdpa, or npu_fusion_attention for packed rows",
+    deterministic={"HCCL_DETERMINISTIC": "true", "LCCL_DETERMINISTIC": "1"},  # sums over processes in one order
     imitates_bfloat16=False,
     float64=False,
     compiles=False,
