@@ -69,6 +69,7 @@ def check_in_place_and_out() -> None:
     assert torch.add(value, 1, out=resized) is resized
     assert torch.mul(value, value, out=fitting) is fitting
     assert (resized.tolist(), fitting.tolist()) == ([1, 3, 5, 7], [0, 4, 16, 36])
+    assert torch.zeros(1, 0, 4, device=NPU).add_(1).zero_().shape == (1, 0, 4)
     value.resize_(2, 3)[1] = 9
     assert value.flatten()[3:].tolist() == [9, 9, 9]
     assert copy.deepcopy(value).device == pickle.loads(pickle.dumps(value)).device == torch.device(NPU)
