@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 NPU = "device=npu"
 SDPA = "model.attn_implementation=sdpa"  # the CPU would train with eager
 WHOLE = (
-    SDPA, "train.micro_batch_size=2", "train.max_grad_norm=0.5", "train.eval_steps=4", "train.save_steps=4",
+    SDPA, "train.micro_batch_size=2", "train.max_grad_norm=0.4", "train.eval_steps=4", "train.save_steps=4",
     "train.gradient_checkpointing=true", "evaluate.rows=4", "evaluate.max_new_tokens=8",
 )  # fmt: skip
 PACKED = (
@@ -147,7 +147,7 @@ def test_sft_is_the_cpus_to_the_bundle(runs):
     """Accumulation, clipping, gradient checkpointing, looks, checkpoints; then answers, scores, merge, proof and bundle."""
     there, here = runs.of("whole"), runs.on_cpu("whole-cpu", *WHOLE, whole=True)
     assert apart(there, here) < 2e-6
-    assert min(losses(here, "grad_norm")) > 0.5 - 1e-6  # every step is clipped
+    assert min(losses(here, "grad_norm")) > 0.4  # every step is clipped
     assert losses(there, "eval_loss") == pytest.approx(losses(here, "eval_loss"), abs=2e-6)
     for name in ("answers.base.jsonl", "answers.tuned.jsonl"):
         assert (there / name).read_text() == (here / name).read_text()
