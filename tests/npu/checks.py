@@ -235,7 +235,7 @@ def check_float64_raises() -> None:
 
 def check_bfloat16_by_soc() -> None:
     there = torch.ones(2, 2, dtype=torch.bfloat16, device=NPU)
-    supported = {"Ascend910B3", "Ascend910B4", "Ascend910_9391"}
+    supported = {"Ascend910B3", "Ascend910B4-1", "Ascend910_9391", "Ascend310B1", "Ascend950PR_9599"}
     for soc in (*supported, "Ascend910A", "Ascend910B", "Ascend910ProA", "Ascend910PremiumA", "Ascend310P3"):
         with on_soc(soc):
             assert torch.npu.is_bf16_supported() == (soc in supported)
@@ -249,6 +249,10 @@ def check_bfloat16_by_soc() -> None:
                     half()
             assert there.cpu().sum().item() == torch.ones(2, 2).bfloat16().to(NPU).cpu().sum().item() == 4
             assert (torch.ones(2, 2, device=NPU).half() @ torch.ones(2, 2, device=NPU).half()).sum().item() == 8
+
+    for soc in ("Ascend910C", "910B3", ""):
+        with on_soc(soc), pytest.raises(RuntimeError, match="Unsupported soc version"):
+            torch.ones(1, device=NPU)
 
 
 def check_other_libraries_kernels_raise() -> None:
