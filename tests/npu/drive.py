@@ -1,8 +1,9 @@
 """A program: jobs one after the other in one process that sees the emulated device, `python -m tests.npu.drive JOBS.json`.
 
-A job is {"recipe": file, "changes": [...]} and may have "to_adapter" (nothing is scored or exported), "kill" (SIGKILL as that
-step begins), or instead {"cli": [...]}, a command of finetune. Beside each run's metrics.jsonl goes counts.json: what each step
-cost, and the lines that asked for it from the second step on.
+A job is {"recipe": file, "changes": [...]}, a run of `extent` to_adapter unless "whole" says otherwise. It may have "resume",
+"kill" (SIGKILL as that step begins), "soc" (the card's name meanwhile) and "refused" (what the RecipeError must say). Or it
+is {"cli": [...]}, a command of finetune. Beside each run's metrics.jsonl goes counts.json: what each step cost, and the lines
+that asked for it from the second step on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.device import quiet_libraries
+from finetune.errors import RecipeError
 
 
 class Steps:
@@ -49,19 +51,34 @@ KINDS = ("syncs", "fallbacks", "uploads")
 
 
 def do(job: dict[str, Any]) -> None:
-    from finetune import train
+    import torch_npu
+
     from finetune.cli import main
-    from finetune.recipefile import load_recipe
-    from finetune.run import Extent, run
 
     if "cli" in job:
         assert main(job["cli"]) == 0, job
         return
+    usual = torch_npu.hardware.SOC
+    torch_npu.hardware.SOC = job.get("soc", usual)
+    try:
+        train(job)
+    except RecipeError as error:
+        assert "refused" in job and job["refused"] in str(error), error
+    else:
+        assert "refused" not in job, job
+    torch_npu.hardware.SOC = usual
+
+
+def train(job: dict[str, Any]) -> None:
+    from finetune import train
+    from finetune.recipefile import load_recipe
+    from finetune.run import Extent, run
+
     recipe = load_recipe(Path(job["recipe"]), job["changes"])
     plain = train.take_step
     train.take_step = steps = Steps(plain, job.get("kill"))  # type: ignore[assignment]
     try:
-        run(recipe, extent=Extent(to_adapter=job.get("to_adapter", False)))
+        run(recipe, resume=job.get("resume"), extent=Extent(to_adapter=not job.get("whole")))
     finally:
         train.take_step = plain
     (recipe.output_dir / "counts.json").write_text(json.dumps(steps.told(), indent=1), encoding="utf-8")
