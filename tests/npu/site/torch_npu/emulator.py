@@ -18,10 +18,9 @@ import torch
 
 KINDS = ("syncs", "fallbacks", "uploads")
 FALLBACKS = frozenset((Path(__file__).parent / "fallbacks.txt").read_text(encoding="utf-8").split())
-# Their output's shape depends on the data only where an index is a mask.
-INDEXING = frozenset(
-    f"aten::{name}" for name in ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
-)
+# They wait only where an index is a mask. (For `index` torch itself calls nonzero then, which is counted.)
+WRITING = frozenset(f"aten::{name}" for name in ("index_put", "index_put_", "_index_put_impl_"))
+READING = frozenset(f"aten::{name}" for name in ("index", "_unsafe_index"))
 OWN = ("torch", "torch_npu")  # the packages whose lines are not told
 _found: Counter[Site] = Counter()
 
@@ -69,7 +68,9 @@ def note_op(op: Any, arguments: list[Any]) -> None:
     full = name.removeprefix("aten::") + (f".{op._overloadname}" if op._overloadname != "default" else "")
     if full in FALLBACKS:
         note("fallbacks", full)
-    elif name in INDEXING:
+    elif name in READING:
+        return
+    elif name in WRITING:
         if any(
             isinstance(item, torch.Tensor) and item.dtype in (torch.bool, torch.uint8) for item in _indices(arguments)
         ):

@@ -43,45 +43,45 @@ class EmulatedHCCL(dist.ProcessGroup):
     def getBackendName(self) -> str:  # noqa: N802
         return "hccl"
 
-    def allreduce(self, tensors: Any, options: Any = None) -> Any:
-        options = options or c10d.AllreduceOptions()
+    def allreduce(self, tensors: Any, opts: Any = None) -> Any:
+        opts = opts or c10d.AllreduceOptions()
         tensors = _cpu(tensors)
-        if options.reduceOp != dist.ReduceOp.AVG:
-            return self.gloo.allreduce(tensors, options)
-        options.reduceOp = dist.ReduceOp.SUM
-        work = self.gloo.allreduce(tensors, options)
+        if opts.reduceOp != dist.ReduceOp.AVG:
+            return self.gloo.allreduce(tensors, opts)
+        opts.reduceOp = dist.ReduceOp.SUM
+        work = self.gloo.allreduce(tensors, opts)
         work.wait()
         for tensor in tensors:
             tensor.div_(self.size())
         return work
 
-    def allreduce_coalesced(self, tensors: Any, options: Any = None) -> Any:
-        return self.gloo.allreduce_coalesced(_cpu(tensors), options or c10d.AllreduceCoalescedOptions())
+    def allreduce_coalesced(self, tensors: Any, opts: Any = None) -> Any:
+        return self.gloo.allreduce_coalesced(_cpu(tensors), opts or c10d.AllreduceCoalescedOptions())
 
-    def broadcast(self, tensors: Any, options: Any = None) -> Any:
-        return self.gloo.broadcast(_cpu(tensors), options or c10d.BroadcastOptions())
+    def broadcast(self, tensors: Any, opts: Any = None) -> Any:
+        return self.gloo.broadcast(_cpu(tensors), opts or c10d.BroadcastOptions())
 
-    def reduce(self, tensors: Any, options: Any = None) -> Any:
-        return self.gloo.reduce(_cpu(tensors), options or c10d.ReduceOptions())
+    def reduce(self, tensors: Any, opts: Any = None) -> Any:
+        return self.gloo.reduce(_cpu(tensors), opts or c10d.ReduceOptions())
 
-    def gather(self, outputs: Any, inputs: Any, options: Any = None) -> Any:
-        return self.gloo.gather(_cpu(outputs), _cpu(inputs), options or c10d.GatherOptions())
+    def gather(self, outputs: Any, inputs: Any, opts: Any = None) -> Any:
+        return self.gloo.gather(_cpu(outputs), _cpu(inputs), opts or c10d.GatherOptions())
 
-    def scatter(self, outputs: Any, inputs: Any, options: Any = None) -> Any:
-        return self.gloo.scatter(_cpu(outputs), _cpu(inputs), options or c10d.ScatterOptions())
+    def scatter(self, outputs: Any, inputs: Any, opts: Any = None) -> Any:
+        return self.gloo.scatter(_cpu(outputs), _cpu(inputs), opts or c10d.ScatterOptions())
 
-    def allgather(self, outputs: Any, inputs: Any, options: Any = None) -> Any:
-        return self.gloo.allgather(_cpu(outputs), _cpu(inputs), options or c10d.AllgatherOptions())
+    def allgather(self, outputs: Any, inputs: Any, opts: Any = None) -> Any:
+        return self.gloo.allgather(_cpu(outputs), _cpu(inputs), opts or c10d.AllgatherOptions())
 
-    def all_gather_single(self, output: torch.Tensor, value: torch.Tensor, options: Any = None) -> Any:
+    def all_gather_single(self, output: torch.Tensor, value: torch.Tensor, opts: Any = None) -> Any:
         parts = list(_cpu(output).view(-1).split(output.numel() // self.size()))
         return self.gloo.allgather([parts], [_cpu(value).reshape(-1)], c10d.AllgatherOptions())
 
-    def allgather_into_tensor_coalesced(self, outputs: Any, inputs: Any, options: Any = None) -> Any:
+    def allgather_into_tensor_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> Any:
         return [self.all_gather_single(*pair) for pair in zip(outputs, inputs, strict=True)][-1]
 
-    def reduce_scatter_single(self, output: torch.Tensor, value: torch.Tensor, options: Any = None) -> Any:
-        asked = (options or c10d.ReduceScatterOptions()).reduceOp
+    def reduce_scatter_single(self, output: torch.Tensor, value: torch.Tensor, opts: Any = None) -> Any:
+        asked = (opts or c10d.ReduceScatterOptions()).reduceOp
         average = asked == dist.ReduceOp.AVG
         settings = c10d.AllreduceOptions()
         settings.reduceOp = dist.ReduceOp.SUM if average else asked
@@ -96,17 +96,15 @@ class EmulatedHCCL(dist.ProcessGroup):
     _allgather_base = all_gather_single
     _reduce_scatter_base = reduce_scatter_single
 
-    def alltoall(self, outputs: Any, inputs: Any, options: Any = None) -> Any:
-        return self.gloo.alltoall(_cpu(outputs), _cpu(inputs), options or c10d.AllToAllOptions())
+    def alltoall(self, outputs: Any, inputs: Any, opts: Any = None) -> Any:
+        return self.gloo.alltoall(_cpu(outputs), _cpu(inputs), opts or c10d.AllToAllOptions())
 
-    def all_to_all_single(self, output: Any, value: Any, out_sizes: Any, in_sizes: Any, options: Any = None) -> Any:
-        return self.gloo.alltoall_base(
-            _cpu(output), _cpu(value), out_sizes, in_sizes, options or c10d.AllToAllOptions()
-        )
+    def all_to_all_single(self, output: Any, value: Any, out_sizes: Any, in_sizes: Any, opts: Any = None) -> Any:
+        return self.gloo.alltoall_base(_cpu(output), _cpu(value), out_sizes, in_sizes, opts or c10d.AllToAllOptions())
 
     alltoall_base = all_to_all_single
 
-    def barrier(self, options: Any = None) -> Any:
+    def barrier(self, opts: Any = None) -> Any:
         return self.gloo.barrier(c10d.BarrierOptions())
 
     def send(self, tensors: Any, rank: int, tag: int = 0) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from torch_npu.border import to_cpu, to_npu
+
 __all__ = ["NpuFusedAdamW"]
 DTYPES = (torch.float32, torch.float16)
 
@@ -125,6 +127,7 @@ def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
     joined = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
     at = 0
     for tensor in tensors:
-        tensor.data = joined[at : at + tensor.numel()].view(tensor.shape)
+        # With a storage of its own on the same memory, as after the real npu_change_data_ptr.
+        tensor.data = to_npu(to_cpu(joined[at : at + tensor.numel()]).view(tensor.shape), tensor.device.index)
         at += tensor.numel()
     return joined
