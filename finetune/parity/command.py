@@ -183,7 +183,8 @@ def _run(parity: Parity, processes: dict[str, list[str]], output: Path) -> None:
 
 def launch(folders: Sequence[Path], log: Path, module: str = "finetune.parity.run") -> int:
     """The exit code of a process that makes these runs; what it says goes to `log`."""
-    command = [sys.executable, "-m", module, *map(str, folders)]
+    crash = ["-X", "faulthandler"]  # of a kernel: it says where Python was
+    command = [sys.executable, *crash, "-m", module, *map(str, folders)]
     with log.open("w", encoding="utf-8") as file:
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False

@@ -15,8 +15,9 @@ EPS32 = torch.finfo(torch.float32).eps
 FLOAT32 = 256 * EPS32
 # Single elements lie further off than the RMS, gradients are sums with cancellation, and training carries differences on.
 ELEMENT, GRADIENT, TRAINED = 32, 8, 16
-# Two devices that both round to a dtype differ by about sqrt(2) of what one of them is off the float32 result.
-OWN = 3.0
+# Two devices that both round to a dtype differ by about sqrt(2) of what one of them is off the float32 result; a single
+# element that is rounded the other way, by a whole step where that one is off by half a step at most.
+OWN, OWN_ELEMENT = 3.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def compared(name: str, found: Gap, own: Gap | None, floor: float) -> Compared:
     limits = (floor, ELEMENT * floor)
     least = max(found.relative / limits[0], found.element / limits[1])
     if own is not None:
-        limits = (max(limits[0], OWN * own.relative), max(limits[1], OWN * own.element))
+        limits = (max(limits[0], OWN * own.relative), max(limits[1], OWN_ELEMENT * own.element))
     over = max(found.relative / limits[0], found.element / limits[1])
     return Compared(name, found, own, over if not math.isnan(over) else math.inf, least <= 1)
 

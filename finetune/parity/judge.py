@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from finetune.parity.look import GRADIENTS, LOGITS, MODULES
 from finetune.parity.run import EVENTS, RUN
 
 EQUAL, WITHIN, DIVERGES, DIED = "equal", "within the dtype's own error", "diverges", "died"
+GRADIENT_OF, IN_PEFT = "gradient of ", "base_model.model."
 NEGLIGIBLE = 1e-3  # of the largest gradient's RMS: what is smaller is held against that share of it
 
 
@@ -140,7 +141,7 @@ def _gradients(device: Told, reference: Told, exact: Told | None) -> list[Compar
         names, _read(device, GRADIENTS), read, _read(exact, GRADIENTS) if exact else None, GRADIENT * FLOAT32,
         NEGLIGIBLE * largest,
     )  # fmt: skip
-    return [Compared(f"the gradient of {one.name}", one.gap, one.own, one.over, one.equal) for one in told]
+    return [replace(one, name=f"{GRADIENT_OF}{one.name.removeprefix(IN_PEFT)}") for one in told]
 
 
 def _order(run: Told, file: str) -> list[str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from finetune import device
 from finetune.errors import writing
 from finetune.parity.command import REPORT, Parity
-from finetune.parity.compare import ELEMENT, FLOAT32, GRADIENT, OWN, TRAINED, Compared, Logits
+from finetune.parity.compare import ELEMENT, FLOAT32, GRADIENT, OWN, OWN_ELEMENT, TRAINED, Compared, Logits
 from finetune.parity.judge import DIVERGES, Told, Verdict
 
 SHOWN = 20  # rows of a table that is longer in the JSON
@@ -35,11 +35,13 @@ def as_json(parity: Parity) -> dict[str, Any]:
         "recipe": parity.recipe,
         "reference": parity.reference.name,
         **asdict(parity.shared),
-        "environment": device.environment(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "left_out": parity.left_out,
         "notes": parity.notes,
         "limits": {
-            "float32": FLOAT32, "element": ELEMENT, "gradient": GRADIENT, "trained": TRAINED, "own": OWN,
+            "float32": FLOAT32, "element": ELEMENT, "gradient": GRADIENT, "trained": TRAINED,
+            "own": OWN, "own_element": OWN_ELEMENT,
         },
         "runs": {name: _run(told) for name, told in parity.runs.items()},
         "verdicts": {
@@ -237,10 +239,11 @@ def _compared(told: Sequence[Compared]) -> list[str]:
 
 def _rules(parity: Parity) -> list[str]:
     rounding = parity.shared.dtype != "float32"
+    name, dtype = parity.reference.name, parity.shared.dtype
     own = [
-        f"- In {parity.shared.dtype}, where that is more: {OWN:g} times what {parity.reference.name} itself differs in "
-        f"{parity.shared.dtype} from {parity.reference.name} in float32 at the same place. Within that a device is only as far "
-        "off as the dtype allows; below the float32 limits it is called equal.",
+        f"- In {dtype}, where that is more: {OWN:g} times what {name} itself differs in {dtype} from {name} in float32 at the "
+        f"same place ({OWN_ELEMENT:g} times for a single element). Within that a device is only as far off as the dtype "
+        "allows; below the float32 limits it is called equal.",
     ]
     return [
         "`relative` is the RMS of the differences over the RMS of the reference's values. Allowed are:",

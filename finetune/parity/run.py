@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import shutil
 import sys
@@ -30,7 +29,6 @@ PACKAGES = ("torch", "torch_npu", "transformers", "peft", "accelerate")
 
 def main(folders: Sequence[str]) -> int:
     """The runs; what happened in each is in its EVENTS. Ends at the first that fails."""
-    faulthandler.enable()  # a kernel that crashes: where Python was
     before_torch()
     for folder in map(Path, folders):
         try:
