@@ -90,6 +90,10 @@ class Machine:
         """Whether the path itself is a symbolic link."""
         return Path(path).is_symlink()
 
+    def resolve(self, path: str) -> str:
+        """The path without symbolic links."""
+        return str(Path(path).resolve())
+
     def free_bytes(self, path: str) -> int | None:
         """What an ordinary user may still write there, bytes; None when there is no such folder."""
         try:
@@ -123,9 +127,10 @@ class Machine:
     def requires_python(self, distribution: str) -> str | None:
         """The Pythons that an installed distribution's metadata allows, `>=3.11`; None: it does not say, or is not here."""
         try:
-            return importlib.metadata.metadata(distribution).get("Requires-Python")
+            said = importlib.metadata.metadata(distribution)
         except importlib.metadata.PackageNotFoundError:
             return None
+        return said["Requires-Python"] if "Requires-Python" in said else None
 
     def tested(self) -> dict[str, str]:
         """The tested set, name to version: the constraints.txt of a checkout; empty where an installed wheel has none."""

@@ -58,6 +58,11 @@ class Probe:
     remedy: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def breaks_torch(self) -> bool:
+        """Whether `import torch` fails while it loads torch_npu by itself."""
+        return self.status == "version_mismatch" or self.facts.get("step") == "importing torch_npu"
+
 
 def probe(timeout: float = TIMEOUT, machine: Machine | None = None) -> Probe:
     """Whether torch_npu works here. Takes seconds where it does; `timeout` seconds at most.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.device.machine import Machine
-from finetune.doctor.finding import ERROR, OK, WARNING, Finding
+from finetune.doctor.finding import Finding, error, ok, warning
 
-QUERY = "index,name,driver_version,memory.total,memory.used,compute_cap"
+QUERY = "index,name,driver_version,memory.total,memory.used"
 COMMAND = ("nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits")
 PATIENCE = 30.0  # seconds; a driver in trouble answers late or never
 BF16_FROM = 8.0  # compute capability: Ampere
@@ -19,14 +19,13 @@ INSTALL = "pip install torch (the wheel on PyPI for Linux x86_64 has CUDA; other
 
 @dataclass(frozen=True)
 class Gpu:
-    """A line of nvidia-smi. total, used: MiB; capability: None from drivers that do not tell it."""
+    """A line of nvidia-smi. total, used: MiB. Not compute_cap: older drivers refuse the whole query for it."""
 
     index: str
     name: str
     driver: str
     total: int
     used: int
-    capability: float | None
 
 
 def check_cuda(machine: Machine, torch: dict[str, Any]) -> list[Finding]:
@@ -39,16 +38,16 @@ def check_cuda(machine: Machine, torch: dict[str, Any]) -> list[Finding]:
     nodes = machine.paths("/dev/nvidia[0-9]*")
     if answer is None and not nodes:
         built = f"; torch is built for CUDA {torch['cuda']}" if torch.get("cuda") else ""
-        return [Finding("CUDA", OK, f"no NVIDIA driver here{built}")]
+        return [ok("CUDA", f"no NVIDIA driver here{built}")]
     if answer is None or answer.code != 0:
         return [_no_driver((answer.out + answer.err) if answer else "", answer is None)]
     gpus = [gpu for line in answer.out.splitlines() if (gpu := _gpu(line))]
     if not gpus:
-        return [Finding("CUDA driver", WARNING, "nvidia-smi lists no GPU", "in a container: docker run --gpus all")]
+        return [warning("CUDA driver", "nvidia-smi lists no GPU", "in a container: docker run --gpus all")]
     header = machine.run(("nvidia-smi",), PATIENCE)
     newest = re.search(r"CUDA Version:\s*([\d.]+)", header.out if header else "")
     said = f"{gpus[0].driver}" + (f", up to CUDA {newest[1]}" if newest else "")
-    findings = [Finding("CUDA driver", OK, said), *(_memory(gpu) for gpu in gpus)]
+    findings = [ok("CUDA driver", said), *(_memory(gpu) for gpu in gpus)]
     return [*findings, *_torch(machine, torch, gpus, newest[1] if newest else None)]
 
 
@@ -57,24 +56,29 @@ def _torch(machine: Machine, torch: dict[str, Any], gpus: Sequence[Gpu], newest:
     if "torch" not in torch:
         return []  # the line of torch's import says it
     if torch.get("hip"):
-        return [Finding("CUDA torch", ERROR, f"torch {torch['torch']} is built for ROCm; the GPU is NVIDIA's", INSTALL)]
+        return [error("CUDA torch", f"torch {torch['torch']} is built for ROCm; the GPU is NVIDIA's", INSTALL)]
     if not torch.get("cuda"):
-        return [Finding("CUDA torch", ERROR, f"torch {torch['torch']} is a CPU build: the GPU stays unused", INSTALL)]
+        return [error("CUDA torch", f"torch {torch['torch']} is a CPU build: the GPU stays unused", INSTALL)]
     built = f"torch {torch['torch']}, built for CUDA {torch['cuda']}"
     if "error" in torch:
-        return [Finding("CUDA torch", ERROR, f"{built}: {_one_line(torch['error'])}", _remedy(torch["error"]))]
+        return [error("CUDA torch", f"{built}: {_one_line(torch['error'])}", _remedy(torch["error"]))]
     if not torch.get("available"):
-        return [Finding("CUDA torch", ERROR, f"{built}, sees no GPU", _unseen(machine, torch["cuda"], newest))]
+        return [error("CUDA torch", f"{built}, sees no GPU", _unseen(machine, torch["cuda"], newest))]
     if torch.get("sum") != 16.0:
-        return [Finding("CUDA torch", ERROR, f"{built}: 1 + 1, eight times, gave {torch.get('sum')} instead of 16.0",
-                        "do not train on this GPU; look at `nvidia-smi -q` and dmesg (Xid)")]  # fmt: skip
-    findings = [Finding("CUDA torch", OK, f"{built}, computes on {len(torch['devices'])} GPU(s)")]
+        return [
+            error(
+                "CUDA torch",
+                f"{built}: 1 + 1, eight times, gave {torch.get('sum')} instead of 16.0",
+                "do not train on this GPU; look at `nvidia-smi -q` and dmesg (Xid)",
+            )
+        ]
+    findings = [ok("CUDA torch", f"{built}, computes on {len(torch['devices'])} GPU(s)")]
     findings += [_generation(device, torch["archs"]) for device in torch["devices"]]
     findings.append(_bf16(torch["devices"]))
     if torch.get("nccl"):
-        findings.append(Finding("NCCL", OK, torch["nccl"]))
+        findings.append(ok("NCCL", torch["nccl"]))
     elif len(gpus) > 1:
-        findings.append(Finding("NCCL", ERROR, "torch has none: no training on several GPUs", INSTALL))
+        findings.append(error("NCCL", "torch has none: no training on several GPUs", INSTALL))
     return findings
 
 
@@ -90,27 +94,31 @@ def _generation(device: dict[str, Any], archs: Sequence[str]) -> Finding:
     runs = any(m == major and s <= small for m, s in binary) or any(p <= (major, small) for p in ptx) or any(exact)
     said = f"{device['name']}: compute capability {major}.{small}"
     if runs:
-        return Finding("CUDA kernels", OK, said)
+        return ok("CUDA kernels", said)
     have = ", ".join(archs)
-    return Finding("CUDA kernels", ERROR, f"{said}, torch has kernels for {have}",
-                   "install a torch built for it: an older one for old GPUs, the newest CUDA's for new ones")  # fmt: skip
+    return error(
+        "CUDA kernels",
+        f"{said}, torch has kernels for {have}",
+        "install a torch built for it: an older one for old GPUs, the newest CUDA's for new ones",
+    )
 
 
 def _bf16(devices: Sequence[dict[str, Any]]) -> Finding:
     old = [device["name"] for device in devices if float("{}.{}".format(*device["capability"])) < BF16_FROM]
     if not old:
-        return Finding("CUDA bfloat16", OK, "computed by all GPUs")
-    return Finding(
-        "CUDA bfloat16", WARNING, f"{', '.join(old)}: only emulated, slowly", "model.dtype: float32 in the recipe"
-    )
+        return ok("CUDA bfloat16", "computed by all GPUs")
+    return warning("CUDA bfloat16", f"{', '.join(old)}: only emulated, slowly", "model.dtype: float32 in the recipe")
 
 
 def _memory(gpu: Gpu) -> Finding:
     said = f"{gpu.name}, {gpu.total} MiB, {gpu.used} in use"
     if gpu.total and gpu.used > gpu.total // 10:
-        return Finding(f"GPU {gpu.index}", WARNING, said, "another process holds it: nvidia-smi lists them; "
-                       "CUDA_VISIBLE_DEVICES chooses another GPU")  # fmt: skip
-    return Finding(f"GPU {gpu.index}", OK, said)
+        return warning(
+            f"GPU {gpu.index}",
+            said,
+            "another process holds it: nvidia-smi lists them; CUDA_VISIBLE_DEVICES chooses another GPU",
+        )
+    return ok(f"GPU {gpu.index}", said)
 
 
 def _unseen(machine: Machine, built: str, newest: str | None) -> str:
@@ -125,17 +133,18 @@ def _unseen(machine: Machine, built: str, newest: str | None) -> str:
 
 def _no_driver(said: str, absent: bool) -> Finding:
     if absent:
-        return Finding("CUDA driver", ERROR, "/dev/nvidia* is there, nvidia-smi is not",
-                       "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility; else install the driver")  # fmt: skip
+        return error(
+            "CUDA driver",
+            "/dev/nvidia* is there, nvidia-smi is not",
+            "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility; else install the driver",
+        )
     line = _one_line(said) or "nvidia-smi did not answer"
     if "version mismatch" in line:
-        return Finding(
-            "CUDA driver", ERROR, line, "the driver was updated under the running kernel module: restart the machine"
-        )
+        return error("CUDA driver", line, "the driver was updated under the running kernel module: restart the machine")
     if "No devices" in line:
-        return Finding("CUDA driver", WARNING, line, "in a container: docker run --gpus all")
-    return Finding(
-        "CUDA driver", ERROR, line, "the kernel module does not answer: `dmesg | grep -i nvidia`; reinstall the driver"
+        return warning("CUDA driver", line, "in a container: docker run --gpus all")
+    return error(
+        "CUDA driver", line, "the kernel module does not answer: `dmesg | grep -i nvidia`; reinstall the driver"
     )
 
 
@@ -149,13 +158,10 @@ def _remedy(error: str) -> str:
 
 def _gpu(line: str) -> Gpu | None:
     parts = [part.strip() for part in line.split(",")]
-    if len(parts) != 6:
+    if len(parts) != 5:
         return None
-    index, name, driver, total, used, capability = parts
-    size = [int(text) if text.isdigit() else 0 for text in (total, used)]
-    return Gpu(
-        index, name, driver, size[0], size[1], float(capability) if re.fullmatch(r"\d+\.\d+", capability) else None
-    )
+    total, used = (int(text) if text.isdigit() else 0 for text in parts[3:])
+    return Gpu(parts[0], parts[1], parts[2], total, used)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -19,6 +19,18 @@ class Finding:
     remedy: str = ""
 
 
+def ok(subject: str, what: str) -> Finding:
+    return Finding(subject, OK, what)
+
+
+def warning(subject: str, what: str, remedy: str) -> Finding:
+    return Finding(subject, WARNING, what, remedy)
+
+
+def error(subject: str, what: str, remedy: str) -> Finding:
+    return Finding(subject, ERROR, what, remedy)
+
+
 def worst(findings: Sequence[Finding]) -> str:
     """The status of all together."""
     return max((finding.status for finding in findings), key=(OK, WARNING, ERROR).index, default=OK)

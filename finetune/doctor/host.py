@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 
 from finetune.device.machine import Machine
-from finetune.doctor.finding import ERROR, GIB, OK, WARNING, Finding, gib
+from finetune.doctor.finding import ERROR, GIB, WARNING, Finding, error, gib, ok, warning
 
 UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 where there is no limit
 BF16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "Arm BF16"}  # in /proc/cpuinfo
@@ -32,13 +32,12 @@ def cpu(machine: Machine) -> Finding:
     if quota is not None and quota < real:
         said += f"; the cgroup's quota is {quota:g}"
         if not machine.env.get("OMP_NUM_THREADS"):
-            return Finding(
+            return warning(
                 "CPU",
-                WARNING,
                 said,
                 f"torch starts a thread for each core: export OMP_NUM_THREADS={max(1, int(quota))}",
             )
-    return Finding("CPU", OK, said)
+    return ok("CPU", said)
 
 
 def memory(machine: Machine) -> Finding:
@@ -46,7 +45,7 @@ def memory(machine: Machine) -> Finding:
     text = machine.read("/proc/meminfo") or ""
     facts = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
     if "MemTotal" not in facts:
-        return Finding("memory", WARNING, "unknown: /proc/meminfo can't be read")
+        return warning("memory", "unknown: /proc/meminfo can't be read", "mount /proc")
     free = facts.get("MemAvailable", facts.get("MemFree", 0))
     said = f"{gib(facts['MemTotal'])}, {gib(free)} free"
     limit, used = cgroup_memory(machine)
@@ -54,7 +53,7 @@ def memory(machine: Machine) -> Finding:
         free = min(free, limit - used)
         said += f"; the cgroup allows {gib(limit)}, {gib(max(0, limit - used))} of it free"
     if free >= 4 * GIB:
-        return Finding("memory", OK, said)
+        return ok("memory", said)
     remedy = "end other processes or raise the container's limit (docker --memory); a base in bfloat16 takes 2 bytes a parameter"
     return Finding("memory", ERROR if free < GIB else WARNING, said, remedy)
 
@@ -66,11 +65,23 @@ def disks(machine: Machine) -> list[Finding]:
     hub = env.get("HF_HUB_CACHE") or f"{data}/hub"
     temporary = env.get("TMPDIR") or "/tmp"
     return [
-        _disk(machine, "disk: here", machine.cwd, 10 * GIB, "checkpoints and bundles go here: free space, or set output_dir"),
+        _disk(
+            machine,
+            "disk: here",
+            machine.cwd,
+            10 * GIB,
+            "checkpoints and bundles go here: free space, or set output_dir",
+        ),
         _disk(machine, "disk: hub cache", hub, 20 * GIB, "bases are downloaded here: free space, or HF_HOME elsewhere"),
-        _disk(machine, "disk: /dev/shm", "/dev/shm", GIB, "processes pass batches through it: docker --shm-size=8g or --ipc=host"),
+        _disk(
+            machine,
+            "disk: /dev/shm",
+            "/dev/shm",
+            GIB,
+            "processes share batches in it: docker --shm-size=8g or --ipc=host",
+        ),
         _disk(machine, "disk: temporary", temporary, 2 * GIB, "set TMPDIR to a folder with space"),
-    ]  # fmt: skip
+    ]
 
 
 def cgroup_cores(machine: Machine) -> float | None:
@@ -123,7 +134,7 @@ def _disk(machine: Machine, subject: str, folder: str, wanted: int, remedy: str)
     free = machine.free_bytes(there) or 0
     said = f"{folder}: {gib(free)} free"
     if not machine.writable(there):
-        return Finding(subject, ERROR, f"{folder}: this user may not write to {there}", remedy)
+        return error(subject, f"{folder}: this user may not write to {there}", remedy)
     if free < wanted:
         return Finding(subject, ERROR if free < min(wanted, GIB) // 16 else WARNING, said, remedy)
-    return Finding(subject, OK, said)
+    return ok(subject, said)

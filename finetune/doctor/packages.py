@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from finetune.device.machine import Machine
-from finetune.doctor.finding import ERROR, OK, WARNING, Finding
+from finetune.doctor.finding import Finding, error, ok, warning
 
 NAME = "finetune"
 FOR_DEVELOPERS = ("dev", "generate")  # extras that no user's job needs
@@ -26,9 +26,12 @@ def check_packages(machine: Machine) -> list[Finding]:
     requirements = machine.requires(NAME)
     if not requirements:
         return [
-            Finding("finetune", WARNING, "not installed as a package: which versions it needs is not known here",
-                    "pip install -e . in the checkout (with -c constraints.txt: the tested set)"),
-        ]  # fmt: skip
+            warning(
+                "finetune",
+                "not installed as a package: which versions it needs is not known here",
+                "pip install -e . in the checkout (with -c constraints.txt: the tested set)",
+            ),
+        ]
     needs, tested = [need(text) for text in requirements], machine.tested()
     required = {n.name: n for n in needs if not n.extra}
     optional = {
@@ -42,10 +45,8 @@ def python(machine: Machine) -> Finding:
     """This Python against the metadata's Requires-Python."""
     allowed = machine.requires_python(NAME) or ""
     if allowed and not within(machine.python, allowed):
-        return Finding(
-            "Python", ERROR, f"{machine.python}; finetune needs {allowed}", "make an environment with that Python"
-        )
-    return Finding("Python", OK, f"{machine.python} (needed: {allowed or 'any'})")
+        return error("Python", f"{machine.python}; finetune needs {allowed}", "make an environment with that Python")
+    return ok("Python", f"{machine.python} (needed: {allowed or 'any'})")
 
 
 def library(machine: Machine, one: Need, tested: str | None) -> Finding:
@@ -53,13 +54,13 @@ def library(machine: Machine, one: Need, tested: str | None) -> Finding:
     version = machine.version(one.name)
     wanted = f'pip install "{one.name}{one.allowed}"' if tested is None else f"pip install {one.name}=={tested}"
     if version is None:
-        return Finding(one.name, ERROR, f"not installed; needed: {one.allowed or 'any'}", wanted)
+        return error(one.name, f"not installed; needed: {one.allowed or 'any'}", wanted)
     if one.allowed and not within(version, one.allowed):
-        return Finding(one.name, ERROR, f"{version} is outside {one.allowed}", wanted)
+        return error(one.name, f"{version} is outside {one.allowed}", wanted)
     said = f"{version} (needed: {one.allowed or 'any'}" + (f"; tested: {tested})" if tested else ")")
     if tested and minor(version) > minor(tested):
-        return Finding(one.name, WARNING, f"{said}: newer than what is tested", f"if something breaks: {wanted}")
-    return Finding(one.name, OK, said)
+        return warning(one.name, f"{said}: newer than what is tested", f"if something breaks: {wanted}")
+    return ok(one.name, said)
 
 
 def optionals(machine: Machine, needs: list[Need]) -> list[Finding]:
@@ -71,12 +72,12 @@ def optionals(machine: Machine, needs: list[Need]) -> list[Finding]:
             absent.append(f"{one.name} [{one.extra}]")
         elif one.allowed and not within(version, one.allowed):
             said = f"{version} is outside {one.allowed}, which finetune[{one.extra}] needs"
-            wrong.append(Finding(one.name, ERROR, said, f'pip install "{one.name}{one.allowed}"'))
+            wrong.append(error(one.name, said, f'pip install "{one.name}{one.allowed}"'))
         else:
             right.append(f"{one.name} {version}")
     here = ", ".join(right) or "none"
     said = f"{here}; not installed: {', '.join(absent)}" if absent else here
-    return [*wrong, Finding("optional libraries", OK, said)]
+    return [*wrong, ok("optional libraries", said)]
 
 
 def need(text: str) -> Need:
