@@ -138,7 +138,7 @@ PROCESSORS = (
 
 def processor(name: str) -> Processor | None:
     """The family of a SoC by its name, `Ascend910B3` or `910B3`; None: not known here."""
-    bare = name.removeprefix("Ascend").strip()
+    bare = (name.split() or [""])[0].removeprefix("Ascend")
     return next((row for row in PROCESSORS if re.fullmatch(row.names, bare)), None)
 
 

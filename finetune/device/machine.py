@@ -130,7 +130,7 @@ class Machine:
             said = importlib.metadata.metadata(distribution)
         except importlib.metadata.PackageNotFoundError:
             return None
-        return said["Requires-Python"] if "Requires-Python" in said else None
+        return (said.get_all("Requires-Python") or [None])[0]
 
     def tested(self) -> dict[str, str]:
         """The tested set, name to version: the constraints.txt of a checkout; empty where an installed wheel has none."""

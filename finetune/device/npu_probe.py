@@ -11,11 +11,14 @@ from typing import Any
 from finetune.device.machine import Answer, Machine
 
 SET_ENV = "source /usr/local/Ascend/ascend-toolkit/set_env.sh"
-TIMEOUT = 120.0  # seconds; a failing operator may take a minute to say so: its queue is asynchronous
+TIMEOUT = 120.0  # seconds; CANN's first operator may be compiled for half a minute
 MARK = "@@"
+# Autoloading is off so that `import torch` survives a broken torch_npu. Operators are waited for: through its queue a
+# failing one took 100 s to say so (5 s waited for, torch_npu 2.13.0 on a runtime without kernels), and did not name itself.
+SETTINGS = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "ASCEND_LAUNCH_BLOCKING": "1"}
 
-# The child says how far it came before each step, and what it found at the end. Autoloading is off so that `import torch`
-# survives a broken torch_npu. An operator that adds needs a kernel; a copy alone does not.
+# The child says how far it came before each step, and what it found at the end. An operator that adds needs a kernel; a
+# copy alone does not.
 CHILD = r"""
 import json
 found = {}
@@ -85,7 +88,7 @@ def probe(timeout: float = TIMEOUT, machine: Machine | None = None) -> Probe:
         return Probe(
             "version_mismatch", wrong, f'pip install "torch-npu=={release(torch)}"; or torch=={release(torch_npu)}'
         )
-    answer = machine.run([sys.executable, "-c", CHILD], timeout, {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"})
+    answer = machine.run([sys.executable, "-c", CHILD], timeout, SETTINGS)
     return judge(answer or Answer(127, err="no Python interpreter"), timeout)
 
 

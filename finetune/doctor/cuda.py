@@ -13,6 +13,7 @@ from finetune.doctor.finding import Finding, error, ok, warning
 QUERY = "index,name,driver_version,memory.total,memory.used"
 COMMAND = ("nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits")
 PATIENCE = 30.0  # seconds; a driver in trouble answers late or never
+UTILITY = "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
 BF16_FROM = 8.0  # compute capability: Ampere
 INSTALL = "pip install torch (the wheel on PyPI for Linux x86_64 has CUDA; others: download.pytorch.org/whl/cuXYZ)"
 
@@ -39,6 +40,9 @@ def check_cuda(machine: Machine, torch: dict[str, Any]) -> list[Finding]:
     if answer is None and not nodes:
         built = f"; torch is built for CUDA {torch['cuda']}" if torch.get("cuda") else ""
         return [ok("CUDA", f"no NVIDIA driver here{built}")]
+    if answer is None and torch.get("available"):
+        said = "nvidia-smi is not here, though torch sees GPUs"
+        return [warning("CUDA driver", said, f"in a container: {UTILITY}"), *_torch(machine, torch, (), None)]
     if answer is None or answer.code != 0:
         return [_no_driver((answer.out + answer.err) if answer else "", answer is None)]
     gpus = [gpu for line in answer.out.splitlines() if (gpu := _gpu(line))]
@@ -77,7 +81,7 @@ def _torch(machine: Machine, torch: dict[str, Any], gpus: Sequence[Gpu], newest:
     findings.append(_bf16(torch["devices"]))
     if torch.get("nccl"):
         findings.append(ok("NCCL", torch["nccl"]))
-    elif len(gpus) > 1:
+    elif len(torch["devices"]) > 1:
         findings.append(error("NCCL", "torch has none: no training on several GPUs", INSTALL))
     return findings
 
@@ -136,7 +140,7 @@ def _no_driver(said: str, absent: bool) -> Finding:
         return error(
             "CUDA driver",
             "/dev/nvidia* is there, nvidia-smi is not",
-            "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility; else install the driver",
+            f"in a container: {UTILITY}; else install the driver",
         )
     line = _one_line(said) or "nvidia-smi did not answer"
     if "version mismatch" in line:
