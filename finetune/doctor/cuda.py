@@ -42,7 +42,7 @@ def check_cuda(machine: Machine, torch: dict[str, Any]) -> list[Finding]:
         return [ok("CUDA", f"no NVIDIA driver here{built}")]
     if answer is None and torch.get("available"):
         said = "nvidia-smi is not here, though torch sees GPUs"
-        return [warning("CUDA driver", said, f"in a container: {UTILITY}"), *_torch(machine, torch, (), None)]
+        return [warning("CUDA driver", said, f"in a container: {UTILITY}"), *_torch(machine, torch, None)]
     if answer is None or answer.code != 0:
         return [_no_driver((answer.out + answer.err) if answer else "", answer is None)]
     gpus = [gpu for line in answer.out.splitlines() if (gpu := _gpu(line))]
@@ -52,10 +52,10 @@ def check_cuda(machine: Machine, torch: dict[str, Any]) -> list[Finding]:
     newest = re.search(r"CUDA Version:\s*([\d.]+)", header.out if header else "")
     said = f"{gpus[0].driver}" + (f", up to CUDA {newest[1]}" if newest else "")
     findings = [ok("CUDA driver", said), *(_memory(gpu) for gpu in gpus)]
-    return [*findings, *_torch(machine, torch, gpus, newest[1] if newest else None)]
+    return [*findings, *_torch(machine, torch, newest[1] if newest else None)]
 
 
-def _torch(machine: Machine, torch: dict[str, Any], gpus: Sequence[Gpu], newest: str | None) -> list[Finding]:
+def _torch(machine: Machine, torch: dict[str, Any], newest: str | None) -> list[Finding]:
     """Whether torch uses these GPUs: built for CUDA, driver new enough, kernels for their generation."""
     if "torch" not in torch:
         return []  # the line of torch's import says it
