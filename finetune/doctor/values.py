@@ -62,7 +62,7 @@ def threads(value: str, machine: Machine) -> Judgement:
 
 
 def npus(value: str, machine: Machine) -> Judgement:
-    """ASCEND_RT_VISIBLE_DEVICES: numbers, ascending, each once; torch_npu sees no device where they are not."""
+    """ASCEND_RT_VISIBLE_DEVICES: numbers, ascending, each once; torch-npu sees no device where they are not."""
     return _ascending(value) if value.strip() else (WARNING, "it is empty and hides every NPU: unset it")
 
 
@@ -107,7 +107,7 @@ def event_timeout(value: str, machine: Machine) -> Judgement:
 
 
 def npu_allocator(value: str, machine: Machine) -> Judgement:
-    """PYTORCH_NPU_ALLOC_CONF: torch_npu from 26.2 on ends the process when PYTORCH_ALLOC_CONF is set as well."""
+    """PYTORCH_NPU_ALLOC_CONF: torch-npu from 26.2 on ends the process when PYTORCH_ALLOC_CONF is set as well."""
     if machine.env.get("PYTORCH_ALLOC_CONF"):
         return ERROR, "PYTORCH_ALLOC_CONF is set too, and torch-npu takes one of them only: unset one"
     return allocator(value, machine)

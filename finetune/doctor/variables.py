@@ -41,7 +41,7 @@ VARIABLES = (
              better_off("overflow becomes the largest number and NaN becomes 0: a loss that breaks is not seen", "1")),
     Variable("TORCH_NPU_FALLBACK_CPU_DISABLE", "operators that the NPU lacks are errors, not run on the CPU",
              one_of("0", "1")),
-    Variable("TORCH_TRANSFER_TO_NPU", "torch.cuda is made to mean the NPU",
+    Variable("TORCH_TRANSFER_TO_NPU", "what torch is asked for on CUDA goes to the NPU",
              better_off("finetune names its devices itself: unset it", "1")),
     Variable("TORCH_DEVICE_BACKEND_AUTOLOAD", "torch loads torch-npu by itself (finetune loads it either way)",
              one_of("0", "1")),
