@@ -16,8 +16,9 @@ PACKAGE = "torch-npu"
 def check_ascend(machine: Machine) -> tuple[list[Finding], npu_probe.Probe]:
     """All lines about Ascend, one where there is nothing of it; and the probe, for what comes after."""
     findings, table = check_npu_smi(machine)
-    here, cann, version = bool(findings), find_cann(machine), machine.version(PACKAGE)
+    cann, version = find_cann(machine), machine.version(PACKAGE)
     probed = npu_probe.probe(machine=machine)
+    here = bool(findings) or bool(probed.facts.get("count"))
     if not here and cann is None and version is None:
         return [ok("Ascend", f"no device, driver, CANN or {PACKAGE} here"), *check_rank_table(machine)], probed
     findings += check_driver(machine, table.version)
@@ -45,10 +46,10 @@ def installed(probed: npu_probe.Probe, here: bool) -> Finding:
         return warning(
             PACKAGE, f"{probed.what}; there is none here", f"pip uninstall {PACKAGE} where no NPU is to be used"
         )
-    return error(
+    return warning(
         PACKAGE,
-        f"{probed.what} [{probed.status}]; and there is no NPU here",
-        f"pip uninstall {PACKAGE}: transformers and peft fail over it; with an NPU: {probed.remedy}",
+        f"{probed.what} [{probed.status}]; there is no NPU here and finetune goes on without it",
+        f"pip uninstall {PACKAGE}: other programs fail over it; with an NPU: {probed.remedy}",
     )
 
 

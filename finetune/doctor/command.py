@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from finetune import __version__
 from finetune.device import cuda_probe
@@ -18,11 +19,13 @@ from finetune.device.npu_probe import Probe
 from finetune.doctor.ascend import check_ascend
 from finetune.doctor.cuda import check_cuda
 from finetune.doctor.finding import ERROR, OK, WARNING, Finding, error, ok
-from finetune.doctor.fits import Here, check_recipe
 from finetune.doctor.host import BF16_FLAGS, check_host
 from finetune.doctor.packages import check_packages
 from finetune.doctor.variables import check_variables
 from finetune.errors import writing
+
+if TYPE_CHECKING:
+    from finetune.doctor.fits import Here
 
 STYLE = {OK: "green", WARNING: "yellow", ERROR: "bold red"}
 EXIT_WRONG = 2  # a line is an error
@@ -60,12 +63,16 @@ def examine(machine: Machine, recipe: Path | None = None, overrides: Sequence[st
     ascend, probed = check_ascend(machine)
     findings += check_cuda(machine, torch) + ascend + check_variables(machine)
     if recipe is not None:
+        from finetune.doctor.fits import check_recipe
+
         findings += check_recipe(recipe, overrides, here(machine, torch, probed))
     return findings
 
 
 def here(machine: Machine, torch: dict[str, Any], probed: Probe) -> Here:
     """What a job can compute on, by the probes."""
+    from finetune.doctor.fits import Here
+
     flags = (machine.read("/proc/cpuinfo") or "").split()
     bf16, idle = {"cpu": any(flag in flags for flag in BF16_FLAGS)}, []
     if torch.get("sum") == 16.0:
@@ -84,24 +91,31 @@ def report(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def show(findings: Sequence[Finding], stream: TextIO) -> None:
-    """A line each, aligned, the remedy below. Colours on a terminal only, and not with NO_COLOR (rich sees to both)."""
+    """A line each, aligned, the remedy below: wrapped and coloured on a terminal (not with NO_COLOR, rich sees to it),
+    one line a finding however long elsewhere, for grep. Needs no library there: the doctor also looks at broken ones."""
+    counts = report(findings)["counts"]
+    total = f"{counts[ERROR]} error(s), {counts[WARNING]} warning(s), {counts[OK]} ok"
+    if stream.isatty() and importlib.util.find_spec("rich") is not None:
+        _show_on_terminal(findings, total, stream)
+        return
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        print(f"{finding.status:<8} {finding.subject:<{width}}  {finding.what}", file=stream)
+        if finding.remedy:
+            print(f"{'':<8} {'':<{width}}  do: {finding.remedy}", file=stream)
+    print(total, file=stream)
+
+
+def _show_on_terminal(findings: Sequence[Finding], total: str, stream: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
-    width = max(len(finding.subject) for finding in findings)
-    if not console.is_terminal:  # one line a finding, however long: for grep
-        for finding in findings:
-            console.print(f"{finding.status:<8} {finding.subject:<{width}}  {finding.what}", markup=False)
-            if finding.remedy:
-                console.print(f"{'':<8} {'':<{width}}  do: {finding.remedy}", markup=False)
-    else:
-        table = Table.grid(padding=(0, 1))
-        for finding in findings:
-            table.add_row(Text(finding.status, STYLE[finding.status]), finding.subject, Text(finding.what))
-            if finding.remedy:
-                table.add_row("", "", Text(f"do: {finding.remedy}", "dim"))
-        console.print(table)
-    counts = report(findings)["counts"]
-    console.print(f"{counts[ERROR]} error(s), {counts[WARNING]} warning(s), {counts[OK]} ok", markup=False)
+    table = Table.grid(padding=(0, 1))
+    for finding in findings:
+        table.add_row(Text(finding.status, STYLE[finding.status]), finding.subject, Text(finding.what))
+        if finding.remedy:
+            table.add_row("", "", Text(f"do: {finding.remedy}", "dim"))
+    console = Console(file=stream, highlight=False)
+    console.print(table)
+    console.print(total, markup=False)

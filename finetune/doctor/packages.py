@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ def check_packages(machine: Machine) -> list[Finding]:
                 "pip install -e . in the checkout (with -c constraints.txt: the tested set)",
             ),
         ]
+    if importlib.util.find_spec("packaging") is None:
+        return [error("packaging", "not installed: versions can't be compared", "pip install packaging")]
     needs, tested = [need(text) for text in requirements], machine.tested()
     required = {n.name: n for n in needs if not n.extra}
     optional = {

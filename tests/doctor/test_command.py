@@ -192,6 +192,19 @@ def test_the_doctor_never_imports_torch_and_reports_the_environment_as_given():
     assert lines(done.stdout, "import torch")[0].startswith("ok import torch ")
 
 
+def test_it_looks_at_an_environment_in_which_nothing_is_whole():
+    """Its own libraries are missing too: it still says so."""
+    code = (
+        "import sys\nfor name in ('torch', 'rich', 'pydantic', 'psutil', 'yaml', 'transformers'): sys.modules[name] = None\n"
+        "from finetune.device.machine import Answer, Machine\nfrom finetune.doctor.command import examine, show\n"
+        "class Bare(Machine):\n    def version(self, name): return None\n    def run(self, *_, **__): return None\n"
+        "show(examine(Bare()), sys.stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert lines(done.stdout, "transformers")[0].startswith("error transformers not installed; needed: >=")
+
+
 def test_help_names_the_exit_codes(capsys):
     with pytest.raises(SystemExit):
         cli.main(["doctor", "--help"])
