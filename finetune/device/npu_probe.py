@@ -175,6 +175,8 @@ CAUSES = (
      "torch was built for {0} and sees such a device: use one of them. For the NPU install torch's CPU build (pip install "
      "torch --index-url https://download.pytorch.org/whl/cpu), for {0} pip uninstall torch-npu"),
     (r"No module named '(torch_npu|torch)'", "not_installed", "pip install {0}"),
+    (r"No module named 'torch_npu\._C'", "python_mismatch",
+     "torch_npu's library is for another Python: pip uninstall torch-npu, and install it again with this Python's pip"),
     (r"libascend_hal\.so|libdcmi\.so|libdrvdsmi\w*\.so", "driver_missing", DRIVER),
     (r"(lib(?:hccl|ascendcl|acl_\w+|ge_\w+|graph|runtime|\w*tdt\w*|opapi|nnopbase|platform|error_manager|msprofiler|"
      r"register)\.so[\w.]*): cannot open shared object", "cann_missing",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from finetune.device import npu_probe
 from finetune.device.compatibility import Processor, pairing, processor, python_problem
 from finetune.device.machine import Machine
 from finetune.doctor.cann import Cann, check_cann, check_driver, check_kernels, find_cann
-from finetune.doctor.finding import Finding, error, ok, warning
+from finetune.doctor.finding import ERROR, WARNING, Finding, error, ok, warning
 from finetune.doctor.hccl import check_rank_table
 from finetune.doctor.npu_smi import Table, check_npu_smi
 
@@ -22,16 +25,28 @@ def check_ascend(machine: Machine) -> tuple[list[Finding], npu_probe.Probe]:
     if not here and cann is None and version is None:
         return [ok("Ascend", f"no device, driver, CANN or {PACKAGE} here"), *check_rank_table(machine)], probed
     findings += check_driver(machine, table.version)
-    findings += check_cann(machine, cann, wanted=here)
     names = soc_names(table, probed)
-    socs = [known for name in names if (known := processor(name))]
-    if here and cann:
-        findings += check_kernels(machine, cann, socs[0] if socs else None)
+    findings += software(machine, cann, here, probed, [known for name in names if (known := processor(name))])
     findings.append(installed(probed, here))
     if version is not None:
         findings += [*autoload(machine, probed), *matrix(machine, version, cann)]
     findings += [soc(name, probed) for name in names]
     return findings + check_rank_table(machine), probed
+
+
+def software(
+    machine: Machine, cann: Cann | None, here: bool, probed: npu_probe.Probe, socs: Sequence[Processor]
+) -> list[Finding]:
+    """CANN and its kernels. Where the probe computed, what looks wrong in files and variables is no error."""
+    works = probed.status == "ok"
+    if cann is None and works:
+        return []
+    findings = check_cann(machine, cann, wanted=here)
+    if here and cann:
+        findings += check_kernels(machine, cann, socs[0] if socs else None)
+    if works:
+        findings = [replace(line, status=WARNING) if line.status == ERROR else line for line in findings]
+    return findings
 
 
 def installed(probed: npu_probe.Probe, here: bool) -> Finding:

@@ -45,7 +45,11 @@ def memory(machine: Machine) -> Finding:
     text = machine.read("/proc/meminfo") or ""
     facts = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
     if "MemTotal" not in facts:
-        return warning("memory", "unknown: /proc/meminfo can't be read", "mount /proc")
+        return warning(
+            "memory",
+            "unknown: /proc/meminfo can't be read",
+            "outside Linux nothing is known of it; in a container mount /proc",
+        )
     free = facts.get("MemAvailable", facts.get("MemFree", 0))
     said = f"{gib(facts['MemTotal'])}, {gib(free)} free"
     limit, used = cgroup_memory(machine)
@@ -64,24 +68,16 @@ def disks(machine: Machine) -> list[Finding]:
     data = env.get("HF_HOME") or f"{env.get('XDG_CACHE_HOME') or machine.home + '/.cache'}/huggingface"
     hub = env.get("HF_HUB_CACHE") or f"{data}/hub"
     temporary = env.get("TMPDIR") or "/tmp"
-    return [
-        _disk(
-            machine,
-            "disk: here",
-            machine.cwd,
-            10 * GIB,
-            "checkpoints and bundles go here: free space, or set output_dir",
-        ),
-        _disk(machine, "disk: hub cache", hub, 20 * GIB, "bases are downloaded here: free space, or HF_HOME elsewhere"),
-        _disk(
-            machine,
-            "disk: /dev/shm",
-            "/dev/shm",
-            GIB,
-            "processes share batches in it: docker --shm-size=8g or --ipc=host",
-        ),
+    room = "free space, or set output_dir: checkpoints and bundles go here"
+    lines = [
+        _disk(machine, "disk: here", machine.cwd, 10 * GIB, room),
+        _disk(machine, "disk: hub cache", hub, 20 * GIB, "free space, or HF_HOME elsewhere: bases are downloaded here"),
         _disk(machine, "disk: temporary", temporary, 2 * GIB, "set TMPDIR to a folder with space"),
     ]
+    if machine.free_bytes("/dev/shm") is None:
+        return lines  # outside Linux
+    shared = "docker --shm-size=8g or --ipc=host: processes share batches in it"
+    return [*lines, _disk(machine, "disk: /dev/shm", "/dev/shm", GIB, shared)]
 
 
 def cgroup_cores(machine: Machine) -> float | None:

@@ -133,10 +133,10 @@ def test_firmware_and_driver_that_do_not_fit(capsys):
      "do: one set_env.sh only, in a fresh shell: mixed libraries crash"),
 ])  # fmt: skip
 def test_an_environment_without_cann(env, line, remedy, capsys):
-    machine = with_npus(env=env)
+    machine = with_npus(env=env, probe=Answer(0, recorded("probe_cann_missing.txt")))
     machine = replace(machine, there=[*machine.there, "/opt/cann8/lib64/libascendcl.so"])
     code, found = said(machine, capsys, "CANN", "CANN environment")
-    assert code == (2 if line.startswith("error") else 0)
+    assert code == 2
     assert [text for text in found if "CANN kernels" not in text][-2:] == [line, remedy]
 
 
@@ -150,15 +150,18 @@ def test_a_path_through_the_link_is_the_same_cann(capsys):
     ]
 
 
+BROKEN = Answer(0, recorded("probe_kernels_async.txt"))  # sees two 910B3, computes nothing
+
+
 def test_kernels_of_another_soc_or_none(capsys):
-    machine = with_npus()
+    machine = with_npus(probe=BROKEN)
     nodes = [path for path in machine.there if path.startswith("/dev")]
     kernels = f"{HOME}/opp/built-in/op_impl/ai_core/tbe/kernel"
     assert said(replace(machine, there=[*nodes, f"{kernels}/ascend310p"]), capsys, "CANN kernels") == (2, [
         "error CANN kernels for 310p only; this is Atlas A2",
         "do: install the kernels package for 910b in CANN's own version",
     ])  # fmt: skip
-    assert said(replace(machine, there=nodes), capsys, "CANN kernels") == (0, [
+    assert said(replace(machine, there=nodes), capsys, "CANN kernels") == (2, [
         f"warning CANN kernels none found below {HOME}",
         "do: install the kernels package Ascend-cann-910b-ops (before 8.5: Ascend-cann-kernels-910b)",
     ])  # fmt: skip
@@ -176,8 +179,25 @@ def test_where_a_cann_says_its_version():
     assert find_cann(Recorded(files={})) is None
 
 
+def test_what_looks_wrong_is_no_error_where_the_device_computes(capsys):
+    """CANN from a place of its own, say: the probe added numbers on the NPU, which decides."""
+    assert said(with_npus(env={}), capsys, "CANN environment") == (0, [
+        "warning CANN environment set_env.sh was not sourced (ASCEND_HOME_PATH is not set)",
+        "do: source /usr/local/Ascend/ascend-toolkit/set_env.sh in the shell that starts Python",
+    ])  # fmt: skip
+    emulated = Recorded(
+        versions={"torch": "2.13.0", "torch-npu": "2.13.0"},
+        requirements={"finetune": ["torch>=2.10"], "torch-npu": ["torch==2.13.0.*"]},
+        commands={"npu child": Answer(0, recorded("probe_ok_emulated.txt"))},
+    )
+    assert said(emulated, capsys, *ALL) == (0, [
+        "ok torch-npu torch_npu 2.13.0+emul computes on 2 NPU(s)",
+        "ok SoC Ascend910B3 (CPU emulation): Atlas A2, training, float16 and bfloat16",
+    ])  # fmt: skip
+
+
 def test_components_of_two_versions(capsys):
-    machine = with_npus()
+    machine = with_npus(probe=BROKEN)
     mixed = recorded("version.cfg").replace(":8.0.0", ":9.1.0").replace("hccl_running_version=[7.6.0.1.220:9.1.0]",
                                                                       "hccl_running_version=[7.6.0.1.220:8.5.0]")  # fmt: skip
     machine = replace(machine, files={**machine.files, f"{HOME}/version.cfg": mixed})

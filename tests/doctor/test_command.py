@@ -23,7 +23,7 @@ from tests.doctor.recorded_machine import Recorded, ask, child, lines, npu_works
 RECIPE = ROOT / "recipes/meteorology/metar_decode.yaml"
 EAGER = "train.torch_compile=false"  # the recipe asks for it, no NPU does it
 SUBJECTS = [
-    "CPU", "memory", "disk: here", "disk: hub cache", "disk: /dev/shm", "disk: temporary", "Python", "torch", "transformers",
+    "CPU", "memory", "disk: here", "disk: hub cache", "disk: temporary", "disk: /dev/shm", "Python", "torch", "transformers",
     "peft", "optional libraries", "import torch", "CUDA", "Ascend", "environment",
 ]  # fmt: skip
 
@@ -37,8 +37,8 @@ ok       CPU                 Intel(R) Xeon(R) Platinum 8480+: 4 cores (8 logical
 ok       memory              62.0 GiB, 50.0 GiB free
 ok       disk: here          /runs: 200.0 GiB free
 ok       disk: hub cache     /home/user/.cache/huggingface/hub: 200.0 GiB free
-ok       disk: /dev/shm      /dev/shm: 32.0 GiB free
 ok       disk: temporary     /tmp: 100.0 GiB free
+ok       disk: /dev/shm      /dev/shm: 32.0 GiB free
 ok       Python              3.11.7 (needed: >=3.11)
 ok       torch               2.12.0 (needed: >=2.10; tested: 2.13.0)
 ok       transformers        5.23.0 (needed: >=5.17,<6; tested: 5.23.0)

@@ -215,6 +215,7 @@ def test_all_right(capsys):
 
 @pytest.mark.parametrize(("error", "status"), [
     ("ModuleNotFoundError: No module named 'torch_npu'", "not_installed"),
+    ("ModuleNotFoundError: No module named 'torch_npu._C'", "python_mismatch"),
     ("ImportError: libascend_hal.so: cannot open shared object file: No such file or directory", "driver_missing"),
     ("ImportError: libopapi.so: cannot open shared object file: No such file or directory", "cann_missing"),
     ("ImportError: libgfortran.so.5: cannot open shared object file: No such file or directory", "library_missing"),
