@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from finetune.device import npu_kernels
+from finetune.device.kernels import Kernels
 from finetune.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Device:
         attention: allowed `attn_implementation`, the best one for training first.
         generation_attention: the best one for generating, when the recipe leaves it open.
         auto_micro_batch: sequences per forward pass when the recipe leaves `micro_batch_size` open.
+        kernels: fused ops that it has; none by default.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Device:
     auto_micro_batch: int
     available: Callable[[], bool]
     peak_memory: Callable[[], int]
+    kernels: Callable[[], Kernels] = Kernels
 
 
 def _cpu_peak_bytes() -> int:
@@ -81,6 +85,7 @@ DEVICES = {
     ),
     "npu": Device(
         "npu", ("bfloat16", "float32"), ("sdpa", "eager"), "sdpa", 8, _npu_available, _npu_peak_bytes,
+        npu_kernels.kernels,
     ),
 }  # fmt: skip
 
