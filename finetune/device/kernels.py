@@ -30,7 +30,3 @@ class Kernels:
         ]
         | None
     ) = None
-
-    def offered(self) -> bool:
-        """Whether there is any."""
-        return any((self.rms_norm, self.swiglu, self.rotary))

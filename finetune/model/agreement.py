@@ -21,7 +21,7 @@ class Difference:
     Attributes:
         value: the largest one, relative to the largest number of its row (the last dimension) in the plain result.
         allowed: see `allowed`.
-        problem: why nothing could be compared.
+        problem: why nothing could be compared; `value` is infinite then.
     """
 
     value: float
@@ -89,4 +89,6 @@ def _largest(plain: Sequence[torch.Tensor], other: Sequence[torch.Tensor], limit
         largest = one.float().abs().amax(-1).clamp_min(torch.finfo(torch.float32).tiny)
         values.append((two.float() - one.float()).abs().amax(-1).div(largest).max())
     value = float(torch.stack(values).max())
-    return Difference(value, limit, "" if math.isfinite(value) else "gives numbers that are not finite")
+    if not math.isfinite(value):
+        return Difference(math.inf, limit, "gives numbers that are not finite")
+    return Difference(value, limit)

@@ -96,15 +96,15 @@ class Findings:
         for kind in offered:
             told = self.record(kind)
             if told["modules"]:
-                parts.append(f"{kind} in {told['modules']} modules (differs by {told['max_difference']:.1e})")
+                parts.append(f"{kind} x{told['modules']} (differs by {told['max_difference']:.1e})")
             elif "plain" not in told:
                 parts.append(f"{kind} nowhere: nothing of its form")
         if parts:
             yield f"fused ops: {', '.join(parts)}"
         for kind in offered:
             for left in self.record(kind).get("plain", []):
-                where = f"{left['modules']} modules ({left['what']})"
-                yield f"fused ops: {kind} stays plain in {where}: the device's op {left['because']}"
+                where = f"{kind} x{left['modules']} ({left['what']})"
+                yield f"fused ops: {where} stays plain: the device's op {left['because']}"
 
 
 def fuse(

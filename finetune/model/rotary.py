@@ -74,7 +74,7 @@ def kernel_difference(
         for width in widths
         for rows in (1, 2)
     ]
-    return max(found, key=lambda difference: difference.value)
+    return max(found, key=lambda difference: difference.value)  # without a result it is infinite
 
 
 def with_kernel(

@@ -7,7 +7,6 @@ import dataclasses
 import re
 import sys
 from collections import Counter
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -31,6 +30,7 @@ MORE = {
     "phi3": ("Phi3Config", "Phi3ForCausalLM", COMMON),
     "phi3-partial": ("Phi3Config", "Phi3ForCausalLM", COMMON | {"partial_rotary_factor": 0.5}),
     "glm": ("GlmConfig", "GlmForCausalLM", COMMON | {"head_dim": 16}),
+    "glm-whole": ("GlmConfig", "GlmForCausalLM", COMMON | {"head_dim": 16, "partial_rotary_factor": 1.0}),
 }
 # Modules with rms_norm, swiglu, rotary; of four layers.
 FOUND = {
@@ -40,7 +40,8 @@ FOUND = {
     "gemma3": (25, 0, 4),
     "phi3": (9, 4, 4),  # gate and up out of one layer
     "phi3-partial": (9, 4, 0),  # half of a head is turned
-    "glm": (9, 4, 0),  # pairs (2i, 2i + 1)
+    "glm": (9, 4, 0),
+    "glm-whole": (9, 4, 0),  # pairs (2i, 2i + 1)
     "qwen3-moe": (17, 0, 4),  # experts in fused weights
     "qwen3-next": (11, 4, 0),  # shared experts; gated norms take two inputs; a quarter of a head is turned
     "opt": (0, 0, 0),
@@ -136,6 +137,18 @@ def test_what_nearly_is_one_stays(kind, dtype):
     assert lines == ["fused ops: " + ", ".join(f"{kind} nowhere: nothing of its form" for kind in fused.about)]
 
 
+def test_norms_of_torch_and_one_with_an_owner():
+    """torch's own RMSNorm, its epsilon left open too; one whose forward somebody has replaced is left alone."""
+    norms = torch.nn.ModuleList(
+        [torch.nn.RMSNorm(32), torch.nn.RMSNorm(32, eps=1e-3), torch.nn.LayerNorm(32, bias=False)]
+    )
+    owned = torch.nn.RMSNorm(32)
+    owned.forward = owned.forward
+    fused, lines = of_model(norms.append(owned), Kernels(KERNELS.rms_norm))
+    assert fused.about["rms_norm"]["modules"] == 2 and fused.about.keys() == {"rms_norm"}
+    assert re.fullmatch(r"fused ops: rms_norm x2 \(differs by [0-9.]+e-0[78]\)", lines[0])
+
+
 def no_epsilon(x, weight, epsilon):
     return KERNELS.rms_norm(x, weight, 0.0)
 
@@ -171,7 +184,7 @@ def test_a_wrong_kernel_stays_out_with_its_number(kind, kernel, least):
     told = fused.about[kind]
     assert told["modules"] == 0 and "max_difference" not in told
     assert sum(left["modules"] for left in told["plain"]) == {"rms_norm": 9}.get(kind, 4)
-    line = next(line for line in lines if f"{kind} stays plain" in line)
+    line = next(line for line in lines if f"{kind} x" in line and "stays plain" in line)
     assert float(re.search(r"differs by (\S+) \(allowed: 1e-05\)", line)[1]) > least
     assert len(lines) == 2 and kind not in lines[0]
     with fused:
@@ -182,7 +195,7 @@ def test_a_kernel_that_raises_or_gives_another_dtype():
     model = tiny_model("llama", dtype=torch.bfloat16)
     kernels = Kernels(not_there, lambda gate, up: KERNELS.swiglu(gate, up).float())
     fused, lines = of_model(model, kernels, torch.bfloat16)
-    what = "fused ops: rms_norm stays plain in 9 modules (64, epsilon 1e-06): the device's op "
+    what = "fused ops: rms_norm x9 (64, epsilon 1e-06) stays plain: the device's op "
     assert lines[1] == what + "raises RuntimeError: aclnnRmsNorm failed"
     assert fused.about["swiglu"]["modules"] == 4  # the next layer's autocast rounds it to bfloat16
     both = Kernels(lambda x, weight, epsilon: KERNELS.rms_norm(x, weight, epsilon).float())
@@ -322,7 +335,6 @@ def test_the_recipe_says_no(tiny_recipe):
     from finetune.ready import fused_ops_of
 
     placement = SimpleNamespace(device=dataclasses.replace(DEVICES["cpu"], kernels=lambda: KERNELS))
-    with nullcontext(tiny_model("llama")) as model:
-        assert fused_ops_of(tiny_recipe("model.fused_ops=false"), model, placement, print).about == {}
+    assert fused_ops_of(tiny_recipe("model.fused_ops=false"), tiny_model("llama"), placement, print).about == {}
     with pytest.raises(RecipeError, match="fused_ops"):
         tiny_recipe("model.fused_ops=true")
