@@ -66,9 +66,9 @@ MINDIE_START = (
 )
 MINDIE = (
     (
-        "Which chip: the dtype is torch_dtype of the weights' config.json (merged: export.dtype; an adapter: its base's): bfloat16 "
-        "for 910B and 910C (Atlas A2, A3; Qwen2 and Qwen2.5 run there in nothing else), float16 for 310P (300I Duo), which has "
-        "no bfloat16. 910A is not on its list.",
+        "Which chip: the dtype is torch_dtype of the weights' config.json (merged: export.dtype; an adapter: its base's): "
+        "bfloat16 for 910B and 910C (Atlas A2, A3; Qwen2 and Qwen2.5 run there in nothing else), float16 for 310P (300I Duo), "
+        "which has no bfloat16. 910A is not on its list.",
         "按芯片：精度取自权重目录 config.json 的 torch_dtype（合并权重即 export.dtype，适配器则为其基座的）：910B、910C（Atlas "
         "A2、A3）用 bfloat16（Qwen2 与 Qwen2.5 在其上仅支持 bfloat16），310P（300I Duo）不支持 bfloat16，用 float16。"
         "910A 不在其支持列表中。",
@@ -103,8 +103,8 @@ MINDIE_MERGED = (
 )
 MINDIE_ADAPTER = (
     (
-        "The base at /base is yours: its config.json needs torch_dtype, vocab_size and, where transformers 5 wrote it, rope_theta "
-        "beside rope_parameters; without rope_theta 10000 is taken.",
+        "The base at /base is yours: its config.json needs torch_dtype, vocab_size and, where transformers 5 wrote it, "
+        "rope_theta beside rope_parameters; without rope_theta 10000 is taken.",
         "/base 处的基座需自备：其 config.json 须有 torch_dtype、vocab_size；若由 transformers 5 写出，还须在 rope_parameters 之外"
         "有 rope_theta，否则按 10000 计算。",
     ),
