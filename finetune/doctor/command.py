@@ -22,7 +22,7 @@ from finetune.doctor.finding import ERROR, OK, WARNING, Finding, error, ok
 from finetune.doctor.host import BF16_FLAGS, check_host
 from finetune.doctor.packages import check_packages
 from finetune.doctor.variables import check_variables
-from finetune.errors import writing
+from finetune.errors import RecipeError, writing
 
 if TYPE_CHECKING:
     from finetune.doctor.fits import Here
@@ -35,8 +35,10 @@ def doctor_command(options: argparse.Namespace, machine: Machine | None = None) 
     """Prints the report; 0 where no line is an error, else 2.
 
     Raises:
-        RecipeError: the file of --json can't be written.
+        RecipeError: --set without a recipe; the file of --json can't be written.
     """
+    if options.set and options.recipe is None:
+        raise RecipeError("--set: overrides a key of a recipe; name one")
     findings = examine(machine or Machine(), options.recipe, options.set)
     if options.json == "-":
         print(json.dumps(report(findings), ensure_ascii=False, indent=1))

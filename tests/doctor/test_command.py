@@ -117,6 +117,11 @@ def test_json_alone(capsys):
         ask(Recorded(), json_file="/proc/nowhere/doctor.json")
 
 
+def test_overrides_need_a_recipe():
+    with pytest.raises(RecipeError, match="--set: overrides a key of a recipe; name one"):
+        ask(Recorded(), overrides=["device=npu"])
+
+
 def recipe_lines(machine: Machine, *overrides: str) -> list[Finding]:
     return [line for line in examine(machine, RECIPE, [EAGER, *overrides]) if line.subject == "recipe"]
 
