@@ -1,6 +1,7 @@
 """Which torch, torch_npu, CANN and Python belong together, and what each Ascend processor can do. Data with its source.
 
-Pairings: github.com/Ascend/pytorch, COMPATIBILITY.en.md of 2026-08-21 (commit 9e73e708), and where noted its README.md.
+Pairings: github.com/Ascend/pytorch, COMPATIBILITY.en.md of 2026-08-21 (commit 9e73e708), where noted its README.md or the
+release notes of TorchNPU 26.2.0 (October 2026), which mark it compatible with CANN 8.5, 9.0, 9.1 and 9.2.
 Processors: torch_npu/csrc/core/npu/NpuVariables.cpp of the same commit (bfloat16 from 910B1 on; the names), and
 docs/en of environment variables there (310P: inference). A pairing that is not listed is unknown, not wrong.
 """
@@ -21,6 +22,10 @@ class Pairing:
 
 
 PAIRINGS = (
+    Pairing("2.13.0", "2.13.0", "9.2.0"),  # TorchNPU 26.2.0; the three below it by its table of compatible ones
+    Pairing("2.13.0", "2.13.0", "9.1.0"),
+    Pairing("2.13.0", "2.13.0", "9.0.0"),
+    Pairing("2.13.0", "2.13.0", "8.5.0"),
     Pairing("2.12.0", "2.12.0", "9.1.0"),
     Pairing("2.11.0", "2.11.0", "9.1.0"),
     Pairing("2.10.0.post4", "2.10.0", "9.1.0"),
@@ -36,7 +41,7 @@ PAIRINGS = (
     Pairing("2.7.1.post2", "2.7.1", "8.5.0"),
     Pairing("2.7.1", "2.7.1", "8.3.RC1"),
 )
-# Python of each torch, by the same page; 2.13 is on it although no torch_npu 2.13 is paired with a CANN there.
+# Python of each torch, by the same page.
 PYTHONS = {
     "2.13.0": ("3.10", "3.11", "3.12", "3.13", "3.14"),
     "2.12.0": ("3.10", "3.11", "3.12", "3.13", "3.14"),

@@ -221,9 +221,10 @@ def test_pairs_that_are_documented_unknown_or_others():
         "torch_npu 2.12.0 with CANN 8.5.0: documented with CANN 9.1.0",
         "install CANN 9.1.0 (2.12.0 with CANN 9.1.0)",
     )
-    unknown = pairing("2.13.0", "9.1.0")
+    assert pairing("2.13.0", "9.2.0").kind == pairing("2.13.0", "8.5.1").kind == "documented"
+    unknown = pairing("2.15.0", "9.1.0")
     assert (unknown.kind, unknown.what) == (
-        "unknown", "torch_npu 2.13.0 with CANN 9.1.0: no CANN is documented for this torch_npu",
+        "unknown", "torch_npu 2.15.0 with CANN 9.1.0: no CANN is documented for this torch_npu",
     )  # fmt: skip
     assert same_cann("9.0.0", "9.0.1")
     assert same_cann("8.3.RC1", "8.3.rc1")
@@ -232,11 +233,11 @@ def test_pairs_that_are_documented_unknown_or_others():
 
 
 def test_the_matrix_in_the_report(capsys):
-    versions = {"torch": "2.13.0", "torch-npu": "2.13.0"}
-    pins = {"finetune": ["torch>=2.10"], "torch-npu": ["torch==2.13.0.*"]}
+    versions = {"torch": "2.15.0", "torch-npu": "2.15.0"}
+    pins = {"finetune": ["torch>=2.10"], "torch-npu": ["torch==2.15.0.*"]}
     assert said(with_npus(versions=versions, requirements=pins), capsys, "Ascend versions") == (0, [
-        "warning Ascend versions torch_npu 2.13.0 with CANN 9.1.0: no CANN is documented for this torch_npu",
-        "do: documented last: torch_npu 2.12.0 with CANN 9.1.0; look at COMPATIBILITY.md of github.com/Ascend/pytorch for a "
+        "warning Ascend versions torch_npu 2.15.0 with CANN 9.1.0: no CANN is documented for this torch_npu",
+        "do: documented last: torch_npu 2.13.0 with CANN 9.2.0; look at COMPATIBILITY.md of github.com/Ascend/pytorch for a "
         "newer row",
     ])  # fmt: skip
     versions = {"torch": "2.10.0", "torch-npu": "2.10.0.post4"}
