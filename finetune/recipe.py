@@ -51,6 +51,7 @@ class ModelSection(Section):
     `adapter_name_or_path`: folder of a PEFT adapter of this base to go on training; `lora:` must say what it is.
     `add_tokens`: words that become tokens of their own, or a file of them, one a line; their rows are trained.
     `quantization`: of the linear layers while loading, a row of finetune/model/quantization.py.
+    `fused_ops`: those of the device that agree with the model's plain ones; false: none.
     """
 
     name_or_path: str
@@ -60,6 +61,7 @@ class ModelSection(Section):
     adapter_name_or_path: str | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attn_implementation: str = "auto"
+    fused_ops: Literal["auto", False] = "auto"
     trust_remote_code: bool = False
     quantization: Literal["none", "nf4", "int8", "int8_weight_only", "int4_weight_only"] = "none"
     add_tokens: Names = ()

@@ -13,7 +13,15 @@ from tests.conftest import ROOT
 # A file may import from its own layer and those below it.
 LAYERS = [
     {"finetune.cli"},
-    {"finetune.show", "finetune.audit", "finetune.raft", "finetune.reproduce", "finetune.smoke", "finetune.parity"},
+    {
+        "finetune.show",
+        "finetune.audit",
+        "finetune.raft",
+        "finetune.reproduce",
+        "finetune.smoke",
+        "finetune.doctor",
+        "finetune.parity",
+    },
     {"finetune.run"},
     {
         "finetune.data",

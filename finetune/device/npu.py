@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import sys
 
+from finetune.device import npu_kernels
 from finetune.device.npu_probe import explain, mismatch
 from finetune.device.row import Device
 
@@ -140,6 +141,7 @@ NPU = Device(
     peak_memory=_peak_bytes,
     memory=_memory_bytes,
     prepare=_prepare,
+    kernels=npu_kernels.kernels,
     attention_instead="there is no flash-attn for it; use sdpa, or npu_fusion_attention for packed rows",
     deterministic={"HCCL_DETERMINISTIC": "true", "LCCL_DETERMINISTIC": "1"},  # sums over processes in one order
     imitates_bfloat16=False,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from finetune.device.kernels import Kernels
+
 
 def _nothing() -> None:
     """Where a device needs no preparation."""
@@ -27,6 +29,7 @@ class Device:
         peak_memory: bytes in use at most so far. memory: bytes it has in all.
         prepare: called once before anything is computed.
         deterministic: variables that its libraries want for the same bits each time; read as the device is first used.
+        kernels: fused ops that it has; none by default.
         float64: whether it computes in it; sums are float32 elsewhere.
         compiles: whether torch.compile is worth trying.
     """
@@ -43,6 +46,7 @@ class Device:
     peak_memory: Callable[[], int]
     memory: Callable[[], int]
     prepare: Callable[[], None] = _nothing
+    kernels: Callable[[], Kernels] = Kernels
     attention_instead: str = ""
     imitates_bfloat16: bool = True
     deterministic: Mapping[str, str] = field(default_factory=dict)

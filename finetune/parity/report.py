@@ -133,7 +133,7 @@ def markdown(parity: Parity, exact: Told | None) -> list[str]:
         "## Runs",
         "",
         *_table(
-            ("run", "chip", "dtype", "attention", "optimizer", "seconds", "libraries"),
+            ("run", "chip", "dtype", "attention", "fused ops", "optimizer", "seconds", "libraries"),
             map(_facts, parity.runs.values()),
         ),
         "",
@@ -161,8 +161,11 @@ def _facts(told: Told) -> tuple[str, ...]:
     facts = told.facts
     libraries = ", ".join(f"{name} {found}" for name, found in facts.get("versions", {}).items())
     seconds = "" if told.seconds is None else f"{told.seconds:.0f}"
-    words = (str(facts.get(key) or "") for key in ("chip", "dtype", "attention", "optimizer"))
-    return (told.name, *words, seconds, libraries)
+    fused = ", ".join(f"{kind} x{modules}" for kind, modules in facts.get("fused_ops", {}).items())
+    chip, dtype, attention, optimizer = (
+        str(facts.get(key) or "") for key in ("chip", "dtype", "attention", "optimizer")
+    )
+    return (told.name, chip, dtype, attention, fused, optimizer, seconds, libraries)
 
 
 def _losses(parity: Parity) -> list[str]:

@@ -89,6 +89,7 @@ def facts(recipe: Recipe, ready: Ready, placement: Placement) -> dict[str, Any]:
         "chip": placement.device.chip(),
         "dtype": placement.dtype,
         "attention": getattr(ready.model.get_base_model().config, "_attn_implementation", placement.attention),
+        "fused_ops": {kind: told["modules"] for kind, told in ready.fused.about.items() if told["modules"]},
         "optimizer": recipe.train.optim,
         "batch": [recipe.train.global_batch_size, recipe.train.micro_batch_size],
         "language": not ready.rewards,
