@@ -215,7 +215,7 @@ def _concluded(parity: Parity, output: Path) -> list[str]:
     if over or dead:
         _say(*lines)
     if over:
-        raise GateError("\n".join(f"{name} diverges at {verdict.at}" for name, verdict in over.items()))
+        raise GateError("\n".join(f"{name} {verdict.line()}" for name, verdict in over.items()))
     if dead:
         raise TrainingError("\n".join(f"{name} died {how}" for name, how in dead.items()))
     return lines

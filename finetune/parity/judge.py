@@ -58,6 +58,7 @@ class Verdict:
     Attributes:
         word: EQUAL, WITHIN, DIVERGES.
         at: the first thing that diverges; for people.
+        unseen: modules beside it and before it that the device did not call: a fused op does their work.
         logits: at the start and at the end, each beside the dtype's own error (None in float32).
     """
 
@@ -67,9 +68,11 @@ class Verdict:
     gradients: list[Compared]
     losses: list[Compared]
     logits: dict[str, tuple[Logits, Logits | None]]
+    unseen: tuple[str, ...] = ()
 
     def line(self) -> str:
-        return f"{self.word} at {self.at}" if self.at else self.word
+        fused = f" (or in {', '.join(self.unseen)}, computed by a fused op)" if self.unseen else ""
+        return f"{self.word} at {self.at}{fused}" if self.at else self.word
 
 
 def read_run(name: str, folder: Path, code: int | None, steps: int, log: str) -> Told:
@@ -121,9 +124,17 @@ def judge(device: Told, reference: Told, exact: Told | None) -> Verdict:
     in_order = [*modules, ends[0], *gradients, *losses, ends[1]]
     over = first_over(in_order)
     if over is not None:
-        return Verdict(DIVERGES, over.name, modules, gradients, losses, logits)
+        unseen = _unseen(over.name, {one.name for one in modules}, _order(reference, MODULES))
+        return Verdict(DIVERGES, over.name, modules, gradients, losses, logits, unseen)
     word = EQUAL if all(one.equal for one in in_order) else WITHIN
     return Verdict(word, "", modules, gradients, losses, logits)
+
+
+def _unseen(at: str, seen: set[str], order: list[str]) -> tuple[str, ...]:
+    """Of the reference's modules those beside `at` and before it that the device has not."""
+    before = order[: order.index(at)] if at in order else []
+    parent = at.rpartition(".")[0]
+    return tuple(name for name in before if name.rpartition(".")[0] == parent and name not in seen)
 
 
 def _modules(device: Told, reference: Told, exact: Told | None) -> list[Compared]:

@@ -45,7 +45,7 @@ def as_json(parity: Parity) -> dict[str, Any]:
         },
         "runs": {name: _run(told) for name, told in parity.runs.items()},
         "verdicts": {
-            name: {"verdict": verdict.word, "at": verdict.at or None} | _numbers(verdict)
+            name: {"verdict": verdict.word, "at": verdict.at or None, "unseen": verdict.unseen} | _numbers(verdict)
             for name, verdict in parity.verdicts.items()
         },
     }  # fmt: skip

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
 RECIPE, EVENTS, RUN = "recipe.yaml", "events.jsonl", "run"
-PACKAGES = ("torch", "torch_npu", "transformers", "peft", "accelerate")
+PACKAGES = ("torch", "torch-npu", "transformers", "peft", "accelerate")
 
 
 def main(folders: Sequence[str]) -> int:
