@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 REPORT = "parity.json"
 FLOAT32 = ".float32"  # behind the reference's name: the same run there in float32
 LOG = "log.txt"
+NEXT = (
+    "next: the same with --dtype float32, with --set model.fused_ops=false, with --set model.attn_implementation=eager; what "
+    "each says: docs/parity.md"
+)
 
 
 @dataclass
@@ -170,6 +174,7 @@ def _run(parity: Parity, processes: dict[str, list[str]], output: Path) -> None:
 
     for first, runs in processes.items():
         log = output / first / LOG
+        _say(f"{', '.join(runs)}: running, {log}")
         code = launch([output / run for run in runs], log)
         said = log.read_text(encoding="utf-8", errors="replace")
         for run in runs:
@@ -213,7 +218,7 @@ def _concluded(parity: Parity, output: Path) -> list[str]:
     over = {name: verdict for name, verdict in parity.verdicts.items() if verdict.word == DIVERGES}
     dead = {name: told.died for name, told in parity.runs.items() if told.died}
     if over or dead:
-        _say(*lines)
+        _say(*lines, *([NEXT] if over else []))
     if over:
         raise GateError("\n".join(f"{name} {verdict.line()}" for name, verdict in over.items()))
     if dead:
