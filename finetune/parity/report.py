@@ -147,7 +147,7 @@ def markdown(parity: Parity, exact: Told | None) -> list[str]:
     ]
     for name, verdict in parity.verdicts.items():
         lines += ["", f"## Modules: {name}", "", *_modules(verdict), "", f"## Gradients: {name}", ""]
-        lines += _compared([one for one in _near(verdict.gradients)])
+        lines += [*_how_many(verdict.gradients), *_compared(_near(verdict.gradients))]
     return [*lines, "", "## How it is judged", "", *_rules(parity)]
 
 
@@ -220,8 +220,13 @@ def _cells(logits: Logits) -> tuple[str, ...]:
 def _modules(verdict: Verdict) -> list[str]:
     if verdict.word == DIVERGES and any(one.name == verdict.at for one in verdict.modules):
         place = next(i for i, one in enumerate(verdict.modules) if one.name == verdict.at)
-        return _compared(verdict.modules[max(0, place - AROUND) : place + AROUND + 1])
-    return _compared(_near(verdict.modules))
+        return [*_how_many(verdict.modules), *_compared(verdict.modules[max(0, place - AROUND) : place + AROUND + 1])]
+    return [*_how_many(verdict.modules), *_compared(_near(verdict.modules))]
+
+
+def _how_many(told: Sequence[Compared]) -> list[str]:
+    different, over = sum(one.gap.max_abs > 0 for one in told), sum(one.over > 1 for one in told)
+    return [f"{len(told)} compared: {different} differ at all, {over} by more than is allowed.", ""]
 
 
 def _near(told: Sequence[Compared]) -> list[Compared]:
