@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
-import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from finetune.errors import writing
 from finetune.parity.command import REPORT, Parity
 from finetune.parity.compare import ELEMENT, FLOAT32, GRADIENT, OWN, OWN_ELEMENT, TRAINED, Compared, Logits
 from finetune.parity.judge import DIVERGES, Told, Verdict
+from finetune.parity.record import as_json
 
 SHOWN = 20  # rows of a table that is longer in the JSON
 AROUND = 3  # modules before and after the one that diverges
@@ -23,58 +20,10 @@ def write_report(parity: Parity, exact: Told | None, output: Path) -> list[Path]
     """Writes both files."""
     files = [output / REPORT, output / "parity.md"]
     with writing(output):
-        text = json.dumps(_plain(as_json(parity)), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(as_json(parity), indent=1, ensure_ascii=False, allow_nan=False)
         files[0].write_text(text + "\n", encoding="utf-8")
         files[1].write_text("\n".join(markdown(parity, exact)) + "\n", encoding="utf-8")
     return files
-
-
-def as_json(parity: Parity) -> dict[str, Any]:
-    """Everything; losses also as exact hexadecimal floats."""
-    return {
-        "recipe": parity.recipe,
-        "reference": parity.reference.name,
-        **asdict(parity.shared),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "left_out": parity.left_out,
-        "notes": parity.notes,
-        "limits": {
-            "float32": FLOAT32, "element": ELEMENT, "gradient": GRADIENT, "trained": TRAINED,
-            "own": OWN, "own_element": OWN_ELEMENT,
-        },
-        "runs": {name: _run(told) for name, told in parity.runs.items()},
-        "verdicts": {
-            name: {"verdict": verdict.word, "at": verdict.at or None, "unseen": verdict.unseen} | _numbers(verdict)
-            for name, verdict in parity.verdicts.items()
-        },
-    }  # fmt: skip
-
-
-def _run(told: Told) -> dict[str, Any]:
-    steps = [
-        {key: float(step[key]) for key in ("loss", "grad_norm")}
-        | {f"{key}_hex": float(step[key]).hex() for key in ("loss", "grad_norm")}
-        for step in told.steps
-    ]
-    return {"died": told.died or None, "seconds": told.seconds, "facts": told.facts, "steps": steps}
-
-
-def _numbers(verdict: Verdict) -> dict[str, Any]:
-    parts = {"modules": verdict.modules, "gradients": verdict.gradients, "losses": verdict.losses}
-    told: dict[str, Any] = {key: [asdict(one) for one in part] for key, part in parts.items()}
-    for when, (found, own) in verdict.logits.items():
-        told[f"logits_{when}"] = {"device": asdict(found), "own": asdict(own) if own else None}
-    return told
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no infinity: it stands there as text."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(parity: Parity, exact: Told | None) -> list[str]:
