@@ -16,8 +16,9 @@ FLOAT32 = 256 * EPS32
 # Single elements lie further off than the RMS, gradients are sums with cancellation, and training carries differences on.
 ELEMENT, GRADIENT, TRAINED = 32, 8, 16
 # Two devices that both round to a dtype differ by about sqrt(2) of what one of them is off the float32 result; a single
-# element that is rounded the other way, by a whole step where that one is off by half a step at most.
-OWN, OWN_ELEMENT = 3.0, 6.0
+# element that is rounded the other way, by a whole step where that one is off by half a step at most. Where the one is right
+# by chance, as of a channel that outweighs its row, the other may still be a step off.
+OWN, OWN_ELEMENT, STEP = 3.0, 6.0, torch.finfo(torch.bfloat16).eps
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,10 @@ class Gap:
 
     Attributes:
         max_abs, mean_abs: of the elements' differences.
-        relative: RMS of the differences over the RMS of the reference.
-        element: largest difference of an element over the sum of its own size and the RMS.
+        relative: RMS over rows (positions) of a row's RMS difference over its size, which is the RMS of the reference's row,
+            and that of the median row at least. Each row counts the same: in the first position's some models keep values
+            ten thousand times larger than elsewhere.
+        element: largest difference of an element over the sum of its own size and its row's.
     """
 
     max_abs: float
@@ -77,20 +80,23 @@ def gap(found: torch.Tensor, wanted: torch.Tensor, scale: float = 0.0) -> Gap:
     """Of two tensors of the same shape; what is not finite in one of them alone is infinitely far away.
 
     Args:
-        scale: least RMS of `wanted` to divide by.
+        scale: least size of a row.
     """
     if found.shape != wanted.shape:
         return Gap(math.inf, math.inf, math.inf, math.inf)
-    found, wanted = found.double(), wanted.double()
+    width = wanted.shape[-1] if wanted.dim() > 1 else wanted.numel()
+    found, wanted = (tensor.double().reshape(-1, max(1, width)) for tensor in (found, wanted))
     same = (found == wanted) | (found.isnan() & wanted.isnan())
     apart = torch.where(same, 0.0, (found - wanted).abs()).nan_to_num(nan=math.inf)
-    finite = wanted[wanted.isfinite()]
-    size = max(scale, rms(finite))
-    if not apart.numel() or not apart.any():
+    if not apart.any():
         return Gap(0.0, 0.0, 0.0, 0.0)
-    sizes = size + torch.where(wanted.isfinite(), wanted.abs(), 0.0)
-    relative = rms(apart) / size if size else math.inf
-    return Gap(float(apart.max()), float(apart.mean()), relative, float((apart / sizes).max()))
+    values = torch.where(wanted.isfinite(), wanted.abs(), 0.0)
+    sizes = values.square().mean(1, keepdim=True).sqrt()  # (rows, 1)
+    sizes = sizes.clamp(min=max(scale, float(sizes.median())))
+    of_row = apart.square().mean(1, keepdim=True).sqrt() / sizes
+    relative = float(torch.where(apart.any(1, keepdim=True), of_row, 0.0).square().mean().sqrt())
+    element = float(torch.where(apart > 0, apart / (sizes + values), 0.0).max())
+    return Gap(float(apart.max()), float(apart.mean()), relative, element)
 
 
 def rms(values: torch.Tensor) -> float:
@@ -98,12 +104,19 @@ def rms(values: torch.Tensor) -> float:
     return float(values.double().square().mean().sqrt()) if values.numel() else 0.0
 
 
-def compared(name: str, found: Gap, own: Gap | None, floor: float) -> Compared:
-    """A gap beside what it may be: `floor` (relative), or OWN times the dtype's own error where that is more."""
+def compared(name: str, found: Gap, own: Gap | None, floor: float, step: float = STEP) -> Compared:
+    """A gap beside what it may be: `floor` (relative); where there is an error of the dtype's own, OWN times that, or a step.
+
+    Args:
+        step: of the dtype, relative; 0 of means over many numbers.
+    """
     limits = (floor, ELEMENT * floor)
     least = max(found.relative / limits[0], found.element / limits[1])
     if own is not None:
-        limits = (max(limits[0], OWN * own.relative), max(limits[1], OWN_ELEMENT * own.element))
+        limits = (
+            max(limits[0], OWN * own.relative, step),
+            max(limits[1], OWN_ELEMENT * own.element, 2 * step),
+        )
     over = max(found.relative / limits[0], found.element / limits[1])
     return Compared(name, found, own, over if not math.isnan(over) else math.inf, least <= 1)
 
@@ -157,7 +170,7 @@ def compare_losses(found: Sequence[float], wanted: Sequence[float], exact: Seque
         steps = [_number_gap(one, true) for one, true in zip(wanted, exact, strict=False)]
         own = max(steps, key=lambda step: step.relative, default=None)
     return [
-        compared(f"the loss of step {number}", _number_gap(its, reference), own, TRAINED * FLOAT32)
+        compared(f"the loss of step {number}", _number_gap(its, reference), own, TRAINED * FLOAT32, step=0)
         for number, (its, reference) in enumerate(zip(found, wanted, strict=False), 1)
     ]
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from finetune.parity.command import Parity
-from finetune.parity.compare import ELEMENT, FLOAT32, GRADIENT, OWN, OWN_ELEMENT, TRAINED
+from finetune.parity.compare import ELEMENT, FLOAT32, GRADIENT, OWN, OWN_ELEMENT, STEP, TRAINED
 from finetune.parity.judge import Told, Verdict
 
 
@@ -24,7 +24,7 @@ def as_json(parity: Parity) -> dict[str, Any]:
         "notes": parity.notes,
         "limits": {
             "float32": FLOAT32, "element": ELEMENT, "gradient": GRADIENT, "trained": TRAINED,
-            "own": OWN, "own_element": OWN_ELEMENT,
+            "own": OWN, "own_element": OWN_ELEMENT, "step": STEP,
         },
         "runs": {name: _run(told) for name, told in parity.runs.items()},
         "verdicts": {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.errors import writing
 from finetune.parity.command import REPORT, Parity
-from finetune.parity.compare import ELEMENT, FLOAT32, GRADIENT, OWN, OWN_ELEMENT, TRAINED, Compared, Logits
+from finetune.parity.compare import ELEMENT, FLOAT32, GRADIENT, OWN, OWN_ELEMENT, STEP, TRAINED, Compared, Logits
 from finetune.parity.judge import DIVERGES, Told, Verdict
 from finetune.parity.record import as_json
 
@@ -199,11 +199,12 @@ def _rules(parity: Parity) -> list[str]:
     name, dtype = parity.reference.name, parity.shared.dtype
     own = [
         f"- In {dtype}, where that is more: {OWN:g} times what {name} itself differs in {dtype} from {name} in float32 at the "
-        f"same place ({OWN_ELEMENT:g} times for a single element). Within that a device is only as far off as the dtype "
-        "allows; below the float32 limits it is called equal.",
+        f"same place ({OWN_ELEMENT:g} times for a single element), or one step of the dtype, {STEP:.1e} (two). Within that a "
+        "device is only as far off as the dtype allows; below the float32 limits it is called equal.",
     ]
     return [
-        "`relative` is the RMS of the differences over the RMS of the reference's values. Allowed are:",
+        "`relative` is the RMS of the differences over the RMS of the reference's values, row (position) by row, so that no row "
+        "outweighs the others. Allowed are:",
         "",
         f"- 256 times the eps of float32, {FLOAT32:.1e}: what another order of additions comes to; {GRADIENT} times that for "
         f"gradients, {TRAINED} times for losses and for logits after training. A single element may be {ELEMENT} times "

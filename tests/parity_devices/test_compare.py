@@ -11,6 +11,7 @@ from finetune.parity.compare import (
     ELEMENT,
     FLOAT32,
     OWN,
+    STEP,
     TRAINED,
     Gap,
     compare_logits,
@@ -36,6 +37,20 @@ def test_numbers_of_a_gap():
     assert its == Gap(1.0, 0.25, pytest.approx(0.5 / math.sqrt(13)), pytest.approx(1 / (5 + math.sqrt(13))))
 
 
+def test_every_row_counts_the_same():
+    """One row ten thousand times larger is off by 3 %, the other three by 1 %: sqrt((9 + 3) / 4) %.
+
+    A row smaller than the median row is held against that: 0.01 in a row of zeros is 1 % of the others.
+    """
+    wanted = torch.ones(4, 8)
+    wanted[0] *= 1e4
+    off = torch.full((4, 8), 1.01)
+    off[0] = 1.03e4
+    assert gap(off, wanted).relative == pytest.approx(0.01 * math.sqrt(3))
+    wanted[3], off[3] = 0.0, 0.01
+    assert gap(off, wanted).relative == pytest.approx(0.01 * math.sqrt(3))
+
+
 def test_gaps_of_nothing_and_of_what_is_not_finite():
     """The same infinity on both sides is no difference; a shape that differs, or a NaN of the device alone, is infinite."""
     low = torch.tensor([1.0, -math.inf])
@@ -55,9 +70,11 @@ def test_a_gap_is_held_against_float32_or_the_dtypes_own_error():
     assert compared("a", flat(floor / 2), None, floor).over == pytest.approx(0.5)
     assert compared("a", flat(floor / 2), None, floor).equal
     assert compared("a", flat(floor * 2), None, floor).over == pytest.approx(2)
-    rounding = compared("a", flat(2e-3), flat(1e-3), floor)
+    rounding = compared("a", flat(2e-2), flat(1e-2), floor)
     assert rounding.over == pytest.approx(2 / OWN) and not rounding.equal
-    assert compared("a", flat(9e-3), flat(1e-3), floor).over == pytest.approx(9 / OWN)
+    assert compared("a", flat(9e-2), flat(1e-2), floor).over == pytest.approx(9 / OWN)
+    chance = compared("a", flat(STEP / 2), ZERO, floor)  # the reference is right by chance
+    assert chance.over == pytest.approx(0.5) and compared("a", flat(STEP * 2), ZERO, floor).over == pytest.approx(2)
     alone = Gap(1.0, 0.0, 1e-9, 2 * ELEMENT * floor)  # one element far off in a large tensor
     assert compared("a", alone, None, floor).over == pytest.approx(2)
     assert compared("a", flat(math.inf), flat(math.inf), floor).over == math.inf
