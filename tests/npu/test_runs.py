@@ -18,16 +18,16 @@ from finetune.run import Extent, run
 from tests.conftest import ROOT, byte_tokenizer, write_tiny_data, write_tiny_recipe
 from tests.equivalence.processes import TORCHRUN
 from tests.equivalence.test_resume import assert_same_bits
-from tests.npu.processes import environment
+from tests.npu.processes import NEEDS_TORCH, environment
 from tests.stages.made import load_tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, NEEDS_TORCH]
 
 NPU = "device=npu"
 SDPA = "model.attn_implementation=sdpa"  # the CPU would train with eager
 WHOLE = (
-    SDPA, "train.micro_batch_size=2", "train.max_grad_norm=0.4", "train.eval_steps=4", "train.save_steps=4",
-    "train.gradient_checkpointing=true", "evaluate.rows=4", "evaluate.max_new_tokens=8",
+    SDPA, "train.learning_rate=0.02", "train.micro_batch_size=2", "train.max_grad_norm=0.4", "train.eval_steps=4",
+    "train.save_steps=4", "train.gradient_checkpointing=true", "evaluate.rows=4", "evaluate.max_new_tokens=8",
 )  # fmt: skip
 PACKED = (
     "data.packing=true",
@@ -151,9 +151,9 @@ def runs(tmp_path_factory) -> Runs:
 def test_sft_is_the_cpus_to_the_bundle(runs):
     """Accumulation, clipping, gradient checkpointing, looks, checkpoints; then answers, scores, merge, proof and bundle."""
     there, here = runs.of("whole"), runs.on_cpu("whole-cpu", *WHOLE, whole=True)
-    assert apart(there, here) < 2e-6
+    assert apart(there, here) < 5e-6
     assert min(losses(here, "grad_norm")) > 0.4  # every step is clipped
-    assert losses(there, "eval_loss") == pytest.approx(losses(here, "eval_loss"), abs=2e-6)
+    assert losses(there, "eval_loss") == pytest.approx(losses(here, "eval_loss"), abs=5e-6)
     for name in ("answers.base.jsonl", "answers.tuned.jsonl"):
         assert (there / name).read_text() == (here / name).read_text()
     one, other = (json.loads((folder / "bundle/MANIFEST.json").read_text()) for folder in (there, here))
@@ -162,9 +162,7 @@ def test_sft_is_the_cpus_to_the_bundle(runs):
     assert one["merge_proof"]["max_logit_difference"] < 1e-5
     assert one["environment"]["accelerator"] == "Ascend910B3"
     assert "verified: this is the model that was evaluated" in runs.said
-    assert shape_of(there / "bundle") == shape_of(here / "bundle")
-    tuned = [load_file(folder / "bundle/merged/model.safetensors") for folder in (there, here)]
-    assert max(float((tuned[0][name] - tuned[1][name]).abs().max()) for name in tuned[0]) < 1e-5
+    assert_same_bundle(there / "bundle", here / "bundle")
 
 
 def test_dpo_is_the_cpus(runs):
@@ -182,7 +180,7 @@ def test_packed_rows_are_the_cpus(runs):
 
 def test_bfloat16_is_the_cpus_within_its_precision(runs):
     here = runs.on_cpu("bfloat16-cpu", "model.dtype=bfloat16", *BFLOAT16)
-    assert 0 < apart(runs.of("bfloat16"), here) < 5e-3
+    assert 0 < apart(runs.of("bfloat16"), here) < 2e-2
 
 
 def test_fused_adamw_is_adamw(runs):
@@ -225,10 +223,26 @@ def test_two_processes_are_one(runs):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     assert "npu, float32, 2 process(es), ddp" in done.stdout
     one, two = runs.of("whole"), runs.of("two")
-    assert apart(two, one) < 2e-6
+    assert apart(two, one) < 5e-6
     for name in ("answers.base.jsonl", "answers.tuned.jsonl"):
         assert (two / name).read_text() == (one / name).read_text()
-    assert shape_of(two / "bundle") == shape_of(one / "bundle")
+    assert_same_bundle(two / "bundle", one / "bundle")
+
+
+def assert_same_bundle(one: Path, other: Path) -> None:
+    """The same files, weights and golden answers, up to rounding."""
+    assert shape_of(one) == shape_of(other)
+    weights = [load_file(bundle / "model.safetensors") for bundle in (one, other)]
+    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-5
+    for file in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
+        assert (one / file).read_bytes() == (other / file).read_bytes()
+    golden = [
+        [json.loads(line) for line in (bundle / "golden.jsonl").read_text().splitlines()] for bundle in (one, other)
+    ]
+    assert [row["answer_ids"] for row in golden[0]] == [row["answer_ids"] for row in golden[1]]
+    assert {row["answer"] for row in golden[0]} != {""}
+    for mine, its in zip(*golden, strict=True):
+        assert mine["logprobs"] == pytest.approx(its["logprobs"], abs=1e-4)
 
 
 def shape_of(bundle: Path) -> dict[str, Any]:
