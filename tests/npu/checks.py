@@ -70,6 +70,9 @@ def check_in_place_and_out() -> None:
     assert torch.mul(value, value, out=fitting) is fitting
     assert (resized.tolist(), fitting.tolist()) == ([1, 3, 5, 7], [0, 4, 16, 36])
     assert torch.zeros(1, 0, 4, device=NPU).add_(1).zero_().shape == (1, 0, 4)
+    pinned = torch.empty_like(value.view(2, 2).t(), device="cpu", pin_memory=True)
+    assert (pinned.device.type, pinned.stride()) == ("cpu", (1, 2))
+    assert torch.zeros_like(value, device="npu:1").device == torch.device("npu:1")
     value.resize_(2, 3)[1] = 9
     assert value.flatten()[3:].tolist() == [9, 9, 9]
     assert copy.deepcopy(value).device == pickle.loads(pickle.dumps(value)).device == torch.device(NPU)
@@ -273,7 +276,7 @@ def check_syncs_are_counted() -> None:
         "index": lambda: value[mask], "masked_select": lambda: value.masked_select(mask), "unique": lambda: value.unique(),
         "equal": lambda: torch.equal(value, value), "index_put": lambda: value.clone().index_put_((mask,), value[:3]),
         "repeat_interleave": lambda: torch.repeat_interleave(value), "bincount": lambda: torch.bincount(value),
-        "copy_": lambda: torch.ones(6).copy_(value),
+        "copy_": lambda: torch.ones(6).copy_(value), "not pinned": lambda: torch.ones(6).copy_(value, non_blocking=True),
     }  # fmt: skip
     for name, ask in asking.items():
         with counting() as found:
@@ -289,6 +292,7 @@ def check_syncs_are_counted() -> None:
         )
         torch.npu.synchronize()
         torch.cat([value, value]).sort()
+        torch.empty_like(value, device="cpu", pin_memory=True).copy_(value, non_blocking=True)
         value.to(NPU), value.float().to(torch.int32), torch.zeros(3, device=NPU), value.clone()
     assert found == {"syncs": 0, "fallbacks": 0, "uploads": 0}, found
 
