@@ -146,6 +146,18 @@ def check_random_state() -> None:
     states = torch.npu.get_rng_state_all()
     assert len(states) == torch.npu.device_count() == 2
     torch.npu.set_rng_state_all(states)
+
+
+def check_generators() -> None:
+    own = torch.Generator(NPU).manual_seed(4)
+    assert (own.device, torch.Generator().device) == (torch.device(NPU), torch.device("cpu"))
+    assert all(isinstance(one, torch.Generator) for one in (own, torch.Generator(), torch.default_generator))
+    before = torch.npu.get_rng_state()
+    first = [torch.rand(2, device=NPU, generator=own), torch.empty(2, device=NPU).exponential_(generator=own)]
+    assert torch.equal(torch.npu.get_rng_state(), before)
+    own.manual_seed(4)
+    again = [torch.rand(2, device=NPU, generator=own), torch.empty(2, device=NPU).exponential_(generator=own)]
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     with pytest.raises(RuntimeError, match="Expected a 'npu' device type for generator"):
         torch.rand(3, device=NPU, generator=torch.Generator())
 
