@@ -17,8 +17,10 @@ from finetune.recipefile import load_recipe
 from finetune.run import Extent, run
 from tests.conftest import ROOT, byte_tokenizer, write_tiny_data, write_tiny_recipe
 from tests.equivalence.processes import TORCHRUN
+from tests.equivalence.test_mixture import as_mixture, preference_part, text_part
 from tests.equivalence.test_resume import assert_same_bits
 from tests.npu.processes import NEEDS_TORCH, environment
+from tests.reward_runs import reward_recipe
 from tests.stages.made import load_tiny
 
 pytestmark = [pytest.mark.slow, NEEDS_TORCH]
@@ -78,10 +80,15 @@ class Runs:
     def file(self, name: str) -> Path:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        if "dpo" in name:
-            load_tiny(folder, self.base, "dpo")
-            return folder / "dpo.yaml"
-        return write_tiny_recipe(folder, self.base, self.data, name)
+        stage = name.removesuffix("-cpu")
+        if stage in ("dpo", "kto"):
+            load_tiny(folder, self.base, stage)
+            return folder / f"{stage}.yaml"
+        if stage == "reward":
+            reward_recipe(folder, self.base)
+            return folder / "judge.yaml"
+        file = write_tiny_recipe(folder, self.base, self.data, name)
+        return as_mixture(file, text_part(folder), preference_part(folder)) if stage == "mixture" else file
 
     def job(self, name: str, *changes: str, **more: Any) -> dict[str, Any]:
         return {"recipe": str(self.file(name)), "changes": [NPU, *changes], **more}
@@ -131,6 +138,10 @@ def runs(tmp_path_factory) -> Runs:
         runs.job("fused", "model.attn_implementation=npu_fusion_attention", *PACKED),
         runs.job("bfloat16", half, *BFLOAT16),
         runs.job("steps", *STEPS),
+        runs.job("kto", *STEPS, "train.max_steps=2"),
+        runs.job("reward", *STEPS, "train.max_steps=2"),
+        runs.job("mixture", *STEPS, "train.max_steps=2", "train.global_batch_size=6", "evaluate.rows=3"),
+        runs.job("offloaded", *STEPS, "train.max_steps=2", "train.activation_offloading=true"),
         runs.job("optimizer", fused, *STEPS),
         runs.job("stopped", fused, *STEPS, "train.save_steps=2", stop=4),
         runs.job("stopped", fused, *STEPS, "train.save_steps=2", resume="auto"),
@@ -202,14 +213,29 @@ def test_killed_and_resumed_is_uninterrupted(runs):
 
 
 def test_a_step_waits_once_and_falls_back_never(runs):
-    """From the second step to the last: only the sums of the step are read, all at once."""
-    for name in ("steps", "packed", "whole", "dpo", "bfloat16", "fused"):
+    """In every stage and setting that was run here: the step's sums and its gradient norm are read, all at once."""
+    names = (
+        "steps",
+        "dpo",
+        "packed",
+        "fused",
+        "bfloat16",
+        "optimizer",
+        "first",
+        "kto",
+        "reward",
+        "mixture",
+        "offloaded",
+    )
+    for name in names:
         counts = json.loads((runs.of(name) / "counts.json").read_text())
-        assert [step["fallbacks"] for step in counts["steps"]] == [0] * len(counts["steps"]), counts["sites"]
-    counts = json.loads((runs.of("steps") / "counts.json").read_text())
-    waits = [site for site in counts["sites"] if site[0] == "syncs"]
-    assert [step["syncs"] for step in counts["steps"][1:]] == [1] * 5, waits
-    assert {site[3].partition(":")[0] for site in waits} == {"finetune/step.py"}
+        waits = [site for site in counts["sites"] if site[0] != "uploads"]
+        assert [(step["syncs"], step["fallbacks"]) for step in counts["steps"]] == [(1, 0)] * len(counts["steps"]), (
+            waits
+        )
+        assert {site[3].partition(":")[0] for site in waits} == {"finetune/step.py"}
+    counts = json.loads((runs.of("whole") / "counts.json").read_text())  # with looks and checkpoints
+    assert [step["fallbacks"] for step in counts["steps"]] == [0] * 9
 
 
 def test_two_processes_are_one(runs):
