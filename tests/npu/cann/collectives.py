@@ -44,55 +44,55 @@ class GlooForHccl(dist.ProcessGroup):
     def group_name(self):
         return self.getGroupName()
 
-    def barrier(self, options=None):
+    def barrier(self, opts=None):
         return self.gloo.barrier(c10d.BarrierOptions())
 
-    def broadcast(self, tensors, options):
-        return self.gloo.broadcast(cpu(tensors), options)
+    def broadcast(self, tensors, opts):
+        return self.gloo.broadcast(cpu(tensors), opts)
 
-    def allreduce(self, tensors, options=None):
-        options = options or c10d.AllreduceOptions()
-        mean = options.reduceOp == dist.ReduceOp.AVG
+    def allreduce(self, tensors, opts=None):
+        opts = opts or c10d.AllreduceOptions()
+        mean = opts.reduceOp == dist.ReduceOp.AVG
         if mean:
-            options.reduceOp = dist.ReduceOp.SUM
-        work = self.gloo.allreduce(cpu(tensors), options)
+            opts.reduceOp = dist.ReduceOp.SUM
+        work = self.gloo.allreduce(cpu(tensors), opts)
         if mean:
             work.wait()
             for tensor in cpu(tensors):
                 tensor.div_(self.size())
         return work
 
-    def allreduce_coalesced(self, tensors, options):
-        return self.gloo.allreduce_coalesced(cpu(tensors), options)
+    def allreduce_coalesced(self, tensors, opts):
+        return self.gloo.allreduce_coalesced(cpu(tensors), opts)
 
-    def reduce(self, tensors, options):
-        return self.gloo.reduce(cpu(tensors), options)
+    def reduce(self, tensors, opts):
+        return self.gloo.reduce(cpu(tensors), opts)
 
-    def allgather(self, outputs, inputs, options=None):
-        return self.gloo.allgather(cpu(outputs), cpu(inputs), options or c10d.AllgatherOptions())
+    def allgather(self, outputs, inputs, opts=None):
+        return self.gloo.allgather(cpu(outputs), cpu(inputs), opts or c10d.AllgatherOptions())
 
-    def all_gather_single(self, output, tensor, options=None):
+    def all_gather_single(self, output, tensor, opts=None):
         parts = list(cpu(output).view(-1).split(output.numel() // self.size()))
         return self.gloo.allgather([parts], [cpu(tensor).reshape(-1)], c10d.AllgatherOptions())
 
-    def allgather_into_tensor_coalesced(self, outputs, tensors, options=None):
+    def allgather_into_tensor_coalesced(self, outputs, tensors, opts=None):
         return [self.all_gather_single(*pair) for pair in zip(outputs, tensors, strict=True)][-1]
 
-    def reduce_scatter_single(self, output, tensor, options):
+    def reduce_scatter_single(self, output, tensor, opts):
         total = cpu(tensor).clone()
         summed = c10d.AllreduceOptions()
-        summed.reduceOp = options.reduceOp
+        summed.reduceOp = opts.reduceOp
         work = self.allreduce([total], summed)
         work.wait()
         mine = total.reshape(-1)[self.rank() * output.numel() :][: output.numel()]
         cpu(output).view(-1).copy_(mine)
         return work
 
-    def scatter(self, outputs, inputs, options):
-        return self.gloo.scatter(cpu(outputs), cpu(inputs), options)
+    def scatter(self, outputs, inputs, opts):
+        return self.gloo.scatter(cpu(outputs), cpu(inputs), opts)
 
-    def gather(self, outputs, inputs, options):
-        return self.gloo.gather(cpu(outputs), cpu(inputs), options)
+    def gather(self, outputs, inputs, opts):
+        return self.gloo.gather(cpu(outputs), cpu(inputs), opts)
 
     # the names before torch 2.13
     _allgather_base = all_gather_single
