@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from finetune import __version__
-from finetune.device import launched, local_rank
+from finetune.device import before_torch, launched, local_rank
 from finetune.errors import GateError, RecipeError, TrainingError
 from finetune.model.quantization import METHODS
 from finetune.stop import Preempted
@@ -143,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done; 2 a mistake in recipe, template or data; 3 the gate or a proof said no; 4 the disk is full;
     5 training could not go on; 75 (EX_TEMPFAIL) stopped by a signal, to be resumed."""
     options = _parser().parse_args(arguments)
+    before_torch()
     try:
         function, _arguments = COMMANDS[options.command]
         return function(options)

@@ -13,7 +13,7 @@ from torch import nn
 
 from finetune.device import launcher_setting
 from finetune.errors import RecipeError
-from finetune.optimizer import OPTIMIZERS
+from finetune.optimizer import OPTIMIZERS, inner
 from finetune.recipe_train import device_problems
 
 if TYPE_CHECKING:
@@ -198,16 +198,23 @@ def backward(placement: Placement, model: Any, loss: torch.Tensor) -> None:
         placement.accelerator.backward(loss)
 
 
-def clip_gradients(placement: Placement, model: Any, max_norm: float) -> float:
-    """Clips the gradients of all processes as one vector; its norm before that, the same on every process."""
+def sum_on_host(placement: Placement, numbers: torch.Tensor) -> list[int]:
+    """Sums over the processes of numbers that the host knows, without waiting for the device."""
+    if placement.accelerator.num_processes > 1:
+        torch.distributed.all_reduce(numbers, group=placement.host_group)
+    return numbers.tolist()
+
+
+def clip_gradients(placement: Placement, model: Any, max_norm: float) -> torch.Tensor:
+    """Clips the gradients of all processes as one vector; its norm () before that, the same on every process."""
     if is_zero(placement):
         from deepspeed.utils import safe_get_full_grad
 
         model.optimizer.clip_grad = max_norm  # DeepSpeed clips within its step
         norms = [safe_get_full_grad(parameter).norm() for parameter in model.parameters() if parameter.requires_grad]
-        return float(torch.stack(norms).norm())
+        return torch.stack(norms).norm()
     norm = placement.accelerator.clip_grad_norm_(model.parameters(), max_norm)
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # FSDP2's is a DTensor
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP2's is a DTensor
 
 
 def step(placement: Placement, model: Any, optimizer: Any, apply: bool) -> None:
@@ -225,7 +232,8 @@ def step(placement: Placement, model: Any, optimizer: Any, apply: bool) -> None:
         return
     if apply:
         optimizer.step()
-    optimizer.zero_grad()
+    # A fused optimizer keeps all gradients in one piece of memory, which must stay.
+    optimizer.zero_grad(set_to_none=not getattr(inner(optimizer), "is_fused_optimizer", False))
 
 
 def _blocks(model: nn.Module) -> list[str]:

@@ -112,6 +112,10 @@ def _adamw(_optimizer: Any, group: Mapping[str, Any], parameter: torch.Tensor) -
     }
 
 
+def _adamw_npu_fused(_optimizer: Any, _group: Mapping[str, Any], parameter: torch.Tensor) -> Entries:
+    return {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter), "step": 0}
+
+
 def _adamw_8bit(optimizer: Any, group: Mapping[str, Any], parameter: torch.Tensor) -> Entries:
     """bitsandbytes' own: codes, code books and block maxima; plain float32 for small tensors."""
     plain = inner(optimizer)
@@ -146,6 +150,7 @@ def _schedule_free(_optimizer: Any, _group: Mapping[str, Any], parameter: torch.
 
 STATES = {
     "adamw": State(_adamw),
+    "adamw_npu_fused": State(_adamw_npu_fused),
     "adamw_8bit": State(_adamw_8bit),
     "adafactor": State(_adafactor, derived=("RMS",)),
     "lion": State(_lion),

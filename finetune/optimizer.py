@@ -70,6 +70,12 @@ def _adamw_fused(groups: list[dict[str, Any]], section: TrainSection) -> Any:
     return torch.optim.AdamW(groups, **_adam(section), fused=True)
 
 
+def _adamw_npu_fused(groups: list[dict[str, Any]], section: TrainSection) -> Any:
+    from finetune.device.npu import fused_adamw
+
+    return fused_adamw()(groups, **_adam(section))
+
+
 def _adamw_8bit(groups: list[dict[str, Any]], section: TrainSection) -> Any:
     from bitsandbytes.optim import AdamW8bit
 
@@ -122,6 +128,9 @@ def _schedule_free(groups: list[dict[str, Any]], section: TrainSection) -> Any:
 OPTIMIZERS = {
     "adamw_torch": Kind(_adamw, "adamw", ADAM, instead=""),
     "adamw_torch_fused": Kind(_adamw_fused, "adamw", ADAM, instead="adamw_torch", devices=("cpu", "cuda")),
+    "adamw_torch_npu_fused": Kind(
+        _adamw_npu_fused, "adamw_npu_fused", ADAM, instead="adamw_torch", devices=("npu",), engines=("single",),
+    ),
     "adamw_8bit": Kind(
         _adamw_8bit, "adamw_8bit", ADAM, instead="adafactor, or adamw_torch",
         args={"min_8bit_size": Arg(4096, 0, inf, whole=True)}, package=("bitsandbytes", "bitsandbytes"),

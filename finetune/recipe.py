@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from finetune.device import DEVICES, attention_problem
 from finetune.errors import did_you_mean
 from finetune.lora_fields import lora_fa_problems, under_a_score_head
 from finetune.optimizer import OPTIMIZERS
@@ -244,8 +245,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def training_fits_the_device(self) -> Recipe:
-        problems = device_problems(self.train, self.device) if self.device != "auto" else []
+    def it_fits_the_device(self) -> Recipe:
+        """Under `auto` only what no device has; the rest once the device is known."""
+        attention, problems = self.model.attn_implementation, []
+        if self.device != "auto":
+            problems = [attention_problem(attention, DEVICES[self.device]), *device_problems(self.train, self.device)]
+        elif attention != "auto" and not any(attention in row.attention for row in DEVICES.values()):
+            words = list(dict.fromkeys(word for row in DEVICES.values() for word in row.attention))
+            close = did_you_mean(attention, ["auto", *words])
+            problems = [f"model.attn_implementation: {attention!r} is none that a device has{close}"]
+        problems = [problem for problem in problems if problem]
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from finetune.device import DEVICES
 from finetune.optimizer import OPTIMIZERS, check_settings, filled_args
 from finetune.recipe_stages import Section
 
@@ -27,7 +28,15 @@ class TrainSection(Section):
     max_steps: int | None = Field(None, ge=1)
     num_train_epochs: float | None = Field(None, gt=0)
     optim: Literal[
-        "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adafactor", "lion", "muon", "schedule_free_adamw", "lora_fa"
+        "adamw_torch",
+        "adamw_torch_fused",
+        "adamw_torch_npu_fused",
+        "adamw_8bit",
+        "adafactor",
+        "lion",
+        "muon",
+        "schedule_free_adamw",
+        "lora_fa",
     ] = "adamw_torch"  # the rows of OPTIMIZERS
     optim_args: dict[str, float] = Field(default_factory=dict, validate_default=True)
     learning_rate: float = Field(2e-4, gt=0)
@@ -110,6 +119,8 @@ def device_problems(section: TrainSection, device: str) -> list[str]:
     problems, kind = [], OPTIMIZERS[section.optim]
     if device not in kind.devices:
         problems.append(f"train.optim: {section.optim} does not run on {device}; use {kind.instead}")
+    if section.torch_compile and not DEVICES[device].compiles:
+        problems.append(f"train.torch_compile: not on {device}, whose compilers were never tried; set it to false")
     if section.activation_offloading and device == "cpu":
         problems.append("train.activation_offloading: on cpu they are in the host's memory already; set it to false")
     return problems

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import torch
 
+from finetune import engine
 from finetune.checkpoint.facts import digest
 from finetune.data.items import Labelled, Pair
 from finetune.errors import TrainingError
@@ -138,8 +139,7 @@ def _computed(items: Sequence[Any], model: torch.nn.Module, this: Training) -> t
     share = order[process::processes]
     logps = torch.zeros(len(items), 2, device=accelerator.device)
     for start in range(0, -(-len(items) // processes), micro_batch):
-        told = torch.tensor(int(this.stop.requested is not None), device=accelerator.device)
-        if accelerator.reduce(told, reduction="sum").item():
+        if any(engine.sum_on_host(this.placement, torch.tensor([int(this.stop.requested is not None)]))):
             raise Preempted(f"{this.stop.requested or 'a signal to another process'} before the first step")
         group = share[start : start + micro_batch]
         batch = stage.collate([items[i] for i in group] or [items[order[-1]].blank()])

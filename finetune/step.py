@@ -62,7 +62,7 @@ def take_step(
         counted[number] += shares[number].stage.count(batch)
         counted[-3] += batch["tokens"]
     counted[-2:] += torch.tensor(wishes)
-    *counts, tokens, stop, failed = accelerator.reduce(counted.to(accelerator.device), reduction="sum").tolist()
+    *counts, tokens, stop, failed = engine.sum_on_host(placement, counted)
     if stop or failed:
         return Halt(bool(stop), bool(failed))
     _share_all(model, shares, micro_batches, placement)
@@ -77,9 +77,11 @@ def take_step(
             scale = layout.processes / max(1, counts[number]) * of.weight
             engine.backward(placement, model, loss.value * scale)
         for name, value in ({"loss": loss.value.detach()} | loss.sums).items():
-            sums[of.prefix + name] = sums.get(of.prefix + name, 0) + value.double()
-    grad_norm = engine.clip_gradients(placement, model, max_grad_norm)
-    totals = accelerator.reduce(torch.stack([sums[name] for name in sums]), reduction="sum").tolist()
+            sums[of.prefix + name] = sums.get(of.prefix + name, 0) + value.to(placement.sum_dtype)
+    norm = engine.clip_gradients(placement, model, max_grad_norm)
+    summed = accelerator.reduce(torch.stack([*sums.values()]), reduction="sum")
+    # The host waits for the device here, once a step: what is not finite must not be applied.
+    *totals, grad_norm = torch.cat([summed, norm.to(summed)[None]]).tolist()
     finite = math.isfinite(grad_norm) and all(math.isfinite(total) for total in totals)
     # Without a trained token there is no gradient, but momentum and weight decay would still move weights.
     engine.step(placement, model, optimizer, apply=any(counts) and finite)
@@ -112,14 +114,13 @@ def held_out_loss(
     _share_all(plain, shares, batches, placement)
     with torch.no_grad(), placement.autocast():
         for number, batch in batches:
-            told = torch.tensor(int(stop.requested is not None), device=accelerator.device)
-            if accelerator.reduce(told, reduction="sum").item():
+            if any(engine.sum_on_host(placement, torch.tensor([int(stop.requested is not None)]))):
                 break
             of, batch = shares[number], {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             loss = of.stage.loss(plain, batch)
             count = torch.tensor(of.stage.count(batch)).to(loss.value.device)
             for name, value in {"loss": loss.value, **loss.sums, "count": count}.items():
-                sums[of.prefix + name] = sums.get(of.prefix + name, 0) + value.double()
+                sums[of.prefix + name] = sums.get(of.prefix + name, 0) + value.to(placement.sum_dtype)
         else:
             totals = accelerator.reduce(torch.stack([sums[name] for name in sums]), reduction="sum").tolist()
             named = dict(zip(sums, totals, strict=True))
@@ -166,7 +167,7 @@ def share(model: torch.nn.Module, stage: Stage, batches: Sequence[Batch], placem
     accelerator = placement.accelerator
     with torch.no_grad(), placement.autocast():
         parts = [stage.shared(model, {n: t.to(accelerator.device) for n, t in batch.items()}) for batch in batches]
-    total = accelerator.reduce(torch.stack(parts).double().sum(0), reduction="sum")
+    total = accelerator.reduce(torch.stack(parts).to(placement.sum_dtype).sum(0), reduction="sum")
     for batch in batches:
         batch["shared"] = total
 

@@ -197,7 +197,7 @@ def test_our_warm_up_is_the_library_s(optim):
     assert all(torch.equal(ours[name], theirs[name]) for name in SHAPES)
 
 
-@pytest.mark.parametrize("optim", [needs(optim) for optim in OPTIMIZERS])
+@pytest.mark.parametrize("optim", [needs(optim) for optim, kind in OPTIMIZERS.items() if "cpu" in kind.devices])
 def test_looking_changes_nothing(optim):
     """Ten steps with a look after each = ten steps, bit for bit, for every optimizer."""
     looked, plain = parameters(), parameters()

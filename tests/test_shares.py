@@ -103,6 +103,7 @@ class OneProcess:
 
     device = torch.device("cpu")
     process_index = 0
+    num_processes = 1
 
     def reduce(self, tensor, reduction):
         return tensor
@@ -129,11 +130,11 @@ def engineless(monkeypatch):
 
     monkeypatch.setattr(engine, "micro_batch", lambda *_: nullcontext())
     monkeypatch.setattr(engine, "backward", lambda _placement, _model, loss: loss.backward())
-    monkeypatch.setattr(engine, "clip_gradients", lambda _placement, model, _limit: float(model.w.grad.norm()))
+    monkeypatch.setattr(engine, "clip_gradients", lambda _placement, model, _limit: model.w.grad.norm())
     monkeypatch.setattr(engine, "step", lambda *_, apply: None)
     from contextlib import nullcontext as nothing
 
-    return SimpleNamespace(accelerator=OneProcess(), autocast=nothing)
+    return SimpleNamespace(accelerator=OneProcess(), autocast=nothing, sum_dtype=torch.float64)
 
 
 def mixture(loss_weight: float = 0.5) -> Mixture:

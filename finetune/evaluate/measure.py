@@ -45,7 +45,7 @@ def measure(
             loss = stage.loss(wrapped, batch)
             count = torch.tensor(stage.count(batch), device=loss.value.device)
             for name, value in {"loss": loss.value, **loss.sums, "count": count}.items():
-                sums[name] = sums.get(name, 0) + value.double()
+                sums[name] = sums.get(name, 0) + value.to(placement.sum_dtype)
     wrapped.release()
     totals = accelerator.reduce(torch.stack([sums[name] for name in sums]), reduction="sum").tolist()
     return stage.scores(means(dict(zip(sums, totals, strict=True))))

@@ -14,7 +14,7 @@ class TrainedPositions(nn.Module):
     """A causal LM whose forward gives logits at chosen positions.
 
     The output head sees only the chosen rows; whatever the model does to its logits afterwards (scaling, soft-capping)
-    still happens, because its own forward runs. Without `keep` it is the model unchanged, so generation works too.
+    still happens, because its own forward runs. Without `kept` it is the model unchanged, so generation works too.
     """
 
     def __init__(self, model: Any) -> None:
@@ -22,32 +22,34 @@ class TrainedPositions(nn.Module):
         self.model = model
         self.start: dict[str, torch.Tensor] | None = None  # an adapter that training began with; see reference.py
         self.around: tuple[Around, ...] = ()
-        self._keep: torch.Tensor | None = None
+        self._kept: torch.Tensor | None = None
+        self._width = 0
         self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def forward(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        keep: torch.Tensor,
+        kept: torch.Tensor,
         position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits (N, V) at the N true positions of `keep` (B, T), row by row.
+        """Logits (N, V) at N positions, in their order.
 
         Args:
             input_ids: (B, T).
+            kept: (N,) the positions, b T + t. (Not a mask: for the number of its true entries the host would wait.)
             attention_mask: (B, T), 1 at real tokens, for rows of one document each; None for packed rows.
             position_ids: (B, T), from 0 in each document of a packed row; None for rows of one document.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if position_ids is not None:
             inputs = packed_inputs(self.model.config, input_ids, position_ids)
-        self._keep = keep.reshape(inputs["input_ids"].shape)  # type: ignore[union-attr]
+        self._kept, self._width = kept, inputs["input_ids"].shape[1]  # type: ignore[union-attr]
         try:
             with in_training(self.around, self.training, attention_mask, position_ids):
                 output = self.model(**inputs, use_cache=False)
         finally:
-            self._keep = None
+            self._kept = None
         return output.logits[0]  # (1, N, V)
 
     def release(self) -> Any:
@@ -56,13 +58,13 @@ class TrainedPositions(nn.Module):
         return self.model
 
     def _select(self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        if self._keep is None:
+        if self._kept is None:
             # The last position's slice of a prompt (B, 1, D) is not contiguous; on CPU the product would then copy the
             # whole (D, V) weight B times.
             return (inputs[0].contiguous(), *inputs[1:])
-        before = inputs[0].shape[1] - self._keep.shape[1]  # virtual tokens, which are never trained on
-        keep = nn.functional.pad(self._keep, (before, 0))
-        return (inputs[0][keep][None], *inputs[1:])  # (B, T, D) -> (1, N, D)
+        before = inputs[0].shape[1] - self._width  # virtual tokens in each row, which are never trained on
+        places = self._kept + before * (self._kept // self._width + 1)
+        return (inputs[0].flatten(0, 1)[places][None], *inputs[1:])  # (B, T, D) -> (1, N, D)
 
 
 def packed_inputs(config: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> dict[str, Any]:

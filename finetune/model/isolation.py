@@ -118,8 +118,8 @@ class Probe:
         input_ids = torch.stack([torch.cat(list(row)) for row in rows])  # (B, T)
         position_ids = torch.stack([torch.cat([torch.arange(len(document)) for document in row]) for row in rows])
         marks = [_edges(len(document)) for row in rows for document in row]
-        keep = torch.cat(marks).reshape(input_ids.shape)
-        moved = [tensor.to(self.device) for tensor in (input_ids, keep, position_ids)]
+        kept = torch.cat(marks).nonzero()[:, 0]
+        moved = [tensor.to(self.device) for tensor in (input_ids, kept, position_ids)]
         logits = self.wrapped(moved[0], None, moved[1], moved[2])  # (N, V)
         return list(_wide(logits).split([int(mark.sum()) for mark in marks]))
 
@@ -138,7 +138,8 @@ class Probe:
             edges = [_edges(len(document)) for document in pair]
             keep = torch.zeros_like(real)
             keep[real] = torch.cat(edges)
-            moved = [tensor.to(self.device) for tensor in (input_ids, real.long(), keep)]
+            kept = keep.flatten().nonzero()[:, 0]
+            moved = [tensor.to(self.device) for tensor in (input_ids, real.long(), kept)]
             logits += _wide(self.wrapped(*moved)).split([int(mark.sum()) for mark in edges])
         return logits[:3]
 

@@ -37,7 +37,7 @@ class Method:
     settings: Mapping[str, Any]
 
 
-_NPU = "bitsandbytes has no kernels for it: use int8_weight_only, or no quantisation"
+_NPU = "bitsandbytes has no kernels for it: use a bfloat16 base (quantization: none)"
 METHODS = {
     # QLoRA's: arXiv 2305.14314, section 3. bitsandbytes quantises the scales in turn, in blocks of 256.
     "nf4": Method("bitsandbytes", ("cpu", "cuda"), _NPU, {"bits": 4, "block": 64, "double_quant": True}),

@@ -117,8 +117,7 @@ def _asked(recipe: Recipe, bundle: Path, folder: Path, table: Table, told: dict[
             ("ok", verified) if verified else ("left out", "the last stage gives no answers to verify")
         )
     with table.step("packing") as step, _into(log):
-        attention = recipe.model.attn_implementation
-        attention = device.DEVICES[recipe.device].attention[0] if attention == "auto" else attention
+        attention, _ = device.attentions(recipe.model.attn_implementation, device.DEVICES[recipe.device])
         reason = checks.packing(folder / "base", recipe.device, attention, trust)
         step.status, step.what = ("no", reason) if reason else ("ok", "documents of a packed row do not see each other")
 

@@ -19,8 +19,8 @@ def collate_rows(rows: Sequence[Example], pad_id: int, multiple: int = 1, paddin
         padding_free: all of them become one row of documents, so that nothing is filled up.
 
     Returns:
-        `input_ids`: (B, T); `keep`: (B, T) bool, true where the NEXT token is trained and of the same document;
-        `targets`: (N,) those next tokens, in the order of `keep`'s true entries; `rows`: (N,) the row in B of each;
+        `input_ids`: (B, T); `kept`: (N,) positions b T + t where the NEXT token is trained and of the same document;
+        `targets`: (N,) those next tokens; `rows`: (N,) the row in B of each;
         `tokens`: () real tokens. For examples `attention_mask` (B, T); for packs, instead of it, `position_ids` (B, T)
         from 0 in each document (what fills up a row is a document of its own).
     """
@@ -39,18 +39,18 @@ def collate_rows(rows: Sequence[Example], pad_id: int, multiple: int = 1, paddin
         position_ids[index] = torch.cat([torch.arange(n) for n in (*documents, width - length)])
     following = torch.full_like(labels, IGNORED)
     following[:, :-1] = labels[:, 1:].masked_fill(position_ids[:, 1:] == 0, IGNORED)  # 0: another document starts
-    keep = following != IGNORED
+    kept = (following != IGNORED).flatten().nonzero()[:, 0]
     packed = any(isinstance(row, Pack) for row in rows)
     return {
         "input_ids": input_ids,
         **({"position_ids": position_ids} if packed else {"attention_mask": attention_mask}),
-        "keep": keep,
-        "targets": following[keep],
-        "rows": keep.nonzero()[:, 0],
+        "kept": kept,
+        "targets": following.flatten()[kept],
+        "rows": kept // width,
         "tokens": attention_mask.sum(),
     }
 
 
 def model_inputs(batch: Batch) -> tuple[torch.Tensor | None, ...]:
     """What `TrainedPositions` takes, out of a batch of `collate_rows`."""
-    return batch["input_ids"], batch.get("attention_mask"), batch["keep"], batch.get("position_ids")
+    return batch["input_ids"], batch.get("attention_mask"), batch["kept"], batch.get("position_ids")

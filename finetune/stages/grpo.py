@@ -132,7 +132,7 @@ class Grpo:
         rows = [item.example for item in items]
         batch = collate_rows(rows, pad_id, self.pad_to_multiple_of, self.data.padding_free)
         if self.data.padding_free:  # one row of documents
-            batch["rows"] = ((batch["position_ids"] == 0).cumsum(1) - 1)[batch["keep"]]
+            batch["rows"] = ((batch["position_ids"] == 0).cumsum(1) - 1).flatten()[batch["kept"]]
         nan = float("nan")
         if items[0].old_logps is not None:
             batch["old_logps"] = torch.tensor([logp for item in items for logp in item.old_logps or ()])

@@ -59,14 +59,13 @@ class Folder:
     engine = "transformers"
 
     def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
-        from finetune.device import DEVICES
+        from finetune.device import first_available
 
         self.where = self.model = str(folder)
         merged = (folder / "config.json").is_file() or not (folder / ADAPTER / "adapter_config.json").is_file()
         self._encoder = _encoder(folder if merged else folder / ADAPTER, trust_remote_code)
-        device = next(kind for kind in ("npu", "cuda", "cpu") if DEVICES[kind].available())
         self._model, self._stops = (_load if merged else _load_adapter)(folder, trust_remote_code)
-        self._model.to(device)
+        self._model.to(first_available().name)
 
     def ask(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], max_tokens: int) -> Reply:
         """The greedy answer. Raises ServerError: the chat template refuses the messages."""

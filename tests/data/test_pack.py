@@ -102,10 +102,10 @@ def test_thousand_rows():
 def test_no_target_across_a_border():
     """T31: with every token trained, the first token of each document is never a target; no 2-D mask, no padding."""
     batch = stage().collate([join([example(10, 11, 12), example(20), example(30, 31)])])
-    assert batch.keys() == {"input_ids", "position_ids", "keep", "targets", "rows", "tokens"}
+    assert batch.keys() == {"input_ids", "position_ids", "kept", "targets", "rows", "tokens"}
     assert batch["input_ids"].tolist() == [[10, 11, 12, 20, 30, 31]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]]
-    assert batch["keep"].tolist() == [[True, True, False, False, True, False]]
+    assert batch["kept"].tolist() == [0, 1, 4]
     assert batch["targets"].tolist() == [11, 12, 31]
     assert int(batch["tokens"]) == 6
 
@@ -117,7 +117,7 @@ def test_rows_of_unlike_length():
     batch = stage(pad_to_multiple_of=4).collate([one, two])
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, PAD, PAD], [7, 8, 9, 10, PAD, PAD, PAD, PAD]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 2, 0, 1], [0, 1, 0, 1, 0, 1, 2, 3]]
-    assert [row.nonzero().flatten().tolist() for row in batch["keep"]] == [[0, 1, 4], [0, 2]]
+    assert batch["kept"].tolist() == [0, 1, 4, 8, 10]
     assert batch["targets"].tolist() == [2, 3, 6, 8, 10]
     assert int(batch["tokens"]) == 10
 
@@ -125,10 +125,10 @@ def test_rows_of_unlike_length():
 def test_examples_are_padded_as_ever():
     """Without packs: a mask and no positions, so that every architecture trains."""
     batch = stage().collate([example(1, 2, 3, trained_from=1), example(4, 5)])
-    assert batch.keys() == {"input_ids", "attention_mask", "keep", "targets", "rows", "tokens"}
+    assert batch.keys() == {"input_ids", "attention_mask", "kept", "targets", "rows", "tokens"}
     assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 5, PAD]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert batch["keep"].tolist() == [[True, True, False], [True, False, False]]
+    assert batch["kept"].tolist() == [0, 1, 3]
     assert batch["targets"].tolist() == [2, 3, 5]
 
 
@@ -137,7 +137,7 @@ def test_padding_free():
     batch = stage(padding_free=True).collate([example(1, 2, 3, trained_from=1), example(4, 5)])
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
-    assert batch["keep"].tolist() == [[True, True, False, True, False]]
+    assert batch["kept"].tolist() == [0, 1, 3]
     assert batch["targets"].tolist() == [2, 3, 5]
 
 

@@ -67,7 +67,8 @@ def test_gradients_of_a_batch_in_any_parts(policy, name, tmp_path):
     data = SimpleNamespace(max_length=256, too_long="error")
     stage = kind(encoder, data, settings)
     items = stage.encode(to_samples(rows, "labelled" if kto else "preference", "kto" if kto else "dpo"))
-    alone = SimpleNamespace(accelerator=Alone(), autocast=lambda: torch.autocast("cpu", enabled=False))
+    nothing = torch.autocast("cpu", enabled=False)
+    alone = SimpleNamespace(accelerator=Alone(), sum_dtype=torch.float64, autocast=lambda: nothing)
 
     def gradient(groups) -> tuple[torch.Tensor, dict[str, float]]:
         model.zero_grad()

@@ -43,7 +43,7 @@ def test_the_loss_is_peft_s(architecture, kind):
     labels[:, :2] = -100
     keep = torch.nn.functional.pad(labels[:, 1:] != -100, (0, 1))
     wrapped = TrainedPositions(model)
-    logits = wrapped(ids, mask, keep)
+    logits = wrapped(ids, mask, keep.flatten().nonzero()[:, 0])
     loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][labels[:, 1:] != -100])
     wrapped.release()
     theirs = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss

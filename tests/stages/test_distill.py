@@ -227,16 +227,16 @@ def test_teacher_with_an_adapter(tiny_recipe, finished_run, tiny_base):
     placement = placement_of(recipe)
     teacher = load_teacher(section, byte_tokenizer(), 258, placement)
     ids = torch.randint(0, 250, (2, 9), generator=torch.Generator().manual_seed(3))
-    mask, keep = torch.ones_like(ids), torch.ones_like(ids).bool()
+    mask, kept = torch.ones_like(ids), torch.arange(ids.numel())
     merged = AutoModelForCausalLM.from_pretrained(result.bundle)
     with torch.no_grad():
         expected = merged(input_ids=ids, attention_mask=mask).logits.flatten(0, 1)
-    assert torch.allclose(teacher.logits((ids, mask, keep, None)), expected, atol=1e-5)
+    assert torch.allclose(teacher.logits((ids, mask, kept, None)), expected, atol=1e-5)
     assert set(teacher.identity["adapter"]) == {"name_or_path", "sha256"}
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
     half = load_teacher(section.model_copy(update={"dtype": "bfloat16"}), byte_tokenizer(), 258, placement)
     with torch.autocast("cpu", dtype=torch.float16):
-        assert half.logits((ids, mask, keep, None)).dtype == torch.bfloat16
+        assert half.logits((ids, mask, kept, None)).dtype == torch.bfloat16
 
 
 def test_other_vocabularies_are_refused():

@@ -28,9 +28,9 @@ def stage(smoothing: float) -> Sft:
 
 
 def batch(*targets: int) -> dict[str, torch.Tensor]:
-    keep = torch.ones(1, len(targets), dtype=torch.bool)
+    ids = torch.zeros(1, len(targets), dtype=torch.long)
     return {
-        "input_ids": torch.zeros(1, len(targets), dtype=torch.long), "attention_mask": keep.long(), "keep": keep,
+        "input_ids": ids, "attention_mask": torch.ones_like(ids), "kept": torch.arange(len(targets)),
         "targets": torch.tensor(targets), "tokens": torch.tensor(len(targets)),
     }  # fmt: skip
 

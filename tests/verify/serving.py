@@ -56,9 +56,9 @@ class Habits:
     together: Path | None = None
 
 
-def noise(model: Any) -> None:
+def noise(model: Any, seed: int = 5) -> None:
     """A little of everything wrong with the weights, as a coarse quantisation has it."""
-    torch.manual_seed(5)
+    torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.13 * parameter.std() * torch.randn_like(parameter) if parameter.dim() > 1 else 0

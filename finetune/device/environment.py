@@ -1,0 +1,26 @@
+"""What the process's environment says, and what is set in it before torch is imported."""
+
+from __future__ import annotations
+
+import os
+
+
+def before_torch() -> None:
+    """torch imports a device's package by itself unless told not to; a torch_npu without its CANN would end every
+    command there, also those that need no NPU. finetune/device/npu.py imports it where it is wanted."""
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+
+
+def launcher_setting(name: str) -> str:
+    """A setting that `accelerate launch` passes on in the environment, in small letters; "" without it."""
+    return os.environ.get(name, "").lower()
+
+
+def local_rank() -> int:
+    """This process's number on its machine, as the launcher set it; 0 without a launcher."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def launched() -> bool:
+    """Whether a launcher (accelerate launch, torchrun) started this process."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ

@@ -1,0 +1,147 @@
+"""Huawei's Ascend NPUs through torch_npu: how it is loaded, and their row.
+
+torch_npu is never left to torch's autoload: half-installed (no CANN, another torch's) it would end every command, and
+transformers and peft die on it as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import sys
+
+from finetune.device.npu_probe import explain, mismatch
+from finetune.device.row import Device
+
+# Read once, as torch_npu is imported. Value and reason.
+ENVIRONMENT = {
+    "PYTORCH_NPU_ALLOC_CONF": ("expandable_segments:True", "less memory lost between blocks of changing size"),
+}
+
+
+@functools.cache
+def load() -> str:
+    """Imports torch_npu; why that failed, in words with the way out, or "" when it is there.
+
+    After a failure torch_npu is out of reach of the libraries that would try it again and die.
+    """
+    version = installed()
+    if version is None:
+        return "torch_npu is not installed"
+    problem = mismatch(importlib.metadata.version("torch"), version, required_torch())
+    if problem is None:
+        problem = _import()
+    if problem is not None:
+        sys.modules["torch_npu"] = None  # type: ignore[assignment]  # a later import of it raises ImportError at once
+    return problem or ""
+
+
+def installed() -> str | None:
+    """The version of torch_npu that is installed, without importing it."""
+    try:
+        return importlib.metadata.version("torch_npu")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def required_torch() -> str | None:
+    """The torch that the installed torch_npu was built for, as its metadata has it: `2.13.0.*`."""
+    for requirement in importlib.metadata.requires("torch_npu") or []:
+        name, _, version = requirement.partition("==")
+        if name.strip() == "torch":
+            return version.strip()
+    return None
+
+
+def _import() -> str | None:
+    kept = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
+    os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+    for variable, (value, _reason) in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    try:
+        import torch_npu  # type: ignore[import-not-found]  # noqa: F401
+    except Exception as error:  # whatever CANN, the driver or the dynamic loader says
+        status, remedy = explain(f"{type(error).__name__}: {error}")
+        return f"torch_npu is installed but can't be loaded ({status}): {remedy}"
+    finally:
+        if kept is not None:  # torch_npu leaves it at 0
+            os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = kept
+    return None
+
+
+def _why_not() -> str:
+    problem = load()
+    if problem:
+        return problem
+    import torch
+
+    try:
+        if torch.npu.is_available() and torch.npu.device_count():  # type: ignore[attr-defined]
+            return ""
+    except RuntimeError as error:
+        return "torch_npu is loaded but no NPU answers: " + explain(str(error))[1]
+    return "torch_npu is loaded but finds no NPU; see /dev/davinci*, the driver and ASCEND_RT_VISIBLE_DEVICES"
+
+
+def _prepare() -> None:
+    """Kernels out of CANN's own library instead of one compiled per shape, and tensors in the plain layout only.
+
+    Compiling takes minutes at each new length of a batch; the private layouts (NZ) would go into files.
+    """
+    import torch
+
+    torch.npu.set_compile_mode(jit_compile=False)  # type: ignore[attr-defined]
+    torch.npu.config.allow_internal_format = False  # type: ignore[attr-defined]
+
+
+def fused_adamw() -> type:
+    """torch_npu's AdamW that updates all parameters as one: float32 or float16, in one process."""
+    from torch_npu.optim import NpuFusedAdamW  # type: ignore[import-not-found]
+
+    return NpuFusedAdamW
+
+
+def _chip() -> str:
+    import torch
+
+    return torch.npu.get_device_name()  # type: ignore[attr-defined]
+
+
+def _bfloat16() -> bool:
+    import torch
+
+    return torch.npu.is_bf16_supported()  # type: ignore[attr-defined]
+
+
+def _peak_bytes() -> int:
+    import torch
+
+    return torch.npu.max_memory_allocated()  # type: ignore[attr-defined]
+
+
+def _memory_bytes() -> int:
+    import torch
+
+    return torch.npu.mem_get_info()[1]  # type: ignore[attr-defined]
+
+
+NPU = Device(
+    name="npu",
+    dtypes=("bfloat16", "float32"),
+    # transformers runs what it calls flash_attention_2 as torch_npu.npu_fusion_attention here, without that package
+    attention={"sdpa": "sdpa", "eager": "eager", "npu_fusion_attention": "flash_attention_2"},
+    generation_attention="sdpa",
+    auto_micro_batch=8,
+    backend="hccl",
+    why_not=_why_not,
+    chip=_chip,
+    bfloat16=_bfloat16,
+    peak_memory=_peak_bytes,
+    memory=_memory_bytes,
+    prepare=_prepare,
+    attention_instead="there is no flash-attn for it; use sdpa, or npu_fusion_attention for packed rows",
+    imitates_bfloat16=False,
+    float64=False,
+    compiles=False,
+)

@@ -1,0 +1,52 @@
+"""What one row of the device table says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+def _nothing() -> None:
+    """Where a device needs no preparation."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One row: what a kind of device can do and what `auto` means on it.
+
+    Attributes:
+        dtypes: allowed for the base's weights, best first. No float16: its gradients need loss scaling.
+        attention: allowed `attn_implementation` to transformers' word for it, the best one for training first.
+        attention_instead: what to take where the recipe asks for another one, and why.
+        generation_attention: the best one for generating, when the recipe leaves it open.
+        auto_micro_batch: sequences per forward pass when the recipe leaves `micro_batch_size` open.
+        backend: of torch.distributed, through which the processes speak.
+        why_not: why there is none on this machine; "" where there is one.
+        chip: the name of the one in use, None where it has none.
+        bfloat16: whether this very chip computes it at a speed worth having; imitates_bfloat16: or at all.
+        peak_memory: bytes in use at most so far. memory: bytes it has in all.
+        prepare: called once before anything is computed.
+        float64: whether it computes in it; sums are float32 elsewhere.
+        compiles: whether torch.compile is worth trying.
+    """
+
+    name: str
+    dtypes: tuple[str, ...]
+    attention: Mapping[str, str]
+    generation_attention: str
+    auto_micro_batch: int
+    backend: str
+    why_not: Callable[[], str]
+    chip: Callable[[], str | None]
+    bfloat16: Callable[[], bool]
+    peak_memory: Callable[[], int]
+    memory: Callable[[], int]
+    prepare: Callable[[], None] = _nothing
+    attention_instead: str = ""
+    imitates_bfloat16: bool = True
+    float64: bool = True
+    compiles: bool = True
+
+    def available(self) -> bool:
+        """Whether there is one on this machine."""
+        return not self.why_not()
