@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { OK = 0, BAD_DEVICE = 107001, NO_MEMORY = 207001, NO_KERNEL = 500003, DEVICES = 16, BLOCK = 512 };
 static const size_t TOTAL = (size_t)16 << 30; /* bytes that each device says it has */
@@ -47,6 +48,7 @@ int aclrtGetDevice(int *id) { return *id = device, OK; }
 int aclrtCreateContext(void **context, int id) { return *context = &contexts[id], OK; }
 int aclrtGetCurrentContext(void **context) { return *context = &contexts[device], OK; }
 int aclrtSetCurrentContext(void *context) { return device = (int *)context - contexts, OK; }
+int aclrtGetPrimaryCtxState(int id, uint32_t *flags, int *active) { return *active = 1, OK; }
 int aclrtDeviceCanAccessPeer(int *can, int one, int other) { return *can = 0, OK; }
 int aclrtDeviceGetStreamPriorityRange(int *least, int *greatest) { return *least = *greatest = 0, OK; }
 
@@ -79,6 +81,24 @@ int aclrtMemcpyAsync(void *to, size_t room, const void *from, size_t n, int kind
 }
 int aclrtMemset(void *memory, size_t room, int value, size_t n) { return memset(memory, value, n), OK; }
 int aclrtMemsetAsync(void *memory, size_t room, int value, size_t n, void *stream) { return memset(memory, value, n), OK; }
+
+/* Virtual memory, for expandable segments: addresses first, usable once something is mapped. What is unmapped stays. */
+int aclrtReserveMemAddress(void **address, size_t size, size_t alignment, void *wanted, uint64_t flags) {
+    *address = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return *address == MAP_FAILED ? NO_MEMORY : OK;
+}
+int aclrtMallocPhysical(size_t **handle, size_t size, const void *properties, uint64_t flags) {
+    *handle = malloc(2 * sizeof(size_t));
+    (*handle)[0] = size, (*handle)[1] = device;
+    return __atomic_add_fetch(&used[device], size, __ATOMIC_RELAXED), OK;
+}
+int aclrtFreePhysical(size_t *handle) {
+    __atomic_sub_fetch(&used[handle[1]], handle[0], __ATOMIC_RELAXED);
+    return free(handle), OK;
+}
+int aclrtMapMem(void *address, size_t size, size_t offset, size_t *handle, uint64_t flags) {
+    return mprotect(address, size, PROT_READ | PROT_WRITE) ? NO_MEMORY : OK;
+}
 
 /* Streams, events and descriptors: handles that only have to differ from each other */
 static int handle(void **made) { return *made = malloc(BLOCK), *made ? OK : NO_MEMORY; }
@@ -113,12 +133,13 @@ NOTHING(aclrtSynchronizeStream) NOTHING(aclrtSynchronizeStreamWithTimeout)
 NOTHING(aclrtSynchronizeDevice) NOTHING(aclrtSynchronizeDeviceWithTimeout)
 NOTHING(aclrtRecordEvent) NOTHING(aclrtResetEvent) NOTHING(aclrtSynchronizeEvent)
 NOTHING(aclrtSynchronizeEventWithTimeout) NOTHING(aclrtStreamWaitEvent)
+NOTHING(aclrtUnmapMem) NOTHING(aclrtReleaseMemAddress)
 NOTHING(aclrtSetDeviceSatMode) NOTHING(aclrtSetOpExecuteTimeOut) NOTHING(aclrtSetStreamOverflowSwitch)
 NOTHING(aclrtGetDeviceUtilizationRate) NOTHING(aclrtSetSysParamOpt) NOTHING(aclrtCtxSetSysParamOpt)
 NOTHING(MsprofRegisterCallback) NOTHING(MsprofReportAdditionalInfo) NOTHING(MsprofReportApi)
 NOTHING(MsprofReportCompactInfo) NOTHING(MsprofGetHashId) NOTHING(MsprofSysCycleTime)
 
-/* What the wheel is linked against and would need kernels, peers or virtual memory */
+/* What the wheel is linked against and would need kernels or peers */
 #define MISSING(name) int name(void) { return NO_KERNEL; }
 MISSING(aclGetTensorDescDimV2) MISSING(aclGetTensorDescFormat) MISSING(aclGetTensorDescNumDims)
 MISSING(aclGetTensorDescType) MISSING(aclSetTensorDescName) MISSING(aclSetTensorFormat)
@@ -127,8 +148,7 @@ MISSING(aclopSetAttrBool) MISSING(aclopSetAttrDataType) MISSING(aclopSetAttrFloa
 MISSING(aclopSetAttrListBool) MISSING(aclopSetAttrListFloat) MISSING(aclopSetAttrListInt)
 MISSING(aclopSetAttrListListInt) MISSING(aclopSetAttrString) MISSING(aclrtBinaryGetFunction)
 MISSING(aclrtBinaryLoadFromData) MISSING(aclrtDeviceEnablePeerAccess) MISSING(aclrtDeviceGetBareTgid)
-MISSING(aclrtFreePhysical) MISSING(aclrtGetFunctionAddr) MISSING(aclrtMallocPhysical) MISSING(aclrtMapMem)
-MISSING(aclrtMemExportToShareableHandle) MISSING(aclrtMemImportFromShareableHandle)
-MISSING(aclrtMemSetPidToShareableHandle) MISSING(aclrtProcessReport) MISSING(aclrtReleaseMemAddress)
-MISSING(aclrtReserveMemAddress) MISSING(aclrtUnmapMem) MISSING(rtDevBinaryRegister) MISSING(rtFunctionRegister)
-MISSING(rtGetC2cCtrlAddr) MISSING(rtKernelLaunch)
+MISSING(aclrtGetFunctionAddr) MISSING(aclrtMemExportToShareableHandle)
+MISSING(aclrtMemImportFromShareableHandle) MISSING(aclrtMemSetPidToShareableHandle)
+MISSING(aclrtProcessReport) MISSING(rtDevBinaryRegister) MISSING(rtFunctionRegister) MISSING(rtGetC2cCtrlAddr)
+MISSING(rtKernelLaunch)
