@@ -91,6 +91,14 @@ class _Reader(ast.NodeVisitor):
         elif not self.add(self.name_of(node), node):  # getattr and hasattr themselves
             self.generic_visit(node)
 
+    def visit_Constant(self, node: ast.Constant) -> None:
+        """A program in a string, for a child process, is read as well; its lines are the string's."""
+        if isinstance(node.value, str) and "torch_npu" in node.value and "\n" in node.value:
+            try:
+                self.visit(ast.parse(node.value))
+            except SyntaxError:
+                return  # a text that speaks of it
+
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if not self.add(self.name_of(node), node, stored=isinstance(node.ctx, ast.Store)):
             self.generic_visit(node)

@@ -54,17 +54,18 @@ def generators() -> list[Any]:
 
 
 def memory() -> list[int]:
-    """Bytes: the total, the free ones that 4 MiB take, the peak of two such, and the peak after it was reset."""
-    free, total = torch.npu.mem_get_info()
-    one = torch.empty(1 << 20, device="npu")
-    two = torch.empty(1 << 20, device="npu")
-    peak = torch.npu.max_memory_allocated()
+    """Bytes: the device's, the peak of two tensors of 4 MiB, that of one after it was reset, and what both took of it."""
+    torch.npu.empty_cache()
+    torch.npu.reset_peak_memory_stats()
+    before = torch.npu.memory_allocated()
+    one, two = (torch.empty(1 << 20, device="npu") for _ in range(2))
+    peak = torch.npu.max_memory_allocated() - before
     del one
     torch.npu.reset_peak_memory_stats()
-    after = [torch.npu.max_memory_allocated(), free - torch.npu.mem_get_info()[0]]
-    del two
-    torch.npu.empty_cache()
-    return [total, peak, *after, free - torch.npu.mem_get_info()[0]]
+    after = torch.npu.max_memory_allocated() - before
+    free, total = torch.npu.mem_get_info()
+    assert two.numel() and free <= total - peak
+    return [total, peak, after]
 
 
 if __name__ == "__main__":
