@@ -61,7 +61,7 @@ def noise(model: Any, seed: int = 5) -> None:
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.13 * parameter.std() * torch.randn_like(parameter) if parameter.dim() > 1 else 0
+            parameter += 0.3 * parameter.std() * torch.randn_like(parameter) if parameter.dim() > 1 else 0
 
 
 class Engine:

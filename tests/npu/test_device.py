@@ -1,0 +1,20 @@
+"""The emulated device, checked in a process of its own; importing torch there is most of what it costs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.npu.checks import CHECKS
+from tests.npu.processes import python
+
+
+@pytest.fixture(scope="module")
+def checked() -> dict[str, str]:
+    return json.loads(python("-m", "tests.npu.checks").splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_device(name, checked):
+    assert checked[name] == "", checked[name]
