@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from finetune.model.around import Around, in_training
+from finetune.model.virtual import is_prompted
 
 
 class TrainedPositions(nn.Module):
@@ -24,6 +27,7 @@ class TrainedPositions(nn.Module):
         self.around: tuple[Around, ...] = ()
         self._kept: torch.Tensor | None = None
         self._width = 0
+        self._needs_mask = needs_mask(model)
         self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def forward(
@@ -41,12 +45,15 @@ class TrainedPositions(nn.Module):
             attention_mask: (B, T), 1 at real tokens, for rows of one document each; None for packed rows.
             position_ids: (B, T), from 0 in each document of a packed row; None for rows of one document.
         """
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask if self._needs_mask else None}
         if position_ids is not None:
             inputs = packed_inputs(self.model.config, input_ids, position_ids)
         self._kept, self._width = kept, inputs["input_ids"].shape[1]  # type: ignore[union-attr]
         try:
-            with in_training(self.around, self.training, attention_mask, position_ids):
+            with (
+                in_training(self.around, self.training, attention_mask, position_ids),
+                packing_known(position_ids is not None),
+            ):
                 output = self.model(**inputs, use_cache=False)
         finally:
             self._kept = None
@@ -65,6 +72,39 @@ class TrainedPositions(nn.Module):
         before = inputs[0].shape[1] - self._width  # virtual tokens in each row, which are never trained on
         places = self._kept + before * (self._kept // self._width + 1)
         return (inputs[0].flatten(0, 1)[places][None], *inputs[1:])  # (B, T, D) -> (1, N, D)
+
+
+def needs_mask(model: Any) -> bool:
+    """Whether rows filled up on the right need an attention mask, although no token looks at those behind it.
+
+    Virtual tokens, which stand before them, do. What custom code makes of its tokens isn't known. Elsewhere it would only
+    cost: a (B, T, T) mask in memory, and the host waiting for the device to say whether there is anything to mask.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return is_prompted(model) or not type(base).__module__.startswith("transformers.")
+
+
+@contextmanager
+def packing_known(packed: bool) -> Iterator[None]:
+    """Inside, transformers does not ask the device whether rows are packed, for which the host would have to wait."""
+    from transformers import masking_utils
+
+    plain = getattr(masking_utils, "find_packed_sequence_indices", None)
+    if plain is None:
+        yield
+        return
+
+    def known(position_ids: torch.Tensor) -> torch.Tensor | None:
+        """(B, T): which document of its row each token is of; None where each row is one."""
+        if not packed:
+            return None
+        return nn.functional.pad((position_ids.diff(dim=-1) != 1).cumsum(-1), (1, 0))
+
+    masking_utils.find_packed_sequence_indices = known
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = plain
 
 
 def packed_inputs(config: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> dict[str, Any]:
