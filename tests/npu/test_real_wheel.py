@@ -98,8 +98,18 @@ STATES = {
     "auto": (["train", "device=auto", *SHORT], {"cann": False}, 0, NO_CANN),
     "npu": (["train", "device=npu"], {"cann": False}, 2, "set_env.sh"),
     "no device": (["train", "device=npu"], {"FAKE_NPU_COUNT": "0"}, 2, "finds no NPU"),
-    "unknown chip": (["train", "device=npu"], {"FAKE_NPU_SOC": "Ascend999"}, 2, "Ascend999"),
-    "no kernels": (["train", "device=npu"], {"kernels": False}, 2, "kernels"),
+    "unknown chip": (
+        ["train", "device=npu"],
+        {"FAKE_NPU_SOC": "Ascend999"},
+        2,
+        "does not know the processor Ascend999",
+    ),
+    "no kernels": (
+        ["train", "device=npu"],
+        {"kernels": False},
+        2,
+        "install the CANN kernels (ops) package of this SoC",
+    ),
 }
 
 
