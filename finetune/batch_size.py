@@ -10,6 +10,7 @@ from finetune.data.items import Item
 from finetune.device import Placement
 from finetune.errors import TrainingError
 from finetune.stages.base import Stage
+from finetune.stages.batch import on_device
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -41,7 +42,7 @@ def find_micro_batch(
             continue
         fits = True
         try:
-            batch = {name: tensor.to(accelerator.device) for name, tensor in stage.collate(longest[:size]).items()}
+            batch = on_device(stage.collate(longest[:size]), accelerator.device)
             with placement.autocast():
                 loss = stage.loss(model, batch)
             loss.value.backward()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from finetune.device import Placement
     from finetune.log import Log
     from finetune.model.coverage import Coverage
+    from finetune.model.fused import Fused
     from finetune.model.load import Base
     from finetune.stages.base import Stage
     from finetune.stages.mixture import Mixture
@@ -59,11 +60,13 @@ class Ready:
         fresh: the trainable parameters by name as the adapter was added, where turning it off does not give the base.
         start: the same at the start of training, where the policy then is not the base without its adapter.
         about: what stages prepared, for the manifest and a run that resumes.
+        fused: a context in which the model computes with fused ops, as it is trained and evaluated.
         rewards: names of a score head's numbers; empty for a language model.
     """
 
     base: Base
     model: Any
+    fused: Fused
     parts: Sequence[ReadyPart]
     stage: Stage | Mixture
     examples: Sequence[Item]
@@ -152,7 +155,9 @@ def get_ready(
         log.say(f"{recipe.peft_type}: {start_from(model, Path(recipe.model.adapter_name_or_path), base.source.name)}")
     elif adapter != recipe.adapter:
         start_with_loftq(model, base.source.folder())
-    _check_packing(recipes, model, placement, log)
+    fused = fused_ops_of(recipe, model, placement, log.say)
+    with fused:
+        _check_packing(recipes, model, placement, log)
     # LoftQ's adapter is none of nothing: the policy before training has it, the base (adapter off) has not.
     start = full_tensors(model) if recipe.model.adapter_name_or_path or adapter != recipe.adapter else fresh
     stage: Stage | Mixture = parts[0].stage
@@ -167,6 +172,7 @@ def get_ready(
     return Ready(
         base,
         model,
+        fused,
         parts,
         stage,
         examples,
@@ -253,6 +259,15 @@ def add_adapter_of(recipe: Recipe, base: Base) -> tuple[Any, Coverage]:
     if base.quantization:
         section = named_targets(base.model, section)
     return add_adapter(base.model, section, recipe.seed, OPTIMIZERS[recipe.train.optim].freezes_down)
+
+
+def fused_ops_of(recipe: Recipe, model: Any, placement: Placement, say: Callable[[str], None]) -> Fused:
+    """The device's fused ops in the model, where the recipe leaves them on; none where the device has none."""
+    from finetune.model.fused import Fused, fuse
+
+    if not recipe.model.fused_ops:
+        return Fused()
+    return fuse(model, placement.device.kernels(), placement.torch_dtype, placement.accelerator.device, say)
 
 
 def tell_ends(base: Base, ends: set[int], rewards: tuple[str, ...]) -> None:

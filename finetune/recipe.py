@@ -51,6 +51,7 @@ class ModelSection(Section):
     `adapter_name_or_path`: folder of a PEFT adapter of this base to go on training; `lora:` must say what it is.
     `add_tokens`: words that become tokens of their own, or a file of them, one a line; their rows are trained.
     `quantization`: of the linear layers while loading, a row of finetune/model/quantization.py.
+    `fused_ops`: those of the device that agree with the model's plain ones; false: none.
     """
 
     name_or_path: str
@@ -60,6 +61,7 @@ class ModelSection(Section):
     adapter_name_or_path: str | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attn_implementation: str = "auto"
+    fused_ops: Literal["auto", False] = "auto"
     trust_remote_code: bool = False
     quantization: Literal["none", "nf4", "int8", "int8_weight_only", "int4_weight_only"] = "none"
     add_tokens: Names = ()
@@ -143,6 +145,7 @@ class CardSection(Section):
 class Recipe(Section):
     """A whole run. See docs/recipe.md for every key.
 
+    `full_determinism`: only kernels that give the same bits each time, slower; an operation without one stops the run.
     `stages`: of a chain, the recipe of each; `stage`, `data`, `train` and the adapter's section are those of the last then.
     `continue_from`: within a chain, whether a stage goes on training the last one's adapter, or a fresh one on the
     model that it was merged into.
@@ -153,6 +156,7 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     stage: Literal["cpt", "sft", "dpo", "orpo", "simpo", "kto", "reward", "grpo", "distill"] = "sft"
     seed: int = Field(0, ge=0)
+    full_determinism: bool = False
     device: Literal["auto", "cpu", "cuda", "npu"] = "auto"
     output_dir: Path = Field(strict=False)
     report_to: Names = ()

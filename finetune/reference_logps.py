@@ -20,6 +20,7 @@ from finetune.checkpoint.facts import digest
 from finetune.data.items import Labelled, Pair
 from finetune.errors import TrainingError
 from finetune.schedule import batch_indices
+from finetune.stages.batch import on_device
 from finetune.stop import Preempted
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _computed(items: Sequence[Any], model: torch.nn.Module, this: Training) -> t
         group = share[start : start + micro_batch]
         batch = stage.collate([items[i] for i in group] or [items[order[-1]].blank()])
         with this.placement.autocast():
-            values = stage.reference_logps(model, {n: t.to(accelerator.device) for n, t in batch.items()})
+            values = stage.reference_logps(model, on_device(batch, accelerator.device))
         if group:
             logps[group] = values
     return accelerator.reduce(logps, reduction="sum").cpu()

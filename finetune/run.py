@@ -99,12 +99,14 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
                 placement.accelerator.end_training()
                 return None
             extent.entering("scores")
-            scores = evaluate(last, ready, placement, log)
+            with ready.fused:
+                scores = evaluate(last, ready, placement, log)
             if scores is None:
                 return None
             pass_gate(recipe.gate, scores["base"], scores["tuned"])
             extent.entering("export")
-            record = make_record(recipe, ready, progress, scores, before, placement)
+            with ready.fused:
+                record = make_record(recipe, ready, progress, scores, before, placement)
             return export(recipe, record, ready, log)
 
 
@@ -152,7 +154,7 @@ def train_stage(
     entering("training")
     with RunFolder(stage.output_dir, placement.accelerator, resume=AUTO) as own:
         progress = train_adapter(stage, ready, placement, own, stop, Log(stage.output_dir, placement.accelerator))
-    done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
+    done = _done(ready, placement)
     told: dict[str, Any] = {"name": stage.name, "stage": stage.stage, "training": progress.record() | done}
     told |= {
         "data": data_record(data, ready.parts[0].counts),
@@ -180,8 +182,7 @@ def make_record(
     held_out = [item for part in ready.parts for item in part.held_out[: recipe.export.parity_rows]]
     examples = tuple(example for item in held_out for example in item.examples[:of_item])
     evaluated = (answer_rewards if ready.rewards else answer_logprobs)(ready.model, examples, placement)
-    done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
-    done |= ready.about
+    done = _done(ready, placement) | ready.about
     template = next((part.data.template for part in ready.parts if part.data.template), None)
     data = data_record_of_parts(recipe, [part.data for part in ready.parts], [part.counts for part in ready.parts])
     return Record(
@@ -203,13 +204,19 @@ def make_record(
     )
 
 
+def _done(ready: Ready, placement: Placement) -> dict[str, Any]:
+    """How the training was computed, for the manifest."""
+    done = {"processes": placement.accelerator.num_processes, "engine": placement.engine, "lora": ready.lora}
+    return done | ({"fused_ops": ready.fused.about} if ready.fused.about else {})
+
+
 def export(recipe: Recipe, record: Record, ready: Ready, log: Log) -> Result:
     """What `finetune export` needs is written down, then the bundle is made of it: merge, proof, serving files."""
     from finetune.export.bundle import write_bundle
     from finetune.export.record import write_record
 
     write_record(recipe.output_dir, record)
-    ready.model = ready.base = None  # type: ignore[assignment]  # the memory; the rest is read from disk
+    ready.model = ready.base = ready.fused = None  # type: ignore[assignment]  # the memory; the rest is read from disk
     folder, bundle = recipe.output_dir, recipe.output_dir / "bundle"
     manifest = write_bundle(record, folder, folder / "adapter", bundle, recipe.export, log.say)
     log.say(f"log: {log.file}")

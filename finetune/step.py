@@ -14,6 +14,7 @@ from finetune.data.items import Item
 from finetune.device import Placement
 from finetune.schedule import Plan
 from finetune.stages.base import Batch, Sharing, Stage, means
+from finetune.stages.batch import on_device
 from finetune.stages.mixture import Mixture, Share, held_out_shares_of, shares_of, whole_sums
 
 
@@ -68,7 +69,7 @@ def take_step(
     _share_all(model, shares, micro_batches, placement)
     sums: dict[str, torch.Tensor] = {}
     for index, (number, batch) in enumerate(micro_batches):
-        of, batch = shares[number], {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+        of, batch = shares[number], on_device(batch, accelerator.device)
         last = index + 1 == len(micro_batches)
         with engine.micro_batch(placement, model, last):
             with placement.autocast():
@@ -116,7 +117,7 @@ def held_out_loss(
         for number, batch in batches:
             if any(engine.sum_on_host(placement, torch.tensor([int(stop.requested is not None)]))):
                 break
-            of, batch = shares[number], {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+            of, batch = shares[number], on_device(batch, accelerator.device)
             loss = of.stage.loss(plain, batch)
             count = torch.tensor(of.stage.count(batch)).to(loss.value.device)
             for name, value in {"loss": loss.value, **loss.sums, "count": count}.items():
@@ -166,7 +167,7 @@ def share(model: torch.nn.Module, stage: Stage, batches: Sequence[Batch], placem
         return
     accelerator = placement.accelerator
     with torch.no_grad(), placement.autocast():
-        parts = [stage.shared(model, {n: t.to(accelerator.device) for n, t in batch.items()}) for batch in batches]
+        parts = [stage.shared(model, on_device(batch, accelerator.device)) for batch in batches]
     total = accelerator.reduce(torch.stack(parts).to(placement.sum_dtype).sum(0), reduction="sum")
     for batch in batches:
         batch["shared"] = total

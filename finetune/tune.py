@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.chain import BASE
 from finetune.errors import RecipeError
-from finetune.ready import Ready, ReadyPart, add_adapter_of, load_base_of, tell_ends
+from finetune.ready import Ready, ReadyPart, add_adapter_of, fused_ops_of, load_base_of, tell_ends
 from finetune.recipe import Recipe, resolved
 from finetune.runfolder import RunFolder
 from finetune.stop import Stop
@@ -61,8 +61,9 @@ def train_adapter(
             raise RecipeError(f"train.auto_find_batch_size: not with {placement.engine}; set train.micro_batch_size")
         share = layout.global_batch // layout.processes
         size = layout.micro_batch
-        for part in ready.parts:
-            size = find_micro_batch(model_to_train, part.stage, part.examples, share, size, placement)
+        with ready.fused:
+            for part in ready.parts:
+                size = find_micro_batch(model_to_train, part.stage, part.examples, share, size, placement)
         layout = replace(layout, micro_batch=size, accumulation=share // size)
     log.say(layout.line())
     for line in group_lines(parameter_groups(trainable(model_to_train), section)):
@@ -86,14 +87,15 @@ def train_adapter(
         ready.stage, ready.examples, ready.held_out, section, layout, placement, recipe.seed, checkpoints, stop, log,
         cache if recipe.settings.precomputes_reference else None,
     )  # fmt: skip
-    with stop.deferred(), checkpoints:
+    with stop.deferred(), checkpoints, ready.fused:
         progress = train(model_to_train, training)
     if engine.shards(placement):
         log.say(f"{placement.engine}: the base is loaded again, whole in every process, for answers and export")
         tensors = full_tensors(model_to_train)
         del model_to_train, checkpoints, training  # the memory of the parts
-        ready.model = ready.base = None  # type: ignore[assignment]
+        ready.model = ready.base = ready.fused = None  # type: ignore[assignment]
         ready.base, ready.model = _whole_model(recipe, placement, ready.ends, tensors)
+        ready.fused = fused_ops_of(recipe, ready.model, placement, lambda line: None)  # told before training
     if section.load_best_model_at_end:
         load_adapter(ready.model, folder.of_step(progress.best_step))
         log.say(f"the best held-out loss, {progress.best_loss:.4f}, was that of step {progress.best_step}: taken")

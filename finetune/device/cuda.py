@@ -51,4 +51,6 @@ CUDA = Device(
     bfloat16=_bfloat16,
     peak_memory=_peak_bytes,
     memory=_memory_bytes,
+    # cuBLAS's choice of kernels: https://docs.nvidia.com/cuda/cublas, "Results reproducibility"
+    deterministic={"CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
 )

@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import sys
 
+from finetune.device import npu_kernels
 from finetune.device.npu_probe import explain, first_line, mismatch
 from finetune.device.row import Device
 
@@ -150,7 +151,9 @@ NPU = Device(
     memory=_memory_bytes,
     prepare=_prepare,
     explain=_explain,
+    kernels=npu_kernels.kernels,
     attention_instead="there is no flash-attn for it; use sdpa, or npu_fusion_attention for packed rows",
+    deterministic={"HCCL_DETERMINISTIC": "true", "LCCL_DETERMINISTIC": "1"},  # sums over processes in one order
     imitates_bfloat16=False,
     float64=False,
     compiles=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,7 @@ def start(recipe: Recipe) -> Placement:
 
     check_launcher()
     attention, generation_attention = attentions(recipe.model.attn_implementation, device)
+    _be_deterministic(recipe.full_determinism, device)
     handlers: list[Any] = [DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
     zero = launcher_setting("ACCELERATE_USE_DEEPSPEED") == "true"
     if zero and device.name == "cpu":  # with cpu=True accelerate would leave DeepSpeed out without a word
@@ -88,7 +90,7 @@ def start(recipe: Recipe) -> Placement:
             kwargs_handlers=handlers,
         )
         device.prepare()
-        dtype = _dtype(recipe.model.dtype, device)  # asks the chip: this process's own, which accelerate has set
+        dtype = dtype_of(recipe.model.dtype, device)  # asks the chip: this process's own, which accelerate has set
     except RuntimeError as error:
         if device.explain is None:
             raise
@@ -104,6 +106,16 @@ def start(recipe: Recipe) -> Placement:
     if accelerator.num_processes > 1 and device.backend != HOST_BACKEND:
         group = torch.distributed.new_group(backend=HOST_BACKEND)
     return Placement(accelerator, device, dtype, attention, generation_attention, engine, group)
+
+
+def _be_deterministic(asked: bool, device: Device) -> None:
+    """torch's switch, for this process; an operation without a deterministic kernel raises from now on and is named."""
+    import torch
+
+    if asked:
+        for variable, value in device.deterministic.items():
+            os.environ.setdefault(variable, value)
+    torch.use_deterministic_algorithms(asked)
 
 
 def environment() -> dict[str, Any]:
@@ -162,7 +174,12 @@ def attention_problem(asked: str, device: Device) -> str:
     return f"model.attn_implementation: {asked!r} does not run on {device.name}{instead}; allowed: auto, {allowed}"
 
 
-def _dtype(asked: str, device: Device) -> str:
+def dtype_of(asked: str, device: Device) -> str:
+    """The dtype of the base's weights and of matrix products.
+
+    Raises:
+        RecipeError: the device, or this very chip, does not compute in it.
+    """
     if asked not in ("auto", *device.dtypes):
         allowed = ", ".join(device.dtypes)
         raise RecipeError(f"model.dtype: {asked!r} does not run on {device.name}; allowed: {allowed}")

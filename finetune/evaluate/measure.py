@@ -9,6 +9,7 @@ import torch
 
 from finetune.evaluate.metrics import Scores
 from finetune.stages.base import Stage, means
+from finetune.stages.batch import on_device
 from finetune.step import micro_batches_of, share
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def measure(
         batches = micro_batches_of(stage, items, accelerator.num_processes, ROWS, accelerator.process_index)
         share(wrapped, stage, batches, placement)
         for batch in batches:
-            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+            batch = on_device(batch, accelerator.device)
             loss = stage.loss(wrapped, batch)
             count = torch.tensor(stage.count(batch), device=loss.value.device)
             for name, value in {"loss": loss.value, **loss.sums, "count": count}.items():

@@ -36,6 +36,7 @@ class TrainedPositions(nn.Module):
         attention_mask: torch.Tensor | None,
         kept: torch.Tensor,
         position_ids: torch.Tensor | None = None,
+        bounds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logits (N, V) at N positions, in their order.
 
@@ -44,10 +45,12 @@ class TrainedPositions(nn.Module):
             kept: (N,) the positions, b T + t. (Not a mask: for the number of its true entries the host would wait.)
             attention_mask: (B, T), 1 at real tokens, for rows of one document each; None for packed rows.
             position_ids: (B, T), from 0 in each document of a packed row; None for rows of one document.
+            bounds: (documents + 1,) int32, where in B T the documents of packed rows begin, and the end; on the host, or
+                looked for.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask if self._needs_mask else None}
         if position_ids is not None:
-            inputs = packed_inputs(self.model.config, input_ids, position_ids)
+            inputs = packed_inputs(self.model.config, input_ids, position_ids, bounds)
         self._kept, self._width = kept, inputs["input_ids"].shape[1]  # type: ignore[union-attr]
         try:
             with (
@@ -107,8 +110,10 @@ def packing_known(packed: bool) -> Iterator[None]:
         masking_utils.find_packed_sequence_indices = plain
 
 
-def packed_inputs(config: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> dict[str, Any]:
-    """What transformers needs to keep documents apart, `input_ids` and `position_ids` (B, T), from 0 in each document.
+def packed_inputs(
+    config: Any, input_ids: torch.Tensor, position_ids: torch.Tensor, bounds: torch.Tensor | None = None
+) -> dict[str, Any]:
+    """What transformers needs to keep documents apart; arguments as of `TrainedPositions.forward`.
 
     No attention mask of ours: with a 2-D one, or with a cache, transformers ignores where `position_ids` restart, and a
     4-D one overrides sliding windows. Flash kernels separate the documents of a single row only, so there all rows
@@ -117,10 +122,13 @@ def packed_inputs(config: Any, input_ids: torch.Tensor, position_ids: torch.Tens
     if "flash" not in (config.get_text_config()._attn_implementation or ""):
         return {"input_ids": input_ids, "position_ids": position_ids}
     input_ids, position_ids = input_ids.reshape(1, -1), position_ids.reshape(1, -1)
-    starts = (position_ids[0] == 0).nonzero().flatten()
-    bounds = torch.cat([starts, starts.new_tensor([position_ids.shape[1]])]).int()  # (documents + 1,)
+    if bounds is None:
+        starts = (position_ids[0] == 0).nonzero().flatten()
+        bounds = torch.cat([starts, starts.new_tensor([position_ids.shape[1]])]).int()
     longest = int(bounds.diff().max())
+    # transformers gives NPU kernels numbers, which it reads from this tensor twice a layer; the others get a tensor.
+    places = bounds if input_ids.device.type == "npu" else bounds.to(input_ids.device)
     return {
-        "input_ids": input_ids, "position_ids": position_ids, "cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds,
+        "input_ids": input_ids, "position_ids": position_ids, "cu_seq_lens_q": places, "cu_seq_lens_k": places,
         "max_length_q": longest, "max_length_k": longest,
     }  # fmt: skip

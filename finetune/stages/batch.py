@@ -10,6 +10,8 @@ from finetune.data.chat import IGNORED, Example
 from finetune.data.pack import Pack, join
 from finetune.stages.base import Batch
 
+ON_HOST = ("bounds",)
+
 
 def collate_rows(rows: Sequence[Example], pad_id: int, multiple: int = 1, padding_free: bool = False) -> Batch:
     """Tensors, one row an example or pack, filled up on the right.
@@ -22,7 +24,8 @@ def collate_rows(rows: Sequence[Example], pad_id: int, multiple: int = 1, paddin
         `input_ids`: (B, T); `kept`: (N,) positions b T + t where the NEXT token is trained and of the same document;
         `targets`: (N,) those next tokens; `rows`: (N,) the row in B of each;
         `tokens`: () real tokens. For examples `attention_mask` (B, T); for packs, instead of it, `position_ids` (B, T)
-        from 0 in each document (what fills up a row is a document of its own).
+        from 0 in each document (what fills up a row is a document of its own) and `bounds` (documents + 1,), where
+        each of all rows' documents begins, and the end.
     """
     rows = [join(rows)] if padding_free else rows
     width = -(-max(len(row.ids) for row in rows) // multiple) * multiple
@@ -41,9 +44,11 @@ def collate_rows(rows: Sequence[Example], pad_id: int, multiple: int = 1, paddin
     following[:, :-1] = labels[:, 1:].masked_fill(position_ids[:, 1:] == 0, IGNORED)  # 0: another document starts
     kept = (following != IGNORED).flatten().nonzero()[:, 0]
     packed = any(isinstance(row, Pack) for row in rows)
+    starts = [*(position_ids.flatten() == 0).nonzero()[:, 0].tolist(), position_ids.numel()]
+    of_packs = {"position_ids": position_ids, "bounds": torch.tensor(starts, dtype=torch.int32)}
     return {
         "input_ids": input_ids,
-        **({"position_ids": position_ids} if packed else {"attention_mask": attention_mask}),
+        **(of_packs if packed else {"attention_mask": attention_mask}),
         "kept": kept,
         "targets": following.flatten()[kept],
         "rows": kept // width,
@@ -53,4 +58,11 @@ def collate_rows(rows: Sequence[Example], pad_id: int, multiple: int = 1, paddin
 
 def model_inputs(batch: Batch) -> tuple[torch.Tensor | None, ...]:
     """What `TrainedPositions` takes, out of a batch of `collate_rows`."""
-    return batch["input_ids"], batch.get("attention_mask"), batch["kept"], batch.get("position_ids")
+    return (
+        batch["input_ids"], batch.get("attention_mask"), batch["kept"], batch.get("position_ids"), batch.get("bounds"),
+    )  # fmt: skip
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch where the model is. What the host reads of it stays: it would wait for the device to have it back."""
+    return {name: tensor if name in ON_HOST else tensor.to(device) for name, tensor in batch.items()}

@@ -18,7 +18,7 @@ class Dpo(PairStage):
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         settings = self.settings
-        before = self.reference_logps(model, batch)[batch["real"]]  # (P', 2)
+        before = self.reference_logps(model, batch)[batch["pairs"]]  # (P', 2)
         now = self.answers(model, batch)
         chosen, rejected = now.chosen - before[:, 0], now.rejected - before[:, 1]  # (P',) log-ratios
         losses = self._losses(now, chosen, rejected)

@@ -23,7 +23,7 @@ from finetune.model.reference import reference
 from finetune.recipe_data import DataSection
 from finetune.recipe_stages import GrpoSection
 from finetune.stages.base import Batch, LossSum
-from finetune.stages.batch import collate_rows, model_inputs
+from finetune.stages.batch import collate_rows, model_inputs, on_device
 from finetune.stages.group import advantages, kl_to_reference, policy_loss
 from finetune.stages.rollout import Prompt, Rollout
 
@@ -233,7 +233,7 @@ class Grpo:
         with torch.no_grad(), placement.autocast():
             for index in mine:
                 batch = self.collate([rollouts[index]])
-                batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+                batch = on_device(batch, accelerator.device)
                 logits = wrapped(*model_inputs(batch))
                 logps = token_logps(logits, batch["targets"], self.settings.temperature)
                 found.append((index, logps.tolist()))

@@ -47,8 +47,8 @@ class Kto:
         """As `collate_rows` of the answers (B, T), and of the mismatched ones under names that begin with OTHER.
 
         Returns:
-            Besides: `real`, `desirable`: (B,) bool; `reference`: (B,), for both, where all items come with it (see
-            reference_logps.py).
+            Besides: `real`, `desirable`: (B,) bool; `trained`: (B',), which rows are real; `reference`: (B,), for both,
+            where all items come with it (see reference_logps.py).
         """
         batch = self._rows([item.answer for item in items])
         other = self._rows([item.mismatched for item in items])
@@ -61,7 +61,8 @@ class Kto:
 
     def _rows(self, rows: Sequence[Example]) -> Batch:
         batch = collate_rows(rows, self.encoder.tokenizer.pad_token_id, self.pad_to_multiple_of)
-        return batch | {"real": torch.tensor([row.trained > 0 for row in rows])}
+        real = torch.tensor([row.trained > 0 for row in rows])
+        return batch | {"real": real, "trained": real.nonzero()[:, 0]}
 
     def count(self, batch: Batch) -> int:
         """Answers that train."""
@@ -72,20 +73,19 @@ class Kto:
         other = {name.removeprefix(OTHER): tensor for name, tensor in batch.items() if name.startswith(OTHER)}
         with torch.no_grad():
             ratio = row_logps(model, other, len(other["real"])) - _reference(model, other)
-        real = other["real"]
-        return torch.stack([ratio[real].sum(), real.sum().to(ratio.dtype)])
+        return torch.stack([ratio[other["trained"]].sum(), other["real"].sum().to(ratio.dtype)])
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         """With the `shared` of the global batch; of this batch alone where there is none."""
-        settings, real = self.settings, batch["real"]
+        settings, trained, rows = self.settings, batch["trained"], len(batch["real"])
         total, count = batch["shared"] if "shared" in batch else self.shared(model, batch)
         kl = (total / count.clamp(min=1)).clamp(min=0).float()
-        before = _reference(model, batch)[real]
-        logps = row_logps(model, batch, len(real))[real]
-        desirable = batch["desirable"][real]
+        before = _reference(model, batch)[trained]
+        logps = row_logps(model, batch, rows)[trained]
+        desirable = batch["desirable"][trained]
         weights = settings.desirable_weight, settings.undesirable_weight
         losses = kto(logps - before, desirable, kl, settings.beta, *weights)
-        tokens = lengths(batch["rows"], len(real))[real]
+        tokens = lengths(batch["rows"], rows)[trained]
         now = logps.detach()
         sums = {"kl": kl * len(now)}
         for side, mine in (("chosen", desirable), ("rejected", ~desirable)):  # TRL's names for good and bad answers
@@ -95,7 +95,7 @@ class Kto:
                 "logps_per_token": now / tokens,
             }
             for name, value in values.items():
-                sums[f"{name}/{side}"] = value[mine].sum()
+                sums[f"{name}/{side}"] = torch.where(mine, value, 0.0).sum()
                 sums[f"{name}/{side}:count"] = mine.sum()
         return LossSum(losses.sum(), sums)
 

@@ -21,4 +21,4 @@ def sequence_logps(logits: torch.Tensor, targets: torch.Tensor, rows: torch.Tens
 
 def lengths(rows: torch.Tensor, count: int) -> torch.Tensor:
     """(B,) how many trained positions each row has."""
-    return torch.bincount(rows, minlength=count)
+    return torch.zeros(count, dtype=rows.dtype, device=rows.device).index_add(0, rows, torch.ones_like(rows))

@@ -65,12 +65,13 @@ class PairStage:
         """As `collate_rows` of all chosen conversations, then all rejected ones: (2P, T).
 
         Returns:
-            Besides: `real`: (P,) bool, false where a pair has nothing to train on; `reference`: (2P,) the reference's
-            log-probabilities, where all pairs come with them (see reference_logps.py).
+            Besides: `real`: (P,) bool, false where a pair has nothing to train on; `pairs`: (P',) the others;
+            `reference`: (2P,) the reference's log-probabilities, where all pairs come with them (see reference_logps.py).
         """
         rows = [*(pair.chosen for pair in items), *(pair.rejected for pair in items)]
         batch = collate_rows(rows, self.encoder.tokenizer.pad_token_id, self.pad_to_multiple_of)
         batch["real"] = torch.tensor([pair.chosen.trained > 0 and pair.rejected.trained > 0 for pair in items])
+        batch["pairs"] = batch["real"].nonzero()[:, 0]
         if all(row.marks for row in rows):
             batch["reference"] = torch.tensor([row.marks[-1] for row in rows])
         return batch
@@ -81,9 +82,9 @@ class PairStage:
 
     def answers(self, model: torch.nn.Module, batch: Batch) -> Answers:
         """One forward pass over both answers of all pairs."""
-        real, rows = batch["real"], 2 * len(batch["real"])
-        logps = row_logps(model, batch, rows).view(2, -1)[:, real]  # (2, P')
-        counts = lengths(batch["rows"], rows).view(2, -1)[:, real]
+        pairs, rows = batch["pairs"], 2 * len(batch["real"])
+        logps = row_logps(model, batch, rows).view(2, -1)[:, pairs]  # (2, P')
+        counts = lengths(batch["rows"], rows).view(2, -1)[:, pairs]
         return Answers(logps[0], logps[1], counts[0], counts[1])
 
     def scores(self, means: Mapping[str, float]) -> dict[str, float]:

@@ -102,7 +102,7 @@ def test_thousand_rows():
 def test_no_target_across_a_border():
     """T31: with every token trained, the first token of each document is never a target; no 2-D mask, no padding."""
     batch = stage().collate([join([example(10, 11, 12), example(20), example(30, 31)])])
-    assert batch.keys() == {"input_ids", "position_ids", "kept", "targets", "rows", "tokens"}
+    assert batch.keys() == {"input_ids", "position_ids", "bounds", "kept", "targets", "rows", "tokens"}
     assert batch["input_ids"].tolist() == [[10, 11, 12, 20, 30, 31]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]]
     assert batch["kept"].tolist() == [0, 1, 4]
