@@ -69,6 +69,7 @@ def check_in_place_and_out() -> None:
     assert torch.add(value, 1, out=resized) is resized
     assert torch.mul(value, value, out=fitting) is fitting
     assert (resized.tolist(), fitting.tolist()) == ([1, 3, 5, 7], [0, 4, 16, 36])
+    assert torch.zeros(1, 0, 4, device=NPU).add_(1).zero_().shape == (1, 0, 4)
     value.resize_(2, 3)[1] = 9
     assert value.flatten()[3:].tolist() == [9, 9, 9]
     assert copy.deepcopy(value).device == pickle.loads(pickle.dumps(value)).device == torch.device(NPU)
@@ -234,7 +235,7 @@ def check_float64_raises() -> None:
 
 def check_bfloat16_by_soc() -> None:
     there = torch.ones(2, 2, dtype=torch.bfloat16, device=NPU)
-    supported = {"Ascend910B3", "Ascend910B4", "Ascend910_9391"}
+    supported = {"Ascend910B3", "Ascend910B4-1", "Ascend910_9391", "Ascend310B1", "Ascend950PR_9599"}
     for soc in (*supported, "Ascend910A", "Ascend910B", "Ascend910ProA", "Ascend910PremiumA", "Ascend310P3"):
         with on_soc(soc):
             assert torch.npu.is_bf16_supported() == (soc in supported)
@@ -248,6 +249,10 @@ def check_bfloat16_by_soc() -> None:
                     half()
             assert there.cpu().sum().item() == torch.ones(2, 2).bfloat16().to(NPU).cpu().sum().item() == 4
             assert (torch.ones(2, 2, device=NPU).half() @ torch.ones(2, 2, device=NPU).half()).sum().item() == 8
+
+    for soc in ("Ascend910C", "910B3", ""):
+        with on_soc(soc), pytest.raises(RuntimeError, match="Unsupported soc version"):
+            torch.ones(1, device=NPU)
 
 
 def check_other_libraries_kernels_raise() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -23,11 +24,10 @@ def run_on_cpu(op: Any, *args: Any, **kwargs: Any) -> Any:
     arguments = [*args, *kwargs.values()]
     refuse(op, arguments, kwargs)
     emulator.note_op(op, arguments)
-    schema = op._schema
+    schema, aliases = op._schema, _aliases(op)
     call = Call()
-    on_cpu = [call.to_cpu(value, known.alias_info) for value, known in zip(args, schema.arguments, strict=False)]
-    by_name = {known.name: known.alias_info for known in schema.arguments} if kwargs else {}
-    named = {name: call.to_cpu(value, by_name[name]) for name, value in kwargs.items()}
+    on_cpu = [call.to_cpu(value, alias) for value, alias in zip(args, aliases.values(), strict=False)]
+    named = {name: call.to_cpu(value, aliases[name]) for name, value in kwargs.items()}
     if named.get("pin_memory"):
         named["pin_memory"] = False
     random = torch.Tag.nondeterministic_seeded in op.tags
@@ -40,6 +40,12 @@ def run_on_cpu(op: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(out, tuple) and len(schema.returns) > 1:
         return tuple(call.to_npu(value, known.alias_info) for value, known in zip(out, schema.returns, strict=True))
     return call.to_npu(out, schema.returns[0].alias_info if schema.returns else None)
+
+
+@functools.cache
+def _aliases(op: Any) -> dict[str, Any]:
+    """Of each argument whether it is written to or looked at by an output."""
+    return {argument.name: argument.alias_info for argument in op._schema.arguments}
 
 
 class Call:
@@ -72,7 +78,7 @@ class Call:
         if id(tensor) not in self.views:
             # An empty out= is resized by the kernel, which memory that came in through DLPack can't be.
             fresh = writes and tensor.numel() == 0
-            view = torch.empty(0, dtype=tensor.dtype) if fresh else to_cpu(tensor)
+            view = torch.empty(tensor.size(), dtype=tensor.dtype) if fresh else to_cpu(tensor)
             self.views[id(tensor)] = (tensor, view)
             if writes:
                 self.written.append((tensor, view, tensor.size()))

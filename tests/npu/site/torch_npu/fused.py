@@ -16,23 +16,23 @@ LEFT_UP, RIGHT_DOWN = 2, 3  # sparse_mode: a triangle from the first corner, or 
 CORNER = (2048, 2048)  # atten_mask of these modes, whatever the lengths are
 
 
-def npu_rms_norm(self: torch.Tensor, gamma: torch.Tensor, epsilon: float = 1e-6) -> tuple[torch.Tensor, torch.Tensor]:
-    """(..., D), (D,) -> (..., D) in `self`'s dtype, (..., 1) in float32: 1 / root mean square."""
-    _check("npu_rms_norm", self, gamma)
-    if gamma.shape != self.shape[-gamma.dim() :]:
-        raise RuntimeError(f"emulated npu: npu_rms_norm: gamma {tuple(gamma.shape)} does not end {tuple(self.shape)}")
+def npu_rms_norm(input: torch.Tensor, gamma: torch.Tensor, epsilon: float = 1e-6) -> tuple[torch.Tensor, torch.Tensor]:
+    """(..., D), (D,) -> (..., D) in `input`'s dtype, (..., 1) in float32: 1 / root mean square."""
+    _check("npu_rms_norm", input, gamma)
+    if gamma.shape != input.shape[-gamma.dim() :]:
+        raise RuntimeError(f"emulated npu: npu_rms_norm: gamma {tuple(gamma.shape)} does not end {tuple(input.shape)}")
     with torch.autocast("npu", enabled=False):
-        wide = self.float()
+        wide = input.float()
         rstd = torch.rsqrt(wide.pow(2).mean(tuple(range(-gamma.dim(), 0)), keepdim=True) + epsilon)
-        return (wide * rstd * gamma.float()).to(self.dtype), rstd
+        return (wide * rstd * gamma.float()).to(input.dtype), rstd
 
 
-def npu_swiglu(self: torch.Tensor, dim: int = -1) -> torch.Tensor:
+def npu_swiglu(input: torch.Tensor, dim: int = -1) -> torch.Tensor:
     """silu(first half) * second half."""
-    _check("npu_swiglu", self)
-    first, second = self.chunk(2, dim=dim)
+    _check("npu_swiglu", input)
+    first, second = input.chunk(2, dim=dim)
     with torch.autocast("npu", enabled=False):
-        return (F.silu(first.float()) * second.float()).to(self.dtype)
+        return (F.silu(first.float()) * second.float()).to(input.dtype)
 
 
 def npu_rotary_mul(
@@ -73,7 +73,8 @@ def npu_fusion_attention(
     scale: float = 1.0, keep_prob: float = 1.0, pre_tockens: int = 2147483647, next_tockens: int = 2147483647,
     inner_precise: int = 0, prefix: Sequence[int] | None = None, actual_seq_qlen: Sequence[int] | None = None,
     actual_seq_kvlen: Sequence[int] | None = None, sparse_mode: int = 0, gen_mask_parallel: bool = True, sync: bool = False,
-    softmax_layout: str = "",
+    softmax_layout: str = "", sink: torch.Tensor | None = None, dropout_mask: torch.Tensor | None = None, seed: int = 0,
+    offset: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, int, int]:  # fmt: skip
     """Attention over layouts BNSD, BSND, SBND and TND (documents one after another, `actual_*` their cumulative ends).
 
@@ -86,7 +87,7 @@ def npu_fusion_attention(
 
     Raises:
         RuntimeError: shapes or dtypes beyond the documented ones.
-        NotImplementedError: what the emulation lacks: pse, prefix, other layouts and modes.
+        NotImplementedError: what the emulation lacks: pse, prefix, sink, dropout_mask, other layouts and modes.
     """
     _check("npu_fusion_attention", query, key, value)
     if (

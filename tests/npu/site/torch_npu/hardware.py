@@ -18,10 +18,22 @@ EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, tor
 current = 0  # one for all threads; the runtime has one a thread
 
 
+# Names that torch_npu 2.13.0 knows, as regular expressions: those with bfloat16, and those of the first generation without.
+BFLOAT16 = r"Ascend(910B[1-4]|910B2C|910B4-1|910_93(9[12]|8[12]|72|6[23])|310B[1-4]|950(DT\w*|PR\w*)?)"
+FIRST = r"Ascend(910(Premium|Pro)?A|910(Pro)?B|310P[1-57])"
+
+
 def is_bf16_supported() -> bool:
-    """By the name, as the runtime says it: 910B with a digit (A2) and 910_xxxx (A3) have bfloat16; 910A, 910ProA, 910B, 310P
-    have not."""
-    return re.fullmatch(r"Ascend910(B\d\w*|_\d+)", SOC) is not None
+    """By the name of the card, as the real one tells it. 910B without a digit is of the first generation.
+
+    Raises:
+        RuntimeError: there is no card of this name.
+    """
+    if re.fullmatch(BFLOAT16, SOC):
+        return True
+    if re.fullmatch(FIRST, SOC):
+        return False
+    raise RuntimeError(f"Unsupported soc version: {SOC} (EMULATED_SOC)")
 
 
 def visible_devices(total: int, listed: str | None) -> int:
@@ -47,12 +59,13 @@ def index_of(device: torch.device | str | int | None = None) -> int:
     """The number of a device; the current one where it says none.
 
     Raises:
-        RuntimeError: there is no such card.
+        RuntimeError: there is no such card, or no such kind of cards.
     """
     index = device if isinstance(device, int) else None if device is None else torch.device(device).index
     index = current if index is None or index < 0 else index
     if index >= DEVICES:
         raise RuntimeError(f"emulated npu: no device {index}; there are {DEVICES}")
+    is_bf16_supported()  # of a card that it does not know the real one says so at the first use
     return index
 
 

@@ -94,10 +94,10 @@ def set_device(device: Any) -> None:
 
 
 @contextmanager
-def device(which: Any) -> Iterator[None]:
+def device(device: Any) -> Iterator[None]:
     """The current device, inside; -1 and None leave it as it is."""
     before = hardware.current
-    hardware.set_current(hardware.index_of(which))
+    hardware.set_current(hardware.index_of(device))
     try:
         yield
     finally:
@@ -120,13 +120,13 @@ def get_autocast_dtype() -> torch.dtype:
     return torch.get_autocast_dtype("npu")
 
 
-def get_device_name(device: Any = None) -> str:
-    hardware.index_of(device)
+def get_device_name(device_name: Any = None) -> str:
+    hardware.index_of(device_name)
     return hardware.SOC
 
 
-def get_device_properties(device: Any = None) -> SimpleNamespace:
-    return SimpleNamespace(name=get_device_name(device), total_memory=hardware.MEMORY)
+def get_device_properties(device_name: Any = None) -> SimpleNamespace:
+    return SimpleNamespace(name=get_device_name(device_name), total_memory=hardware.MEMORY)
 
 
 def get_device_capability(device: Any = None) -> None:

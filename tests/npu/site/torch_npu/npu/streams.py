@@ -42,7 +42,7 @@ class Stream:
 
 
 class Event:
-    def __init__(self, enable_timing: bool = False, **kwargs: Any) -> None:
+    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
         self.seconds = 0.0
 
     def record(self, stream: Any = None) -> None:
@@ -73,5 +73,5 @@ def set_stream(stream: Any) -> None:
     pass
 
 
-def stream(which: Any) -> AbstractContextManager[None]:
+def stream(stream: Any) -> AbstractContextManager[None]:
     return nullcontext()
