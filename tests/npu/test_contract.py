@@ -63,7 +63,8 @@ SOCS = dict.fromkeys(NO_BF16, False) | dict.fromkeys(BF16, True) | {n: f"Unsuppo
 # Read by CANN's libraries, the driver or the container runtime, which are not in the wheel
 CANN_READS = {
     "ASCEND_VISIBLE_DEVICES", "HCCL_IF_IP", "HCCL_IF_BASE_PORT", "HCCL_SOCKET_IFNAME", "HCCL_WHITELIST_DISABLE",
-    "HCCL_OP_EXPANSION_MODE", "ASCEND_SLOG_PRINT_TO_STDOUT", "ASCEND_TOOLKIT_HOME", "ASCEND_PROCESS_LOG_PATH",
+    "HCCL_OP_EXPANSION_MODE", "LCCL_DETERMINISTIC", "ASCEND_SLOG_PRINT_TO_STDOUT", "ASCEND_TOOLKIT_HOME",
+    "ASCEND_PROCESS_LOG_PATH",
 }  # fmt: skip
 READ_BY_TRANSFORMERS = {"NPU_FA2_SPARSE_MODE"}
 VARIABLES = {
@@ -79,7 +80,7 @@ WRONG = [
 ]
 BLOCKS = 512  # bytes that torch_npu adds to each tensor, for reads past its end
 VARIABLE = re.compile(
-    r"\b(?:(?:ASCEND|HCCL|PYTORCH_NPU|TORCH_NPU|TORCH_HCCL|NPU|ACLNN)_[A-Z0-9_]*[A-Z0-9]|TASK_QUEUE_ENABLE|CPU_AFFINITY_CONF)\b"
+    r"\b(?:(?:ASCEND|HCCL|LCCL|PYTORCH_NPU|TORCH_NPU|TORCH_HCCL|NPU|ACLNN)_[A-Z0-9_]*[A-Z0-9]|TASK_QUEUE_ENABLE|CPU_AFFINITY_CONF)\b"
 )
 
 
@@ -139,8 +140,6 @@ def test_a_rename_would_be_found(real):
 
 def test_the_emulation_has_what_is_used(real):
     """Under the same names, with the same arguments in the same order."""
-    if not (EMULATION / "torch_npu").is_dir():
-        pytest.skip("no emulation here")
     where = environment(cann=False, kernels=False)
     where["PYTHONPATH"] = where["PYTHONPATH"].replace(str(wheel()), str(EMULATION))
     emulated = offers(everything_used(), where)
