@@ -48,17 +48,17 @@ def launches(stdout: str) -> list[Any]:
     return found
 
 
-def assert_two_machines(stdout: str, host: str, port: int, script: list[str]) -> None:
+def assert_two_machines(stdout: str, host: str, port: int, script: list[str], file: str = "multi_node") -> None:
     """The launch of machines 0 and 1 with 8 accelerators each."""
     both = launches(stdout)
     assert [(one.machine_rank, one.num_machines, one.num_processes) for one in both] == [(0, 2, 16), (1, 2, 16)]
     for one in both:
         assert (one.main_process_ip, one.main_process_port) == (host, port)
-        assert one.config_file == "scripts/accelerate/multi_node.yaml"
+        assert one.config_file == f"scripts/accelerate/{file}.yaml"
         assert [one.training_script, *one.training_script_args] == ["scripts/train.py", *script, "--resume", "auto"]
 
 
-@pytest.mark.parametrize("name", ["node.sh", "slurm.sh"])
+@pytest.mark.parametrize("name", ["node.sh", "slurm.sh", "slurm_npu.sh"])
 def test_scripts_are_bash(name):
     subprocess.run(["bash", "-n", str(FOLDER / name)], check=True)
     shellcheck = shutil.which("shellcheck")
@@ -73,6 +73,28 @@ def test_slurm(stubs):
     command = ["bash", str(FOLDER / "slurm.sh"), "my recipe.yaml", "--set", "name=a b"]
     done = subprocess.run(command, env=stubs | job, capture_output=True, text=True, check=True, cwd="/")
     assert_two_machines(done.stdout, "big3", 24567, ["my recipe.yaml", "--set", "name=a b"])
+
+
+def test_slurm_on_ascend(stubs, tmp_path):
+    """CANN's environment reaches every machine; Slurm counts no NPUs, so the script does; its usual file and timeout."""
+    (tmp_path / "set_env.sh").write_text('export CANN_IS=here:"$CANN_ELSE"\nfalse\n')
+    (tmp_path / "bin/accelerate").write_text(
+        '#!/usr/bin/env bash\nprintf "%q " "$@"; echo "timeout=$TORCH_ELASTIC_SHUTDOWN_TIMEOUT"\n'
+        'echo "$CANN_IS $HCCL_CONNECT_TIMEOUT" >&2\n'
+    )
+    job = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_NODELIST": "big[3-4]", "SLURM_NNODES": "2"}
+    job |= {"SLURM_JOB_ID": "1234567", "CANN_SET_ENV": str(tmp_path / "set_env.sh")}
+    command = ["bash", str(FOLDER / "slurm_npu.sh"), "my recipe.yaml"]
+    done = subprocess.run(command, env=stubs | job, capture_output=True, text=True, check=True, cwd="/")
+    assert_two_machines(done.stdout, "big3", 24567, ["my recipe.yaml"], "npu_multinode")
+    assert done.stderr == "here: 600\n" * 2
+    more = {"NPUS_PER_NODE": "16", "HCCL_CONNECT_TIMEOUT": "1200"}
+    done = subprocess.run(command, env=stubs | job | more, capture_output=True, text=True, check=True, cwd="/")
+    assert [one.num_processes for one in launches(done.stdout)] == [32, 32]
+    assert done.stderr == "here: 1200\n" * 2
+    done = subprocess.run(command, env=stubs | job | {"CANN_SET_ENV": "/none"}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "no CANN at /none; set CANN_SET_ENV to its set_env.sh\n"
 
 
 def test_slurm_without_a_recipe(stubs):

@@ -6,6 +6,7 @@ refused until it is. The engines' versions are those of docs/serving.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -248,6 +249,10 @@ def _hidden(facts: ModelFacts) -> list[str]:
     return [name for name, mode in facts.modes.items() if mode & 0o044 != 0o044]
 
 
+def _odd_names(facts: ModelFacts) -> list[str]:
+    return [name for name in facts.modes if not re.fullmatch(r"[0-9a-zA-Z_./-]+", name)]
+
+
 def _shards(facts: ModelFacts) -> str:
     if facts.index is not None and facts.index != frozenset(facts.shards):
         odd = sorted(facts.index ^ frozenset(facts.shards))
@@ -276,14 +281,26 @@ MODEL_RULES = (
     ModelRule("M4", {"mindie": "refused"},
               lambda f: f"torch_dtype {f.config.get('torch_dtype')!r} must be float16 or bfloat16"
               if f.config.get("torch_dtype") not in ("float16", "bfloat16") else "",
-              "set export.dtype: bfloat16, or float16 for 310P", "source"),
+              "set export.dtype: bfloat16 for 910B and 910C (A2, A3), float16 for 310P (Atlas 300I Duo)", "source"),
     ModelRule("M4", each(("mindie", "vllm-ascend"), "warning"),
-              lambda f: "310P (Atlas 300I Duo) has no bfloat16" if dtype_of(f) == "bfloat16" else "",
-              "there, set export.dtype: float16; vllm-ascend: --dtype float16", "documentation"),
+              lambda f: "910A and 310P (Atlas 300I Duo) have no bfloat16; 910B and 910C (A2, A3) have it"
+              if dtype_of(f) == "bfloat16" else "",
+              "for 910A and 310P set export.dtype: float16; vllm-ascend: --dtype float16",
+              "documentation"),
+    ModelRule("M4", {"mindie": "warning"},
+              lambda f: "on 910B and 910C (A2, A3) it runs Qwen2 and Qwen2.5 in bfloat16 only"
+              if dtype_of(f) == "float16" and f.config.get("model_type") == "qwen2" else "",
+              "there, set export.dtype: bfloat16", "documentation"),
+    ModelRule("M4", {"vllm-ascend": "warning"},
+              lambda f: "its attention computes in 16 bits: the command serves float32 weights in bfloat16"
+              if dtype_of(f) == "float32" else "",
+              "set export.dtype: bfloat16 (310P: float16), so that what is scored is what is served", "source"),
     ModelRule("M5", {"mindie": "refused"},
               lambda f: f"symbolic links: {', '.join(f.links)}" if f.links else
-              "writable by others" if any(mode & 0o002 for mode in f.modes.values()) else "",
-              "real files, chmod 640; folders 750", "source"),
+              "writable by others" if any(mode & 0o002 for mode in f.modes.values()) else
+              f"a name with other characters than letters, digits, _, ., / and -: {_odd_names(f)[0]!r}" if _odd_names(f) else
+              f"{len(f.modes)} files in a folder, at most 1024 are read" if len(f.modes) > 1024 else "",
+              "real files, chmod 640; folders 750; export.max_shard_size: 5GB", "source"),
     ModelRule("M5", each(ENGINES, "warning"),
               lambda f: f"only their owner can read {', '.join(_hidden(f)[:3])}" if _hidden(f) else "",
               "chmod 644, or serve as their owner", "measured"),
@@ -316,4 +333,7 @@ MODEL_RULES = (
               "merge with finetune export", "measured: KL 4.3e-4 and 2.1e-4"),
     ModelRule("M11", each(ENGINES, "wrong"), _shards, "export into an empty folder", "source"),
     ModelRule("M11", each(ENGINES, "warning"), _large, "export.max_shard_size: 5GB", "documentation"),
+    ModelRule("M12", {"mindie": "refused"},
+              lambda f: "" if "vocab_size" in f.config else "config.json has no vocab_size, which is read before all else",
+              "take a model of text only, or another engine", "documentation"),
 )  # fmt: skip

@@ -57,7 +57,7 @@ def check_targets(
     for target in targets:
         found += findings(facts, target.engine, target.form)
         if target.form == "merged":
-            found += _dtype_findings(target.engine, dtype)
+            found += _dtype_findings(target.engine, dtype, (base_config or {}).get("model_type"))
     return _once(found)
 
 
@@ -164,12 +164,12 @@ def _target_findings(targets: Sequence[TargetSection]) -> list[Finding]:
     return found
 
 
-def _dtype_findings(engine: str, dtype: str | None) -> list[Finding]:
-    """The rules on the merged dtype, when nothing but that is known."""
+def _dtype_findings(engine: str, dtype: str | None, kind: str | None) -> list[Finding]:
+    """The rules on the merged dtype, when nothing but that and the base's model_type is known."""
     if dtype is None:
         return []
     blank = ModelFacts(
-        {"torch_dtype": dtype}, {}, {}, frozenset(), {}, None, {}, (), None, None, None, frozenset(), None,
+        {"torch_dtype": dtype, "model_type": kind}, {}, {}, frozenset(), {}, None, {}, (), None, None, None, frozenset(), None,
         frozenset(), False, False,
     )  # fmt: skip
     return [finding for finding in model_findings(blank, engine) if finding.rule == "M4"]

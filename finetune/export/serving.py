@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from finetune.errors import RecipeError
-from finetune.export import snippets
+from finetune.export import ascend, snippets
 from finetune.export.adapterfile import next_rank
 from finetune.export.gotemplate import GoTemplate
 from finetune.export.targets import REWARD_TARGETS, TARGETS, Target, folder_of, gguf_file, types_of
@@ -112,6 +112,7 @@ def target_files(name: str, target: TargetSection, serving: Serving) -> dict[str
             files[file] = snippets.modelfile(gguf, target.form, serving.template, serving.stops, serving.context)
     if target.engine == "mindie":
         files["config.json"] = json.dumps(snippets.mindie(name, target.form, serving), indent=4) + "\n"
+        files["configure.py"] = ascend.CONFIGURE
     run = {
         ("transformers", "adapter"): snippets.PEFT_RUN,
         ("openvino", "adapter"): snippets.OPENVINO_RUN,

@@ -163,9 +163,11 @@ def mindie(name: str, form: str, serving: Serving) -> dict[str, Any]:
     served = name.strip("-._")
     model = {
         "modelName": served if form == "merged" else "base", "modelWeightPath": "/bundle" if form == "merged" else "/base",
-        "worldSize": 1, "trustRemoteCode": False,
+        "worldSize": 1, "backendType": "atb", "trustRemoteCode": False,
     }  # fmt: skip
-    deploy: dict[str, Any] = {"maxSeqLen": serving.context, "ModelConfig": [model]}
+    deploy: dict[str, Any] = {
+        "maxSeqLen": serving.context, "maxInputTokenLen": serving.context - 1, "ModelConfig": [model],
+    }  # fmt: skip
     if form == "adapter":
         adapters = serving.adapters or ((name, "adapter"),)
         deploy |= {
@@ -175,8 +177,12 @@ def mindie(name: str, form: str, serving: Serving) -> dict[str, Any]:
         }  # fmt: skip
     return {
         "ServerConfig": {"httpsEnabled": False},
-        "BackendConfig": {"npuDeviceIds": [[0]], "ModelDeployConfig": deploy},
-    }
+        "BackendConfig": {
+            "modelInstanceNumber": 1, "npuDeviceIds": [[0]], "ModelDeployConfig": deploy,
+            # Its own 512 would cut answers, and may not be more than maxSeqLen; a prompt must fit into a prefill.
+            "ScheduleConfig": {"maxPrefillTokens": max(8192, serving.context), "maxIterTimes": serving.context},
+        },
+    }  # fmt: skip
 
 
 def compose_commands(target: TargetSection, words: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from finetune.export import ascend
+
 FLOATS = ("f16", "f32", "bf16", "q8_0")  # f16 keeps more of a weight than bf16: KL 8e-6 and 4.6e-4, measured
 PAIRS = ("f32", "f16", "bf16", "q8_0")  # an adapter is small
 QUANTS = ("q6_k", "q5_k_m", "q5_k_s", "q5_0", "q4_k_m", "q4_k_s", "q4_0", "q3_k_m", "q2_k")
@@ -17,16 +19,6 @@ Note = tuple[str, str]  # English, Chinese
 
 _ALL_GPUS = {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
 GPU = {"deploy": {"resources": {"reservations": {"devices": [_ALL_GPUS]}}}}
-# https://docs.vllm.ai/projects/ascend quick start, Atlas A2; 23 Aug 2026
-NPU = {
-    "devices": ["/dev/davinci0", "/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"],
-    "volumes": [
-        "/usr/local/dcmi:/usr/local/dcmi:ro", "/usr/local/bin/npu-smi:/usr/local/bin/npu-smi:ro",
-        "/usr/local/Ascend/driver/lib64/:/usr/local/Ascend/driver/lib64/:ro",
-        "/usr/local/Ascend/driver/version.info:/usr/local/Ascend/driver/version.info:ro",
-        "/etc/ascend_install.info:/etc/ascend_install.info:ro",
-    ],
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +58,8 @@ _VLLM = {
     "adapter": ("{base}", "{revision}", "--dtype {dtype}", "{quantization}", "--enable-lora", "--max-lora-rank {rank}",
                 "--max-loras {count}", "--lora-modules {loras}", "{template}", "--host {host}", "--port 8000"),
 }  # fmt: skip
+# Its attention computes in 16 bits only.
+_VLLM_ASCEND = {form: tuple(line.replace("{dtype}", "{half}") for line in lines) for form, lines in _VLLM.items()}
 _STARTS = (
     "It stops at the ends of answers that generation_config.json names, and takes its sampling defaults from it.",
     "回答在 generation_config.json 所列的结束符处停止；采样默认值也取自该文件。",
@@ -110,33 +104,16 @@ TARGETS: Mapping[str, Target] = {
              "--max-lora-rank 即适配器的秩，为 vLLM 的档位之一；同一基座的其他适配器以 name=folder 追加到 --lora-modules。"),)},
     ),
     "vllm-ascend": Target(
-        title="vllm-ascend", version="0.23.0", evidence=_READ, program="vllm serve", arguments=_VLLM,
+        title="vllm-ascend", version="0.23.0", evidence=_READ, program="vllm serve", arguments=_VLLM_ASCEND,
         api="http://127.0.0.1:8000/v1", port=8000, image="quay.io/ascend/vllm-ascend:v0.23.0",
-        compose=NPU | {"shm_size": "1g"},
-        notes={"merged": (
-            ("Atlas A2 and one device; A3: the image's -a3 tag; Atlas 300I Duo: the -310p tag and --dtype float16, as it "
-             "has no bfloat16. It runs in an environment of its own: torch 2.10 and CANN 9.1 go together.",
-             "适用 Atlas A2 单卡；A3 用 -a3 镜像；Atlas 300I Duo 用 -310p 镜像并加 --dtype float16（不支持 bfloat16）。"
-             "须用独立环境：torch 2.10 配 CANN 9.1。"), _STARTS),
-            "adapter": (("Adapters run unquantised or with W8A8 dynamic; from rank 128 on the kernels are slower.",
-                         "适配器支持非量化或 W8A8 动态量化；秩达 128 起算子变慢。"),)},
+        compose=ascend.NPU | {"shm_size": "1g"},
+        notes={"merged": (*ascend.VLLM, *ascend.VLLM_MERGED, _STARTS), "adapter": (*ascend.VLLM, *ascend.VLLM_ADAPTER)},
     ),
     "mindie": Target(
         title="MindIE", version="2.2.RC1 (MindIE-LLM of 23 April 2026)", evidence=_READ, program="mindie_llm_server",
         arguments={"merged": (), "adapter": ()}, api="http://127.0.0.1:1025/v1", port=1025,
-        prepare={form: ("chmod 750 . serve serve/{folder}" + (" adapter" if form == "adapter" else ""),
-                        "find . -maxdepth 2 -type f -exec chmod 640 {{}} +",
-                        "chown -R $(id -u):$(id -g) .   # the user that starts MindIE", "mindie_llm_server")
-                 for form in ("merged", "adapter")},
-        notes={form: (
-            ("Put the keys of serve/{folder}/config.json into mindie_llm/conf/config.json of the container (mode 640), "
-             "with the bundle mounted at /bundle and an adapter's base at /base; image and docker run: MindIE's quick start.",
-             "将 serve/{folder}/config.json 中的键写入容器内 mindie_llm/conf/config.json（权限 640），"
-             "发布包挂载到 /bundle，适配器的基座挂载到 /base；镜像与 docker run 见 MindIE 快速入门。"),
-            ("Files must be real (no links), owned by the user that runs MindIE and not writable by others; folders need "
-             "the x bit, so never chmod -R 640.",
-             "文件须为真实文件（非链接），属主为运行 MindIE 的用户，其他用户不可写；目录需要 x 权限，切勿 chmod -R 640。"),
-        ) for form in ("merged", "adapter")},
+        prepare=dict.fromkeys(("merged", "adapter"), ascend.MINDIE_START),
+        notes={"merged": (*ascend.MINDIE, *ascend.MINDIE_MERGED), "adapter": (*ascend.MINDIE, *ascend.MINDIE_ADAPTER)},
     ),
     "sglang": Target(
         title="SGLang", version="0.5.23", evidence=_READ, program="python3 -m sglang.launch_server",

@@ -37,15 +37,16 @@ class Method:
     settings: Mapping[str, Any]
 
 
-_NPU = "bitsandbytes has no kernels for it: use a bfloat16 base (quantization: none)"
+_NPU = "bitsandbytes has no kernels for it: use int8_weight_only, or no quantisation"
+EVERYWHERE = ("cpu", "cuda", "npu")  # de-quantised and multiplied by torch's own operations
 METHODS = {
     # QLoRA's: arXiv 2305.14314, section 3. bitsandbytes quantises the scales in turn, in blocks of 256.
     "nf4": Method("bitsandbytes", ("cpu", "cuda"), _NPU, {"bits": 4, "block": 64, "double_quant": True}),
     # LLM.int8(), arXiv 2208.07339: rows of weights by their largest value; outside training activations in int8 too.
     "int8": Method("bitsandbytes", ("cpu", "cuda"), _NPU, {"bits": 8, "by": "row", "threshold": 6.0}),
-    "int8_weight_only": Method("torchao", ("cpu", "cuda"), "use no quantisation", {"bits": 8, "by": "row"}),
+    "int8_weight_only": Method("torchao", EVERYWHERE, "", {"bits": 8, "by": "row"}),
     # Four-bit values, symmetric, one in a byte: torchao's Int4Tensor, which packs two, is refused by peft 0.21.
-    "int4_weight_only": Method("torchao", ("cpu", "cuda"), "use no quantisation", {"bits": 4, "block": 32}),
+    "int4_weight_only": Method("torchao", EVERYWHERE, "", {"bits": 4, "block": 32}),
 }
 # A process of its own holds the whole base; FSDP2 and ZeRO would have to cut packed weights.
 ENGINES = ("single", "ddp")

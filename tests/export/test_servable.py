@@ -33,7 +33,7 @@ LORA = LoraSection().model_dump()
 BASE = {"model_type": "qwen2", "num_hidden_layers": 2, "vocab_size": 259, "tie_word_embeddings": True}
 PLAIN = AdapterFacts(rank=16, alpha=16.0, base=BASE)
 GOOD = ModelFacts(
-    config={"torch_dtype": "float16", "rope_theta": 5e4, "rope_parameters": {"rope_theta": 5e4}},
+    config={"torch_dtype": "float16", "rope_theta": 5e4, "rope_parameters": {"rope_theta": 5e4}, "vocab_size": 259},
     tokenizer_config={"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "x"},
     generation={}, tensors=frozenset({"model.embed_tokens.weight"}), shards={"model.safetensors": 10}, index=None,
     modes={"config.json": 0o644}, links=(), tokens=259, rows=259, base_rows=259, eos=frozenset({257}),
@@ -58,11 +58,13 @@ MODEL_BREAKS = [
     ("M2", {"config": {"rope_parameters": {"rope_theta": 5e4}}}),
     ("M3", {"tokenizer_config": {"tokenizer_class": "TokenizersBackend"}}),
     ("M4", {"config": {"dtype": "float16"}}), ("M4", {"config": {"torch_dtype": "bfloat16"}}),
+    ("M4", {"config": {"torch_dtype": "float16", "model_type": "qwen2"}}), ("M4", {"config": {"torch_dtype": "float32"}}),
     ("M5", {"links": ("model.safetensors",)}), ("M5", {"modes": {"model.safetensors": 0o600}}),
     ("M6", {"rows": 300}), ("M7", {"stops": frozenset({3})}), ("M7", {"tokenizer_eos": 9}),
     ("M8", {"tokenizer_config": {}}), ("M9", {"digits": True}), ("M9", None), ("E6", {"begins": "<s>"}),
     ("M10", {"merge_dtype": "bfloat16"}),
     ("M11", {"index": frozenset({"a.safetensors"})}), ("M11", {"shards": {"model.safetensors": 6_000_000_000}}),
+    ("M12", {"config": {"torch_dtype": "float16", "text_config": {"vocab_size": 259}}}),
 ]  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def test_every_row_of_the_tables_is_tried_here():
     assert [rule.id for rule in ADAPTER_RULES] == [rule for rule, _ in BREAKS]
     assert [rule.id for rule in MODEL_RULES] == [rule for rule, _ in MODEL_BREAKS]
     assert {f"A{number}" for number in range(1, 20)} <= {rule.id for rule in ADAPTER_RULES}
-    assert {f"M{number}" for number in range(1, 12)} <= {rule.id for rule in MODEL_RULES}
+    assert {f"M{number}" for number in range(1, 13)} <= {rule.id for rule in MODEL_RULES}
     for rule in (*ADAPTER_RULES, *MODEL_RULES):
         assert set(rule.engines) <= set(ENGINES) == set(TARGETS) and rule.fix and rule.evidence
 
@@ -221,6 +223,39 @@ def test_types_dtypes_and_names():
     assert stop_or_warn(found) == [found[0].line()]
 
 
+def test_the_dtype_of_each_chip():
+    """910B and 910C: bfloat16; 910A and 310P have none. MindIE takes Qwen2 on the former in nothing else, and no float32."""
+
+    def said(engine, dtype, base=BASE):
+        found = check_targets(LORA, base, targets(engine, form="merged"), dtype=dtype)
+        return [(f.severity, f.message.split(",")[0].split(":")[0].split(";")[0]) for f in found if f.rule == "M4"]
+
+    none = [("warning", "910A and 310P (Atlas 300I Duo) have no bfloat16")]
+    assert said("mindie", "bfloat16") == said("vllm-ascend", "bfloat16") == none
+    assert said("vllm-ascend", "float16") == said("mindie", "float16", {"model_type": "llama"}) == []
+    assert said("mindie", "float16") == [("warning", "on 910B and 910C (A2")]
+    assert said("vllm-ascend", "float32") == [("warning", "its attention computes in 16 bits")]
+    assert said("mindie", "float32") == [("refused", "torch_dtype 'float32' must be float16 or bfloat16")]
+    assert said("vllm", "bfloat16") == said("vllm", "float32") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modes": {"config.json": 0o666}}, "writable by others"),
+        ({"modes": {"config.json": 0o644, "model (1).json": 0o644}}, "'model (1).json'"),
+        (
+            {"modes": {f"{number}.json": 0o640 for number in range(1025)}},
+            "1025 files in a folder, at most 1024 are read",
+        ),
+        ({"modes": {f"{number}.json": 0o640 for number in range(1024)}}, ""),
+    ],
+)
+def test_files_that_mindie_does_not_read(changes, message):
+    found = [f.message for f in model_findings(replace(GOOD, **changes), "mindie") if f.severity == "refused"]
+    assert found == ([found[0]] if message else []) and all(message in line for line in found)
+
+
 def test_checking_a_recipe_needs_no_torch():
     code = (
         "import sys; from finetune.export.servable import check_targets; from finetune.recipe import TargetSection;"
@@ -294,7 +329,9 @@ def test_the_bundle_of_a_run_is_served_everywhere(finished_run, tiny_base):
     everywhere = targets(*ENGINES, form="merged")
     found = check_folder(everywhere, model=bundle, base_config=base, stops=[257])
     assert refused(found) == [("mindie (merged)", "M4")]
-    assert {f.rule for f in found if f.severity == "warning"} == {"M9"}
+    assert {(f.engine, f.rule) for f in found if f.severity == "warning"} == {
+        ("openvino (merged)", "M9"), ("onnxruntime (merged)", "M9"), ("vllm-ascend (merged)", "M4"),
+    }  # fmt: skip
     odd = check_folder(everywhere, model=bundle, base_config=base, stops=[3])
     assert {f.rule for f in odd if f.severity == "wrong"} == {"M7"}
 

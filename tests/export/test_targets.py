@@ -6,6 +6,8 @@ import json
 import py_compile
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -172,9 +174,88 @@ def test_mindie_keys_by_hand():
     assert deploy["maxLoraRank"] == 16 and deploy["maxSeqLen"] == 1280
     assert deploy["LoraModules"] == [{"name": "larger-v2", "path": "/bundle/adapter", "baseModelName": "base"}]
     assert deploy["ModelConfig"][0]["modelWeightPath"] == "/base"
-    merged = json.loads(target_files("larger", target("mindie"), serving())["config.json"])
-    assert merged["BackendConfig"]["ModelDeployConfig"]["ModelConfig"][0]["modelName"] == "larger"
     assert "chmod 640" in files["README.md"] and "chmod 750" in files["README.md"]
+    merged = json.loads(target_files("larger", target("mindie"), serving(context=16384))["config.json"])
+    assert merged == {
+        "ServerConfig": {"httpsEnabled": False},
+        "BackendConfig": {
+            "modelInstanceNumber": 1, "npuDeviceIds": [[0]],
+            "ModelDeployConfig": {
+                "maxSeqLen": 16384, "maxInputTokenLen": 16383,
+                "ModelConfig": [{"modelName": "larger", "modelWeightPath": "/bundle", "worldSize": 1, "backendType": "atb",
+                                 "trustRemoteCode": False}],
+            },
+            "ScheduleConfig": {"maxPrefillTokens": 16384, "maxIterTimes": 16384},
+        },
+    }  # fmt: skip
+
+
+def test_mindie_gets_its_keys(tmp_path):
+    """configure.py, run: what MindIE had of its own stays, the first model is filled in; mode 640. A short context: the
+    lengths stay within MindIE's limits (maxIterTimes at most maxSeqLen, a prefill no less than a prompt)."""
+    for name, text in target_files("larger", target("mindie"), serving(context=256)).items():
+        (tmp_path / name).write_text(text)
+    model = {"modelName": "llama_65b", "worldSize": 4, "npuMemSize": -1}
+    deploy = {"maxSeqLen": 2560, "maxInputTokenLen": 2048, "truncation": 0, "ModelConfig": [model]}
+    backend = {"npuDeviceIds": [[0, 1, 2, 3]], "ModelDeployConfig": deploy}
+    backend |= {"ScheduleConfig": {"maxPrefillTokens": 8192, "maxIterTimes": 512, "maxBatchSize": 200}}
+    own = {"Version": "1.0.0", "ServerConfig": {"port": 1025, "httpsEnabled": True}, "BackendConfig": backend}
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps(own))
+    subprocess.run([sys.executable, str(tmp_path / "configure.py"), str(file)], check=True)
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert json.loads(file.read_text()) == {
+        "Version": "1.0.0",
+        "ServerConfig": {"port": 1025, "httpsEnabled": False},
+        "BackendConfig": {
+            "npuDeviceIds": [[0]], "modelInstanceNumber": 1,
+            "ModelDeployConfig": {
+                "maxSeqLen": 256, "maxInputTokenLen": 255, "truncation": 0,
+                "ModelConfig": [{"modelName": "larger", "worldSize": 1, "npuMemSize": -1, "modelWeightPath": "/bundle",
+                                 "backendType": "atb", "trustRemoteCode": False}],
+            },
+            "ScheduleConfig": {"maxPrefillTokens": 8192, "maxIterTimes": 256, "maxBatchSize": 200},
+        },
+    }  # fmt: skip
+
+
+def test_files_of_mindie_are_readable_by_its_user(tmp_path):
+    """The README's own commands, run on a bundle with adapters in folders of folders: 640 and 750 everywhere."""
+    adapters = (("larger", "adapter"), ("weather", "adapters/weather"))
+    for _, folder in adapters:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "adapter_config.json").write_text("{}")
+    written = write_targets(tmp_path, "larger", [target("mindie", "adapter")], serving(adapters=adapters))
+    block = re.search(r"```bash\n(.*?)```", (written[0].parent / "README.md").read_text(), re.DOTALL)[1]
+    lines = [line for line in block.splitlines() if line.startswith(("find", "chown"))]
+    assert len(lines) == 3
+    subprocess.run(["bash", "-ec", "\n".join(lines)], cwd=tmp_path, check=True)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {0o640}
+    assert {path.stat().st_mode & 0o777 for path in [tmp_path, *tmp_path.rglob("*")] if path.is_dir()} == {0o750}
+
+
+@pytest.mark.parametrize("engine", ["vllm-ascend", "mindie"])
+def test_what_the_readme_says_of_ascend(engine):
+    """The dtype of each chip, why the weights are merged and how W8A8 is made of them; what an adapter can't do."""
+    merged = target_files("larger", target(engine), serving())
+    adapter = target_files("larger", target(engine, "adapter"), serving())
+    for text in (merged["README.md"], merged["README.zh-CN.md"], adapter["README.md"], adapter["README.zh-CN.md"]):
+        assert all(word in text for word in ("910B", "910C", "310P", "300I Duo", "910A", "bfloat16", "float16"))
+    assert (
+        "Merged weights are the usual form here" in merged["README.md"]
+        and "合并权重为常规形式" in merged["README.zh-CN.md"]
+    )
+    assert "--save_path ../larger-w8a8 " in merged["README.md"] and "msmodelslim" not in adapter["README.md"]
+    assert ("--quantization ascend" in merged["README.md"]) == (engine == "vllm-ascend")
+    assert "Else serve the merged model." in adapter["README.md"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_vllm_ascend_serves_sixteen_bits(form):
+    for dtype, served in (("bfloat16", "bfloat16"), ("float16", "float16"), ("float32", "bfloat16")):
+        words = shell(target_files("l", target("vllm-ascend", form), serving(dtype=dtype))["README.md"])
+        assert words[words.index("--dtype") + 1] == served
 
 
 def test_the_npu_of_vllm_ascend():

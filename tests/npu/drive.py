@@ -1,9 +1,9 @@
 """A program: jobs one after the other in one process that sees the emulated device, `python -m tests.npu.drive JOBS.json`.
 
-A job is {"recipe": file, "changes": [...]}, a run of `extent` to_adapter unless "whole" says otherwise. It may have "resume",
-"kill" (SIGKILL as that step begins), "soc" (the card's name meanwhile) and "refused" (what the RecipeError must say). Or it
-is {"cli": [...]}, a command of finetune. Beside each run's metrics.jsonl goes counts.json: what each step cost, and the lines
-that asked for it from the second step on.
+A job is {"recipe": file, "changes": [...]}: a run to its adapter, or, if "whole", to its bundle. It may have "resume", "kill"
+(SIGKILL as that step begins), "stop" (SIGTERM, likewise), "soc" (the card's name meanwhile) and "refused" (what the RecipeError
+must say). Or it is {"cli": [...]}, a command of finetune. Beside each run's metrics.jsonl goes counts.json: what each step
+cost, and the lines that asked for it from the second step on.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import Any
 
 from finetune.device import quiet_libraries
 from finetune.errors import RecipeError
+from finetune.stop import Preempted
 
 
 class Steps:
     """Stands for `take_step`: the counts as each step begins and as the last one ends."""
 
-    def __init__(self, take_step: Any, kill: int | None) -> None:
-        self.take_step, self.kill = take_step, kill
+    def __init__(self, take_step: Any, signals: dict[int | None, int]) -> None:
+        self.take_step, self.signals = take_step, signals  # by the step that they come before
         self.begun: list[Counter[Any]] = []
         self.ended: Counter[Any] = Counter()
 
@@ -33,8 +34,8 @@ class Steps:
         import torch_npu
 
         self.begun.append(torch_npu.emulator.sites())
-        if len(self.begun) == self.kill:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if len(self.begun) in self.signals:
+            os.kill(os.getpid(), self.signals[len(self.begun)])
         outcome = self.take_step(*args)
         self.ended = torch_npu.emulator.sites()
         return outcome
@@ -62,10 +63,12 @@ def do(job: dict[str, Any]) -> None:
     torch_npu.hardware.SOC = job.get("soc", usual)
     try:
         train(job)
+    except Preempted:
+        assert "stop" in job
     except RecipeError as error:
         assert "refused" in job and job["refused"] in str(error), error
     else:
-        assert "refused" not in job, job
+        assert not {"refused", "stop"} & job.keys(), job
     torch_npu.hardware.SOC = usual
 
 
@@ -76,7 +79,7 @@ def train(job: dict[str, Any]) -> None:
 
     recipe = load_recipe(Path(job["recipe"]), job["changes"])
     plain = train.take_step
-    train.take_step = steps = Steps(plain, job.get("kill"))  # type: ignore[assignment]
+    train.take_step = steps = Steps(plain, {job.get("kill"): signal.SIGKILL, job.get("stop"): signal.SIGTERM})  # type: ignore[assignment]
     try:
         run(recipe, resume=job.get("resume"), extent=Extent(to_adapter=not job.get("whole")))
     finally:

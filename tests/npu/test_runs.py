@@ -123,7 +123,7 @@ def tiny_qwen3(folder: Path) -> None:
 def runs(tmp_path_factory) -> Runs:
     """All that is trained on the device in one process, and in a second one what goes on after a kill."""
     runs = Runs(tmp_path_factory.mktemp("npu"))
-    half = "model.dtype=bfloat16"
+    half, fused = "model.dtype=bfloat16", "train.optim=adamw_torch_npu_fused"
     killed = runs.drive(
         runs.job("whole", *WHOLE, whole=True),
         runs.job("dpo", *DPO),
@@ -131,7 +131,9 @@ def runs(tmp_path_factory) -> Runs:
         runs.job("fused", "model.attn_implementation=npu_fusion_attention", *PACKED),
         runs.job("bfloat16", half, *BFLOAT16),
         runs.job("steps", *STEPS),
-        runs.job("optimizer", "train.optim=adamw_torch_npu_fused", *STEPS),
+        runs.job("optimizer", fused, *STEPS),
+        runs.job("stopped", fused, *STEPS, "train.save_steps=2", stop=4),
+        runs.job("stopped", fused, *STEPS, "train.save_steps=2", resume="auto"),
         runs.job("first", "model.dtype=auto", *STEPS, "train.max_steps=2", soc="Ascend910A"),
         runs.job("refused", half, *STEPS, soc="Ascend910A", refused="Ascend910A does not compute in it; use float32"),
         runs.job("uninterrupted", *RESUMED),
@@ -184,8 +186,9 @@ def test_bfloat16_is_the_cpus_within_its_precision(runs):
 
 
 def test_fused_adamw_is_adamw(runs):
-    """torch_npu's optimizer on one vector of all weights."""
+    """torch_npu's optimizer on one vector of all weights; its state comes back from a checkpoint."""
     assert apart(runs.of("optimizer"), runs.of("steps")) < 2e-6
+    assert_same_bits(runs.of("stopped"), runs.of("optimizer"))
 
 
 def test_a_card_without_bfloat16(runs):
@@ -195,7 +198,7 @@ def test_a_card_without_bfloat16(runs):
 
 
 def test_killed_and_resumed_is_uninterrupted(runs):
-    """SIGKILL in step 6, dropout and gradient checkpointing: the device's random state went through the checkpoint."""
+    """SIGKILL in step 6, with dropout and gradient checkpointing: a step seeds the device's generator as well."""
     assert "resuming after step" in runs.said
     assert_same_bits(runs.of("killed"), runs.of("uninterrupted"))
 
