@@ -68,13 +68,19 @@ def assert_as_on_cpu(folder: Path, on_cpu: Path) -> None:
 
 def test_one_npu_trains_as_the_cpu(qwen3, tiny_data, tmp_path, on_cpu):
     """From data to bundle on what `auto` takes of an Ascend910A: float32, as it has no bfloat16. Attention is torch_npu's
-    operator, through transformers, on rows without padding (layout TND). Every operator has a kernel of torch_npu."""
+    operator, through transformers, on rows without padding (layout TND); norms, SwiGLU, rotary embedding and the optimizer
+    are its fused ones. Every operator has a kernel of torch_npu."""
     file = write_tiny_recipe(tmp_path, qwen3, tiny_data)
-    attention = ("model.attn_implementation=npu_fusion_attention", "data.padding_free=true")
+    fused = (
+        "model.attn_implementation=npu_fusion_attention",
+        "data.padding_free=true",
+        "train.optim=adamw_torch_npu_fused",
+    )
     chip = environment(FAKE_NPU_SOC="Ascend910A", TORCH_NPU_FALLBACK_CPU_DISABLE="1")
-    done = python([TRAIN, file, *words("device=auto", "model.dtype=auto", *attention)], chip)
+    done = python([TRAIN, file, *words("device=auto", "model.dtype=auto", *fused)], chip)
     assert done.returncode == 0, done.stderr
     assert "tiny: npu, float32, 1 process(es), single\n" in done.stdout
+    assert "fused ops: rms_norm x9 (differs by 0.0e+00), swiglu x2" in done.stdout
     assert_as_on_cpu(tmp_path / "run", on_cpu)
     assert manifest(tmp_path / "run")["environment"]["accelerator"] == "Ascend910A"
 
