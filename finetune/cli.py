@@ -139,11 +139,20 @@ def reproduce(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def doctor(options: argparse.Namespace) -> int:
+    """Say what is wrong with this machine before a job starts, line by line with the remedy; exit code 2 when a line is
+    an error, 0 otherwise (warnings too)."""
+    from finetune.doctor.command import doctor_command
+
+    return doctor_command(options)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done; 2 a mistake in recipe, template or data; 3 the gate or a proof said no; 4 the disk is full;
     5 training could not go on; 75 (EX_TEMPFAIL) stopped by a signal, to be resumed."""
     options = _parser().parse_args(arguments)
-    before_torch()
+    if options.command != "doctor":  # it reports the environment as it was given
+        before_torch()
     try:
         function, _arguments = COMMANDS[options.command]
         return function(options)
@@ -246,6 +255,14 @@ def _smoke_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--keep", action="store_true", help="keep the temporary folder (a failure always does)")
 
 
+def _doctor_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "recipe", type=Path, nargs="?", metavar="RECIPE", help="also say whether it can run on this machine"
+    )
+    _overrides(command)
+    command.add_argument("--json", metavar="FILE|-", help="write the lines here as JSON; -: print nothing else")
+
+
 def _train_arguments(command: argparse.ArgumentParser) -> None:
     _recipe(command)
     earlier = command.add_mutually_exclusive_group()
@@ -317,6 +334,7 @@ def _reproduce_arguments(command: argparse.ArgumentParser) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "new": (new, _new_arguments),
+    "doctor": (doctor, _doctor_arguments),
     "raft": (raft, _raft_arguments),
     "check": (check, _recipe),
     "show": (show, _show_arguments),

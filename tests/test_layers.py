@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 # A file may import from its own layer and those below it.
 LAYERS = [
     {"finetune.cli"},
-    {"finetune.show", "finetune.audit", "finetune.raft", "finetune.reproduce", "finetune.smoke"},
+    {"finetune.show", "finetune.audit", "finetune.raft", "finetune.reproduce", "finetune.smoke", "finetune.doctor"},
     {"finetune.run"},
     {
         "finetune.data",

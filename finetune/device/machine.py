@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import platform
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -23,9 +24,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Machine:
-    """This machine. `env` is the environment as it was when the machine was first looked at."""
+    """This machine.
+
+    Attributes:
+        env: the environment as it was when the machine was first looked at.
+        arch: of the processor, `x86_64` or `aarch64`. python: its version.
+        cwd, home: the folder of the process, the user's own.
+    """
 
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    arch: str = field(default_factory=platform.machine)
+    python: str = field(default_factory=platform.python_version)
+    cwd: str = field(default_factory=lambda: str(Path.cwd()))
+    home: str = field(default_factory=lambda: str(Path.home()))
 
     def run(self, command: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> Answer | None:
         """A command's answer; None: there is no such program.
@@ -79,6 +90,10 @@ class Machine:
         """Whether the path itself is a symbolic link."""
         return Path(path).is_symlink()
 
+    def resolve(self, path: str) -> str:
+        """The path without symbolic links."""
+        return str(Path(path).resolve())
+
     def free_bytes(self, path: str) -> int | None:
         """What an ordinary user may still write there, bytes; None when there is no such folder."""
         try:
@@ -108,3 +123,17 @@ class Machine:
             return importlib.metadata.requires(distribution) or []
         except importlib.metadata.PackageNotFoundError:
             return []
+
+    def requires_python(self, distribution: str) -> str | None:
+        """The Pythons that an installed distribution's metadata allows, `>=3.11`; None: it does not say, or is not here."""
+        try:
+            said = importlib.metadata.metadata(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        return (said.get_all("Requires-Python") or [None])[0]
+
+    def tested(self) -> dict[str, str]:
+        """The tested set, name to version: the constraints.txt of a checkout; empty where an installed wheel has none."""
+        text = self.read(str(Path(__file__).parents[2] / "constraints.txt")) or ""
+        pairs = [line.split("==") for line in text.splitlines() if "==" in line and not line.startswith("#")]
+        return {name.strip().lower().replace("_", "-"): version.strip() for name, version in pairs}

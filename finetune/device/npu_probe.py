@@ -11,11 +11,14 @@ from typing import Any
 from finetune.device.machine import Answer, Machine
 
 SET_ENV = "source /usr/local/Ascend/ascend-toolkit/set_env.sh"
-TIMEOUT = 120.0  # seconds; a failing operator may take a minute to say so: its queue is asynchronous
+TIMEOUT = 120.0  # seconds; CANN's first operator may be compiled for half a minute
 MARK = "@@"
+# Autoloading is off so that `import torch` survives a broken torch_npu. Operators are waited for: through its queue a
+# failing one took 100 s to say so (5 s waited for, torch_npu 2.13.0 on a runtime without kernels), and did not name itself.
+SETTINGS = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "ASCEND_LAUNCH_BLOCKING": "1"}
 
-# The child says how far it came before each step, and what it found at the end. Autoloading is off so that `import torch`
-# survives a broken torch_npu. An operator that adds needs a kernel; a copy alone does not.
+# The child says how far it came before each step, and what it found at the end. An operator that adds needs a kernel; a
+# copy alone does not.
 CHILD = r"""
 import json
 found = {}
@@ -58,6 +61,11 @@ class Probe:
     remedy: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def breaks_torch(self) -> bool:
+        """Whether `import torch` fails while it loads torch_npu by itself."""
+        return self.status == "version_mismatch" or self.facts.get("step") == "importing torch_npu"
+
 
 def probe(timeout: float = TIMEOUT, machine: Machine | None = None) -> Probe:
     """Whether torch_npu works here. Takes seconds where it does; `timeout` seconds at most.
@@ -80,7 +88,7 @@ def probe(timeout: float = TIMEOUT, machine: Machine | None = None) -> Probe:
         return Probe(
             "version_mismatch", wrong, f'pip install "torch-npu=={release(torch)}"; or torch=={release(torch_npu)}'
         )
-    answer = machine.run([sys.executable, "-c", CHILD], timeout, {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"})
+    answer = machine.run([sys.executable, "-c", CHILD], timeout, SETTINGS)
     return judge(answer or Answer(127, err="no Python interpreter"), timeout)
 
 
@@ -167,6 +175,8 @@ CAUSES = (
      "torch was built for {0} and sees such a device: use one of them. For the NPU install torch's CPU build (pip install "
      "torch --index-url https://download.pytorch.org/whl/cpu), for {0} pip uninstall torch-npu"),
     (r"No module named '(torch_npu|torch)'", "not_installed", "pip install {0}"),
+    (r"No module named 'torch_npu\._C'", "python_mismatch",
+     "torch_npu's library is for another Python: pip uninstall torch-npu, and install it again with this Python's pip"),
     (r"libascend_hal\.so|libdcmi\.so|libdrvdsmi\w*\.so", "driver_missing", DRIVER),
     (r"(lib(?:hccl|ascendcl|acl_\w+|ge_\w+|graph|runtime|\w*tdt\w*|opapi|nnopbase|platform|error_manager|msprofiler|"
      r"register)\.so[\w.]*): cannot open shared object", "cann_missing",
