@@ -138,11 +138,15 @@ def test_a_rename_would_be_found(real):
     assert [problem.split(":")[0] for problem in real["wrong"]] == [use.where for use in WRONG]
 
 
-def test_the_emulation_has_what_is_used(real):
-    """Under the same names, with the same arguments in the same order."""
+@pytest.fixture(scope="module")
+def emulated() -> dict:
     where = environment(cann=False, kernels=False)
     where["PYTHONPATH"] = where["PYTHONPATH"].replace(str(wheel()), str(EMULATION))
-    emulated = offers(everything_used(), where)
+    return offers(everything_used(), where)
+
+
+def test_the_emulation_has_what_is_used(real, emulated):
+    """Under the same names, with the same arguments in the same order."""
     assert emulated["problems"] == []
     different = [
         f"{name}({', '.join(argument for argument, _ in found or ())}), really {wanted}"
@@ -150,6 +154,15 @@ def test_the_emulation_has_what_is_used(real):
         if (wanted := real["parameters"][name]) is not None and found != wanted
     ]
     assert different == []
+
+
+def test_the_emulation_has_no_operators_of_its_own(real, emulated):
+    """What it counts as a fallback has no kernel in the wheel; what its autocast casts, the wheel's does."""
+    fallbacks = {f"aten::{name}" for name in (EMULATION / "torch_npu/fallbacks.txt").read_text().split()}
+    assert len(fallbacks) > 200
+    assert fallbacks & set(real["operators"]["PrivateUse1"]) == set()
+    key = "AutocastPrivateUse1"
+    assert set(emulated["operators"][key]) - set(real["operators"][key]) == set()
 
 
 def test_fused_operators(facts):

@@ -58,8 +58,8 @@ def compute(operator: Any, *args: Any, **kwargs: Any) -> Any:
         RuntimeError: tensors of several devices, as the dispatcher's guard says on a card.
     """
     call = Call(operator, args, kwargs)
-    random = torch.Tag.nondeterministic_seeded in operator.tags and kwargs.get("generator") is None
-    with device_generator(call.index) if random else nullcontext():
+    random = torch.Tag.nondeterministic_seeded in operator.tags
+    with device_generator(call.index, call.kwargs.pop("generator", None)) if random else nullcontext():
         result = operator(*call.args, **call.kwargs)
     call.resize_outputs()
     returned = operator._schema.returns
@@ -129,17 +129,25 @@ class Call:
 
 
 @contextmanager
-def device_generator(index: int | None) -> Iterator[None]:
-    """Random numbers from the state of torch_npu's generator, which moves on; the CPU's generator is left as it was.
+def device_generator(index: int | None, generator: torch.Generator | None) -> Iterator[None]:
+    """Random numbers from the state of the device's generator or of the one given, which moves on; the CPU's generator
+    is left as it was.
 
     The state is two int64: philox's seed and offset.
+
+    Raises:
+        RuntimeError: a generator of another device.
     """
-    index = torch.npu.current_device() if index is None else index
-    before, state = torch.get_rng_state(), torch.npu.get_rng_state(index)
+    if generator is not None and generator.device.type != "npu":
+        raise RuntimeError(f"Expected a 'npu' device type for generator but found '{generator.device.type}'")
+    if generator is None:
+        torch.npu.current_device()  # initialises, and with it the list of generators
+        generator = torch.npu.default_generators[torch.npu.current_device() if index is None else index]
+    before, state = torch.get_rng_state(), generator.get_state()
     seed, offset = state.view(torch.int64).tolist()
     torch.default_generator.manual_seed((seed * 1000003 + offset) & 0xFFFFFFFFFFFF)
     state.view(torch.int64)[1] = offset + 4
-    torch.npu.set_rng_state(state, index)
+    generator.set_state(state)
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """What the torch_npu of this process offers of the names on stdin (a JSON list of tests/npu/names.Use): JSON on stdout.
 
 For each name `parameters` (name, whether it has a default) and `problems`: it is missing, or a call does not fit it.
+`operators`: those that have a kernel of the device's, and those that autocast knows for it.
 """
 
 from __future__ import annotations
@@ -81,6 +82,10 @@ if __name__ == "__main__":
     asked = json.load(sys.stdin)
     problems = [f"{use['where']}: {use['name']}: {said}" for use in asked if (said := problem(use))]
     offered = {use["name"]: parameters(use["name"]) for use in asked}
-    json.dump({"problems": problems, "parameters": offered}, sys.stdout)
+    lists = {
+        key: torch._C._dispatch_get_registrations_for_dispatch_key(key)
+        for key in ("AutocastPrivateUse1", "PrivateUse1")
+    }
+    json.dump({"problems": problems, "parameters": offered, "operators": lists}, sys.stdout)
     sys.stdout.flush()
     os._exit(0)  # without the device's shutdown, which takes a second
