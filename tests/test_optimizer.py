@@ -28,6 +28,9 @@ SHAPES = {
 A, B, MAGNITUDE, HEAD = SHAPES
 
 
+ON_CPU = [optim for optim, kind in OPTIMIZERS.items() if "cpu" in kind.devices]
+
+
 def needs(optim: str) -> Any:
     """`optim`, left out where its package is not installed (it is in the extra `optim`)."""
     package = OPTIMIZERS[optim].package
@@ -197,7 +200,7 @@ def test_our_warm_up_is_the_library_s(optim):
     assert all(torch.equal(ours[name], theirs[name]) for name in SHAPES)
 
 
-@pytest.mark.parametrize("optim", [needs(optim) for optim, kind in OPTIMIZERS.items() if "cpu" in kind.devices])
+@pytest.mark.parametrize("optim", [needs(optim) for optim in ON_CPU])
 def test_looking_changes_nothing(optim):
     """Ten steps with a look after each = ten steps, bit for bit, for every optimizer."""
     looked, plain = parameters(), parameters()

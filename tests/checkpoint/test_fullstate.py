@@ -92,7 +92,7 @@ class Named(torch.nn.Module):
         return OPTIMIZERS[optim].build(parameter_groups(trainable(self), section), section)
 
 
-@pytest.mark.parametrize("optim", [test_optimizer.needs(optim) for optim in OPTIMIZERS])
+@pytest.mark.parametrize("optim", [test_optimizer.needs(optim) for optim in test_optimizer.ON_CPU])
 def test_every_optimizer_goes_on_bit_for_bit(tmp_path, optim):
     """10 steps at once = 6 steps, files as a checkpoint has them, another model and optimizer, 4 steps."""
     model, again = Named(0), Named(1)

@@ -18,7 +18,7 @@ from tests.conftest import ROOT, write_tiny_recipe
 from tests.equivalence.processes import FSDP2, torchrun
 from tests.equivalence.test_batches import assert_same_run, losses
 from tests.equivalence.test_resume import LONG, assert_same_bits, run_until, stir
-from tests.test_optimizer import needs
+from tests.test_optimizer import ON_CPU, needs
 
 MORE = {
     "adamw_8bit": ("train.optim_args.min_8bit_size=16",),
@@ -97,7 +97,7 @@ def test_saving_and_looking_change_nothing(optim, tiny_base, tiny_data, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optim", [needs(optim) for optim in OPTIMIZERS if optim != "schedule_free_adamw"])
+@pytest.mark.parametrize("optim", [needs(optim) for optim in ON_CPU if optim != "schedule_free_adamw"])
 def test_resumed(optim, tiny_base, tiny_data, tmp_path, monkeypatch):
     resumed_is_uninterrupted(optim, tmp_path, tiny_base, tiny_data, monkeypatch, "train.neftune_noise_alpha=5.0")
 
