@@ -244,7 +244,7 @@ def end_training(optimizer: Any) -> None:
     if averaging(plain):
         plain.eval()
     if getattr(plain, "is_fused_optimizer", False):
-        # torch_npu's: it has moved parameters and gradients into its own memory without making them owners of it. It is
+        # Huawei's: it has moved parameters and gradients into its own memory without making them owners of it. It is
         # freed with the optimizer, and the next tensors would be written over the trained weights.
         for parameter in (parameter for group in plain.param_groups for parameter in group["params"]):
             parameter.data, parameter.grad = parameter.data.clone(), None
