@@ -239,10 +239,15 @@ def evaluation_weights(optimizer: Any) -> Iterator[None]:
 
 
 def end_training(optimizer: Any) -> None:
-    """The parameters are those of `evaluation_weights` from now on."""
+    """The parameters are those of `evaluation_weights` from now on, and stay when the optimizer goes."""
     plain = inner(optimizer)
     if averaging(plain):
         plain.eval()
+    if getattr(plain, "is_fused_optimizer", False):
+        # Huawei's: it has moved parameters and gradients into its own memory without making them owners of it. It is
+        # freed with the optimizer, and the next tensors would be written over the trained weights.
+        for parameter in (parameter for group in plain.param_groups for parameter in group["params"]):
+            parameter.data, parameter.grad = parameter.data.clone(), None
 
 
 def averaging(optimizer: Any) -> bool:

@@ -53,7 +53,7 @@ def test_peft_s_optimizer_step_by_step(monkeypatch):
         assert abs(step(model, own) - step(theirs, optimizer)) < 1e-6
         one, other = dict(model.named_parameters()), dict(theirs.named_parameters())
         differences = [float((one[name] - other[name]).detach().abs().max()) for name in one if ".lora_" in name]
-        assert max(differences) < 1e-6
+        assert max(differences) < 2e-6
     moved = [name for name, p in one.items() if ".lora_B." in name and bool(p.any())]
     assert len(moved) == 4
 

@@ -12,7 +12,7 @@ import os
 import sys
 
 from finetune.device import npu_kernels
-from finetune.device.npu_probe import explain, mismatch
+from finetune.device.npu_probe import explain, first_line, mismatch
 from finetune.device.row import Device
 
 # Read once, as torch_npu is imported. Value and reason.
@@ -59,14 +59,15 @@ def _import() -> str | None:
     kept = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     for variable, (value, _reason) in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
+        if variable.replace("_NPU", "") not in os.environ:  # torch_npu takes torch's own name too, and refuses both
+            os.environ.setdefault(variable, value)
     try:
         import torch_npu  # type: ignore[import-not-found]  # noqa: F401
     except Exception as error:  # whatever CANN, the driver or the dynamic loader says
         status, remedy = explain(f"{type(error).__name__}: {error}")
         return f"torch_npu is installed but can't be loaded ({status}): {remedy}"
     finally:
-        if kept is not None:  # torch_npu leaves it at 0
+        if kept is not None:  # torch_npu leaves it at 0 where it fails
             os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = kept
     return None
 
@@ -88,12 +89,20 @@ def _why_not() -> str:
 def _prepare() -> None:
     """Kernels out of CANN's own library instead of one compiled per shape, and tensors in the plain layout only.
 
-    Compiling takes minutes at each new length of a batch; the private layouts (NZ) would go into files.
+    Compiling takes minutes at each new length of a batch; the private layouts (NZ) would go into files. A first operation
+    shows that the chip is known and has its kernels.
     """
     import torch
 
     torch.npu.set_compile_mode(jit_compile=False)  # type: ignore[attr-defined]
     torch.npu.config.allow_internal_format = False  # type: ignore[attr-defined]
+    ones = torch.ones(8).to("npu")
+    (ones + ones).sum().item()
+
+
+def _explain(error: str) -> str:
+    status, remedy = explain(error)
+    return f"{first_line(error)} ({status}): {remedy}"
 
 
 def fused_adamw() -> type:
@@ -141,6 +150,7 @@ NPU = Device(
     peak_memory=_peak_bytes,
     memory=_memory_bytes,
     prepare=_prepare,
+    explain=_explain,
     kernels=npu_kernels.kernels,
     attention_instead="there is no flash-attn for it; use sdpa, or npu_fusion_attention for packed rows",
     deterministic={"HCCL_DETERMINISTIC": "true", "LCCL_DETERMINISTIC": "1"},  # sums over processes in one order

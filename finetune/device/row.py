@@ -27,8 +27,9 @@ class Device:
         chip: the name of the one in use, None where it has none.
         bfloat16: whether this very chip computes it at a speed worth having; imitates_bfloat16: or at all.
         peak_memory: bytes in use at most so far. memory: bytes it has in all.
-        prepare: called once before anything is computed.
+        prepare: called once before anything is computed, when the process has its device.
         deterministic: variables that its libraries want for the same bits each time; read as the device is first used.
+        explain: what an error of the device's runtime means and what to do; None where torch's own words are enough.
         kernels: fused ops that it has; none by default.
         float64: whether it computes in it; sums are float32 elsewhere.
         compiles: whether torch.compile is worth trying.
@@ -46,6 +47,7 @@ class Device:
     peak_memory: Callable[[], int]
     memory: Callable[[], int]
     prepare: Callable[[], None] = _nothing
+    explain: Callable[[str], str] | None = None
     kernels: Callable[[], Kernels] = Kernels
     attention_instead: str = ""
     imitates_bfloat16: bool = True

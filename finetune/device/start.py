@@ -76,20 +76,27 @@ def start(recipe: Recipe) -> Placement:
 
     check_launcher()
     attention, generation_attention = attentions(recipe.model.attn_implementation, device)
-    dtype = dtype_of(recipe.model.dtype, device)
-    device.prepare()
     _be_deterministic(recipe.full_determinism, device)
     handlers: list[Any] = [DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
     zero = launcher_setting("ACCELERATE_USE_DEEPSPEED") == "true"
     if zero and device.name == "cpu":  # with cpu=True accelerate would leave DeepSpeed out without a word
         handlers.append(InitProcessGroupKwargs(backend=HOST_BACKEND))
-    accelerator = Accelerator(
-        cpu=device.name == "cpu" and not zero,
-        mixed_precision="no",  # the recipe's dtype decides, through Placement.autocast, not the launcher's settings
-        log_with=list(recipe.report_to) or None,
-        project_dir=str(recipe.output_dir),
-        kwargs_handlers=handlers,
-    )
+    try:
+        accelerator = Accelerator(
+            cpu=device.name == "cpu" and not zero,
+            mixed_precision="no",  # the recipe's dtype decides, through Placement.autocast, not the launcher's settings
+            log_with=list(recipe.report_to) or None,
+            project_dir=str(recipe.output_dir),
+            kwargs_handlers=handlers,
+        )
+        device.prepare()
+        dtype = dtype_of(recipe.model.dtype, device)  # asks the chip: this process's own, which accelerate has set
+    except RuntimeError as error:
+        if device.explain is None:
+            raise
+        raise RecipeError(
+            f"device: {device.name!r} is there but does not work: {device.explain(str(error))}"
+        ) from error
     if accelerator.device.type != device.name:
         raise RecipeError(
             f"device: {device.name!r} is the recipe's, but accelerate takes {accelerator.device.type!r} on this machine; "

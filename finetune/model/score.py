@@ -11,6 +11,7 @@ from torch import nn
 from finetune.errors import RecipeError
 from finetune.model.adapter import SCORE
 from finetune.model.around import Around, in_training
+from finetune.model.head import needs_mask, packing_known
 
 
 class SequenceScores(nn.Module):
@@ -25,24 +26,30 @@ class SequenceScores(nn.Module):
         self.model = model
         self.start: dict[str, torch.Tensor] | None = None  # as in TrainedPositions; see reference.py
         self.around: tuple[Around, ...] = ()
+        self._needs_mask = needs_mask(model)
 
     def release(self) -> Any:
         """The model as it was before: nothing of it was changed."""
         return self.model
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, last: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Rewards (B, aspects) in float32.
 
         Args:
             input_ids: (B, T). attention_mask: (B, T), 1 at real tokens, at least one in every row.
+            last: (B,) where each row's last real token is, of rows filled up on the right: no token looks behind it, so that
+                the body needs no mask. None: the mask says it.
         """
         base = self.model.get_base_model()
         body = getattr(base, base.base_model_prefix)
-        with in_training(self.around, self.training, attention_mask, None):
-            output = body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        mask = attention_mask if last is None or self._needs_mask else None
+        with in_training(self.around, self.training, attention_mask, None), packing_known(False):
+            output = body(input_ids=input_ids, attention_mask=mask, use_cache=False)
         hidden = output.last_hidden_state  # (B, T, D)
         rows = torch.arange(hidden.shape[0], device=hidden.device)
-        pooled = hidden[rows, last_positions(attention_mask)]  # (B, D)
+        pooled = hidden[rows, last_positions(attention_mask) if last is None else last]  # (B, D)
         with torch.autocast(pooled.device.type, enabled=False):  # rewards differ by less than bfloat16's steps
             return getattr(base, SCORE)(pooled.float())
 

@@ -219,7 +219,8 @@ class Grpo:
         for number, name in enumerate(self.settings.rewards):
             column = batch["scores"][:, number]
             of_answers[f"rewards/{name}/mean"] = (column, answered & ~column.isnan())
-        sums = {name: values[mask].sum() for name, (values, mask) in of_answers.items()}
+        # Not values[mask]: for the number of its entries the host would wait.
+        sums = {name: values.masked_fill(~mask, 0).sum() for name, (values, mask) in of_answers.items()}
         return sums | {f"{name}:count": mask.sum() for name, (_values, mask) in of_answers.items()}
 
     def _with_old_logps(self, wrapped: Any, rollouts: list[Rollout], placement: Placement) -> list[Rollout]:

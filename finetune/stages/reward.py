@@ -44,9 +44,9 @@ class Reward:
         """All chosen answers, then all rejected ones, as rows filled up on the right.
 
         Returns:
-            `input_ids`, `attention_mask`: (2 B, T); `said`: (B, K), 1 where the chosen answer is better in the aspect, 0
-            where the rejected one is, 0.5 for a tie, UNSAID; `margin`: (B, K); `pairs`: (B,) true but for blank ones,
-            which say nothing; `tokens`: () real tokens.
+            `input_ids`, `attention_mask`: (2 B, T); `last`: (2 B,) where each row's last token is; `said`: (B, K), 1 where
+            the chosen answer is better in the aspect, 0 where the rejected one is, 0.5 for a tie, UNSAID; `margin`: (B, K);
+            `pairs`: (B,) true but for blank ones, which say nothing; `tokens`: () real tokens.
         """
         rows = [*(item.chosen for item in items), *(item.rejected for item in items)]
         batch = collate_rows(rows, self.encoder.tokenizer.pad_token_id, self.pad_to_multiple_of)
@@ -56,6 +56,7 @@ class Reward:
         return {
             "input_ids": batch["input_ids"],
             "attention_mask": batch["attention_mask"],
+            "last": batch["attention_mask"].sum(1) - 1,
             "said": said.masked_fill(~pairs[:, None], UNSAID),
             "margin": margin,
             "pairs": pairs,
@@ -67,7 +68,7 @@ class Reward:
         return int(batch["pairs"].sum())
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossSum:
-        rewards = model(batch["input_ids"], batch["attention_mask"])  # (2 B, K)
+        rewards = model(batch["input_ids"], batch["attention_mask"], batch["last"])  # (2 B, K)
         chosen, rejected = rewards.chunk(2)
         losses = pair_losses(chosen, rejected, batch["said"], batch["margin"], self.settings.center_rewards_coefficient)
         value = (losses * losses.new_tensor(self.weights)).sum()

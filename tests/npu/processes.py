@@ -7,9 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 from tests.conftest import ROOT
 
 SITE = ROOT / "tests/npu/site"
+NEEDS_TORCH = pytest.mark.skipif(
+    not torch.__version__.startswith("2.13."), reason="the emulated device uses private interfaces of torch 2.13"
+)
 
 
 def environment(**changes: str) -> dict[str, str]:

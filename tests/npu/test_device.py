@@ -7,7 +7,9 @@ import json
 import pytest
 
 from tests.npu.checks import CHECKS
-from tests.npu.processes import python
+from tests.npu.processes import NEEDS_TORCH, python
+
+pytestmark = NEEDS_TORCH
 
 
 @pytest.fixture(scope="module")

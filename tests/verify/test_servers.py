@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,9 +129,16 @@ def test_each_break_is_named(made, engine, tmp_path, name):
     habits, expected, words = BREAKS[name]
     habits = {key: value() if key == "tokenizer" else value for key, value in habits.items()}
     torch.manual_seed(0)
-    with serving(engine, Habits({"tuned": made.tuned}, **habits)) as url:
-        more = ("--first-token", "0.05") if name == "slow" else ()
-        statuses, text = found(url, made.tuned, tmp_path, *more)
+    more = ("--first-token", "0.05") if name == "slow" else ()
+    # Which noise parts an answer depends on the weights, which another CPU trains a little otherwise: the first that does.
+    tries = (
+        [habits | {"change": partial(noise, seed=seed)} for seed in range(5, 25)] if "change" in habits else [habits]
+    )
+    for habits in tries:
+        with serving(engine, Habits({"tuned": made.tuned}, **habits)) as url:
+            statuses, text = found(url, made.tuned, tmp_path, *more)
+        if failed(statuses):
+            break
     assert failed(statuses) == expected, text
     assert words in text
     assert text.count("do: ") == len(expected)

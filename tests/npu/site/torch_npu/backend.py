@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch.utils import backend_registration
 
-from torch_npu import attention, autocast, hccl, kernels, storage
+from torch_npu import attention, autocast, hccl, kernels, random_state, storage
 from torch_npu.dispatch import run_on_cpu
 
 _kept: list[torch.library.Library] = []  # what a library object registers goes with it
@@ -18,6 +18,7 @@ def install(module: ModuleType) -> None:
     backend_registration._setup_privateuseone_for_python_backend(rename="npu", backend_module=module)
     backend_registration._generate_storage_methods_for_privateuse1_backend("npu")
     storage.install()
+    random_state.install()
     everything = torch.library.Library("_", "IMPL")
     everything.fallback(run_on_cpu, "PrivateUse1")
     everything.fallback(torch.library.fallthrough_kernel, autocast.KEY)

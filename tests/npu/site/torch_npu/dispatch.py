@@ -11,7 +11,7 @@ import torch
 
 from torch_npu import allocations, emulator, hardware
 from torch_npu.border import is_npu, restrided, to_cpu, to_npu
-from torch_npu.random_state import Drawing
+from torch_npu.random_state import Drawing, of_device
 
 # Indices may be on the CPU, as everywhere in torch; the rest copies from device to device.
 MIXING = frozenset(
@@ -30,7 +30,7 @@ def run_on_cpu(op: Any, *args: Any, **kwargs: Any) -> Any:
     named = {name: call.to_cpu(value, aliases[name]) for name, value in kwargs.items()}
     if named.get("pin_memory"):
         named["pin_memory"] = False
-    random = torch.Tag.nondeterministic_seeded in op.tags
+    random = torch.Tag.nondeterministic_seeded in op.tags and kwargs.get("generator") is None
     with Drawing(call.device) if random else nullcontext():
         out = op(*on_cpu, **named)
     call.keep_resized()
@@ -132,7 +132,7 @@ def refuse(op: Any, arguments: list[Any], kwargs: dict[str, Any]) -> None:
         elif is_npu(value):
             hardware.refuse_dtype(value.dtype, name)
     generator = kwargs.get("generator")
-    if generator is not None:
+    if generator is not None and not of_device(generator):
         raise RuntimeError(f"Expected a 'npu' device type for generator but found '{generator.device.type}' ({name})")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ SHAPES_ONLY = (
     aten.set_.source_Storage_storage_offset, aten.set_.source_Storage, aten.set_.source_Tensor,
     aten.set_.source_Tensor_storage_offset, aten.set_.default,
 )  # fmt: skip
+_pinned: weakref.WeakSet[Any] = weakref.WeakSet()  # storages; a copy to them needs no wait
 
 
 def install(library: torch.library.Library) -> None:
@@ -31,8 +33,10 @@ def install(library: torch.library.Library) -> None:
 
 
 def pin(tensor: torch.Tensor, device: Any = None) -> torch.Tensor:
-    """Pinned memory has no allocator in Python: a copy, of which is_pinned() is False."""
-    return tensor.clone()
+    """Pinned memory has no allocator in Python: a copy, of which is_pinned() is False, and which is known here."""
+    made = tensor.clone()
+    _pinned.add(made.untyped_storage())
+    return made
 
 
 def _by_cpu(op: Any) -> Callable[..., Any]:
@@ -69,14 +73,28 @@ def empty_strided(
     return _new(made, device)
 
 
+def empty_like(
+    tensor: torch.Tensor, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: Any = None,
+    memory_format: Any = None,
+) -> torch.Tensor:  # fmt: skip
+    """Also on the CPU, in memory that is asked to be pinned, see `pin`."""
+    made = torch.empty_like(to_cpu(tensor), dtype=dtype, memory_format=memory_format or torch.preserve_format)
+    if pin_memory:
+        _pinned.add(made.untyped_storage())
+    where = tensor.device if device is None else torch.device(device)
+    return made if where.type == "cpu" else _new(made, where)
+
+
 def copy_(to: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     """Within the device, to it, or from it. Bytes of any dtype may cross; to cast is to compute."""
     if to.dtype != source.dtype:
         for tensor in (to, source):
             if is_npu(tensor) or is_npu(source):
                 hardware.refuse_dtype(tensor.dtype, "copy_")
-    if is_npu(source) != is_npu(to):
-        emulator.note("syncs" if is_npu(source) else "uploads", "copy_")
+    if is_npu(to) and not is_npu(source):
+        emulator.note("uploads", "copy_")
+    elif is_npu(source) and not is_npu(to) and not (non_blocking and to.untyped_storage() in _pinned):
+        emulator.note("syncs", "copy_")
     (to_cpu(to) if is_npu(to) else to).copy_(to_cpu(source) if is_npu(source) else source)
     return to
 
@@ -127,6 +145,7 @@ def convolution_backward(
 KERNELS: dict[str, Callable[..., Any]] = {
     "empty.memory_format": empty,
     "empty_strided": empty_strided,
+    "empty_like": empty_like,
     "copy_": copy_,
     "_copy_from": copy_from,
     "_copy_from_and_resize": copy_from,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -10,6 +12,7 @@ from torch_npu import hardware
 
 STEP = 4  # an op with random numbers moves the offset by so much, whatever it draws
 _states: dict[int, tuple[int, int]] = {}  # device -> (seed, offset)
+_own: set[int] = set()  # addresses of the generators that are the device's
 
 
 def seed(index: int, value: int) -> None:
@@ -50,3 +53,37 @@ class Drawing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         torch.default_generator.set_state(self.kept)
+
+
+class _Kind(type(torch._C.Generator)):  # type: ignore[misc]
+    """Every generator is an instance of torch.Generator, also those that were made before it was replaced."""
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return type.__instancecheck__(torch._C.Generator, value)
+
+
+class Generator(torch._C.Generator, metaclass=_Kind):
+    """torch.Generator, for the device too: one of the CPU's that says it is the device's. Its state is the CPU's kind."""
+
+    def __new__(cls, device: Any = "cpu") -> Any:
+        where = torch.device(device)
+        if where.type != "npu":
+            return torch._C.Generator(where)
+        made = super().__new__(cls)
+        made.index = hardware.index_of(where)
+        _own.add(made._cdata)
+        weakref.finalize(made, _own.discard, made._cdata).atexit = False
+        return made
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("npu", self.index)
+
+
+def of_device(generator: Any) -> bool:
+    """Whether an op on the device may draw from it. (Kernels are given another Python object for the same generator.)"""
+    return generator._cdata in _own
+
+
+def install() -> None:
+    torch.Generator = Generator  # type: ignore[misc, assignment]
