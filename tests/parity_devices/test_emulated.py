@@ -14,9 +14,8 @@ from finetune.cli import main
 from finetune.device import DEVICES
 from finetune.parity import command, run
 from finetune.parity.judge import judge, read_run
-from tests.conftest import write_tiny_data, write_tiny_recipe
+from tests.conftest import write_tiny_recipe
 from tests.npu.processes import environment
-from tests.npu.test_runs import tiny_qwen3
 
 pytestmark = pytest.mark.slow
 
@@ -40,11 +39,10 @@ def reports(folder: Path, patch: pytest.MonkeyPatch, dtype: str, module: str) ->
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def told(tiny_base, tiny_data, tmp_path_factory):
     """The folder, and by dtype the exit code and the report. Beside bfloat16 a float32 run with a wrong kernel."""
     folder = tmp_path_factory.mktemp("parity")
-    tiny_qwen3(folder / "base")
-    write_tiny_recipe(folder, folder / "base", write_tiny_data(folder))
+    write_tiny_recipe(folder, tiny_base, tiny_data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DEVICES, "npu", replace(DEVICES["npu"], why_not=lambda: "", bfloat16=lambda: True))
         for name, value in environment().items():
@@ -97,6 +95,4 @@ def test_the_folders_can_be_thrown_away(told):
     """Nothing outside of the report's folder was written."""
     folder, _found = told
     shutil.rmtree(folder / "wrong")
-    assert {path.name for path in folder.iterdir()} == {
-        "base", "tiny.yaml", "larger.yaml", "larger.jsonl", "float32", "bfloat16"
-    }  # fmt: skip
+    assert {path.name for path in folder.iterdir()} == {"tiny.yaml", "float32", "bfloat16"}
