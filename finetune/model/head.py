@@ -48,6 +48,7 @@ class TrainedPositions(nn.Module):
             bounds: (documents + 1,) int32, where in B T the documents of packed rows begin, and the end; on the host, or
                 looked for.
         """
+        assert kept.dtype == torch.long, "positions, not a mask"
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask if self._needs_mask else None}
         if position_ids is not None:
             inputs = packed_inputs(self.model.config, input_ids, position_ids, bounds)

@@ -38,7 +38,7 @@ def placement() -> device.Placement:
 
 
 def logits(model: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    return model(rows, torch.ones_like(rows), KEEP.expand(rows.shape))
+    return model(rows, torch.ones_like(rows), KEEP.expand(rows.shape).flatten().nonzero()[:, 0])
 
 
 def step(here: device.Placement, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

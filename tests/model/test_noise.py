@@ -15,7 +15,7 @@ from tests.conftest import tiny_llama
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 0, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
-KEEP = MASK.bool()
+KEPT = MASK.flatten().nonzero()[:, 0]
 ALPHA, WIDTH = 5.0, 64
 
 
@@ -43,7 +43,7 @@ def test_the_noise_is_uniform_within_its_bound():
     embedded = model.model.get_input_embeddings().weight[IDS].detach()
     torch.manual_seed(0)
     for _ in range(20):
-        model(IDS, MASK, KEEP)
+        model(IDS, MASK, KEPT)
     noise = torch.stack(seen) - embedded  # (20, B, T, WIDTH)
     for row, length, bound in ((0, 6, 0.255155), (1, 3, 0.360844)):
         part = noise[:, row, :length]
@@ -59,7 +59,7 @@ def test_packed_rows_take_their_documents_lengths():
     embedded = model.model.get_input_embeddings().weight[IDS].detach()
     torch.manual_seed(0)
     for _ in range(20):
-        model(IDS, None, KEEP, positions)
+        model(IDS, None, KEPT, positions)
     largest = (torch.stack(seen) - embedded).abs().amax((0, 3))
     bound = ALPHA / (torch.tensor([[5, 5, 5, 5, 5, 1], [2, 2, 4, 4, 4, 4]]) * WIDTH).sqrt()
     assert bool(((largest <= bound * 1.0001) & (largest > bound * 0.97)).all())
@@ -70,15 +70,15 @@ def test_no_noise_but_in_training():
     model, seen = wrapped()
     embedded = model.model.get_input_embeddings().weight[IDS].detach()
     with torch.no_grad():
-        model(IDS, MASK, KEEP)
+        model(IDS, MASK, KEPT)
     with reference(model) as policy:
-        policy(IDS, MASK, KEEP)
+        policy(IDS, MASK, KEPT)
     model.model(input_ids=IDS, attention_mask=MASK)
     model.eval()
-    model(IDS, MASK, KEEP)
+    model(IDS, MASK, KEPT)
     assert len(seen) == 4
     assert all(torch.equal(given, embedded) for given in seen)
-    model.train()(IDS, MASK, KEEP)
+    model.train()(IDS, MASK, KEPT)
     assert not torch.equal(seen[-1], embedded)
 
 
@@ -103,6 +103,6 @@ def test_gradient_checkpointing_sees_the_same_noise():
     for checkpointing in (False, True):
         model, _ = wrapped(gradient_checkpointing=checkpointing)
         torch.manual_seed(3)
-        model(IDS, MASK, KEEP).logsumexp(1).sum().backward()
+        model(IDS, MASK, KEPT).logsumexp(1).sum().backward()
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     assert all(torch.equal(left, right) for left, right in zip(*gradients, strict=True))
