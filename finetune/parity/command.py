@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from finetune import device
 from finetune.device import DEVICES, Device
-from finetune.errors import GateError, RecipeError, TrainingError, did_you_mean, writing
+from finetune.errors import GateError, RecipeError, TrainingError, writing
 from finetune.recipe import Recipe, resolved
 from finetune.recipefile import load_recipe
 
@@ -93,7 +93,7 @@ def devices_here(asked: str | None) -> tuple[list[Device], dict[str, str]]:
     names = [name.strip() for name in asked.split(",")] if asked is not None else list(DEVICES)
     unknown = [name for name in names if name not in DEVICES]
     if unknown:
-        raise RecipeError([f"--devices: {name!r} is not a device{did_you_mean(name, DEVICES)}" for name in unknown])
+        raise RecipeError([f"--devices: {name!r} is not a device; allowed: {", ".join(DEVICES)}" for name in unknown])
     reasons = {name: DEVICES[name].why_not() for name in dict.fromkeys(names)}
     left_out = {name: reason for name, reason in reasons.items() if reason}
     rows = [DEVICES[name] for name in names if name not in left_out]

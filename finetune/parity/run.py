@@ -17,6 +17,7 @@ from finetune.chain import BASE
 from finetune.device import before_torch
 from finetune.errors import RecipeError, first_line
 from finetune.recipefile import load_recipe
+from finetune.stop import stop_with_parent
 
 if TYPE_CHECKING:
     from finetune.device import Placement
@@ -30,6 +31,7 @@ PACKAGES = ("torch", "torch-npu", "transformers", "peft", "accelerate")
 def main(folders: Sequence[str]) -> int:
     """The runs; what happened in each is in its EVENTS. Ends at the first that fails."""
     before_torch()
+    stop_with_parent()
     for folder in map(Path, folders):
         try:
             run_here(folder)
