@@ -93,7 +93,8 @@ def devices_here(asked: str | None) -> tuple[list[Device], dict[str, str]]:
     names = [name.strip() for name in asked.split(",")] if asked is not None else list(DEVICES)
     unknown = [name for name in names if name not in DEVICES]
     if unknown:
-        raise RecipeError([f"--devices: {name!r} is not a device; allowed: {", ".join(DEVICES)}" for name in unknown])
+        allowed = ", ".join(DEVICES)
+        raise RecipeError([f"--devices: {name!r} is not a device; allowed: {allowed}" for name in unknown])
     reasons = {name: DEVICES[name].why_not() for name in dict.fromkeys(names)}
     left_out = {name: reason for name, reason in reasons.items() if reason}
     rows = [DEVICES[name] for name in names if name not in left_out]
