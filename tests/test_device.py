@@ -12,7 +12,7 @@ import torch
 
 from finetune import device
 from finetune.device import DEVICES, attentions, npu
-from finetune.device.start import dtype_of
+from finetune.device.start import dtype_of, name_host_network
 from finetune.errors import RecipeError
 
 NPU = "device=npu"
@@ -101,6 +101,22 @@ def test_the_versions_are_compared_before_the_import(monkeypatch):
     finally:
         npu.load.cache_clear()
         sys.modules.pop("torch_npu", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [({"NCCL_SOCKET_IFNAME": "=lo"}, "lo"), ({"HCCL_SOCKET_IFNAME": "lo"}, "lo"),
+                         ({"HCCL_SOCKET_IFNAME": "^lo"}, None), ({"NCCL_SOCKET_IFNAME": "nosuch"}, None),
+                         ({"NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "eth0"}, "eth0"), ({}, None)],
+)  # fmt: skip
+def test_the_host_s_numbers_take_the_device_s_network(monkeypatch, given, taken):
+    for variable in ("HCCL_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.setenv(variable, "")  # so that it is taken back what the call sets
+        monkeypatch.delenv(variable)
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("psutil.net_if_addrs", lambda: {"lo": [], "eth0": []})
+    name_host_network()
+    assert os.environ.get("GLOO_SOCKET_IFNAME") == taken
 
 
 def test_full_determinism(tiny_recipe):

@@ -104,8 +104,22 @@ def start(recipe: Recipe) -> Placement:
         )
     engine, group = engine_of(accelerator), None
     if accelerator.num_processes > 1 and device.backend != HOST_BACKEND:
+        name_host_network()
         group = torch.distributed.new_group(backend=HOST_BACKEND)
     return Placement(accelerator, device, dtype, attention, generation_attention, engine, group)
+
+
+def name_host_network() -> None:
+    """gloo takes the network that the host's name resolves to, often loopback: it is given the one named for the device.
+
+    NCCL and HCCL read a name as the beginning of one, or after `=` as a whole one.
+    """
+    import psutil
+
+    for variable in ("HCCL_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        name = os.environ.get(variable, "").removeprefix("=")
+        if name in psutil.net_if_addrs():
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def _be_deterministic(asked: bool, device: Device) -> None:
