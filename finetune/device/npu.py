@@ -7,18 +7,16 @@ transformers and peft die on it as well.
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import sys
 
 from finetune.device import npu_kernels
-from finetune.device.npu_probe import explain, first_line, mismatch
+from finetune.device.machine import Machine
+from finetune.device.npu_probe import explain, first_line, mismatch, release, required_torch
 from finetune.device.row import Device
 
-# Read once, as torch_npu is imported. Value and reason.
-ENVIRONMENT = {
-    "PYTORCH_NPU_ALLOC_CONF": ("expandable_segments:True", "less memory lost between blocks of changing size"),
-}
+# Read once, as torch_npu is imported. Less memory is lost between blocks of changing size.
+ENVIRONMENT = {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True"}
 
 
 @functools.cache
@@ -30,8 +28,11 @@ def load() -> str:
     version = installed()
     if version is None:
         return "torch_npu is not installed"
-    problem = mismatch(importlib.metadata.version("torch"), version, required_torch())
-    if problem is None:
+    torch = Machine().version("torch") or ""
+    problem = mismatch(torch, version, required_torch(Machine()))
+    if problem is not None:
+        problem += f"; pip install 'torch-npu=={release(torch)}'"
+    else:
         problem = _import()
     if problem is not None:
         sys.modules["torch_npu"] = None  # type: ignore[assignment]  # a later import of it raises ImportError at once
@@ -40,25 +41,13 @@ def load() -> str:
 
 def installed() -> str | None:
     """The version of torch_npu that is installed, without importing it."""
-    try:
-        return importlib.metadata.version("torch_npu")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def required_torch() -> str | None:
-    """The torch that the installed torch_npu was built for, as its metadata has it: `2.13.0.*`."""
-    for requirement in importlib.metadata.requires("torch_npu") or []:
-        name, _, version = requirement.partition("==")
-        if name.strip() == "torch":
-            return version.strip()
-    return None
+    return Machine().version("torch_npu")
 
 
 def _import() -> str | None:
     kept = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
-    for variable, (value, _reason) in ENVIRONMENT.items():
+    for variable, value in ENVIRONMENT.items():
         if variable.replace("_NPU", "") not in os.environ:  # torch_npu takes torch's own name too, and refuses both
             os.environ.setdefault(variable, value)
     try:

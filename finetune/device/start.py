@@ -136,12 +136,13 @@ def environment() -> dict[str, Any]:
     """What a manifest needs to say about this machine; nothing that identifies it."""
     import torch
 
-    chip = next((row.chip() for row in DEVICES.values() if row.name != "cpu" and row.available()), None)
+    used = next((row for row in DEVICES.values() if row.name != "cpu" and row.available()), None)
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "accelerator": chip,
+        "accelerator": used and used.chip(),
+        **({"accelerator_memory_gib": round(used.memory() / 2**30, 1)} if used else {}),
     }
 
 
