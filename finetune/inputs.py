@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,11 @@ from finetune.chain import check_leaks
 from finetune.data.aspects import check_decided
 from finetune.data.few import few
 from finetune.data.formats import ROWS_OF_STAGE
+from finetune.data.metric import Metric
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
-from finetune.evaluate.metrics import check_metric, score_names
+from finetune.evaluate.metrics import check_metric, row_score_names, score_names
 from finetune.recipe import GateSection, Recipe
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
 
@@ -59,7 +60,7 @@ def load_data(recipe: Recipe) -> Prepared:
         check_decided(data.train, recipe.settings, "training pairs")
         check_decided(data.evaluate, recipe.settings, "held-out pairs")
     if isinstance(recipe.settings, GrpoSection):
-        check_rewards(recipe.settings.rewards, row_scores(data))
+        check_rewards(recipe.settings.rewards, row_scores(data), data.metrics.values())
     with_good_answers(data, recipe.stage)
     return data
 
@@ -139,18 +140,21 @@ def known_scores(data: Prepared) -> list[str]:
 
 def row_scores(data: Prepared) -> list[str]:
     """Names that a single answer may have a score under."""
-    return [*dict.fromkeys(name for _task, found in _scores_of_tasks(data) for name in found), "finished"]
+    found = _scores_of_tasks(data, row_score_names)
+    return [*dict.fromkeys(name for _task, names in found for name in names), "finished"]
 
 
-def _scores_of_tasks(data: Prepared) -> list[tuple[str, list[str]]]:
+def _scores_of_tasks(
+    data: Prepared, names: Callable[[str, Metric], list[str]] = score_names
+) -> list[tuple[str, list[str]]]:
     """The task (empty where there is one only) and the names of its scores, of each of the template's examples."""
     if data.template is None:
-        return [("", score_names(data.evaluate[0].answer, data.metrics[""]))]
+        return [("", names(data.evaluate[0].answer, data.metrics[""]))]
     found = []
     for example in data.template.examples:
         task = (example.task or "") if len(data.metrics) > 1 else ""
         check_metric(data.metrics[task], str(data.template.path))
-        found.append((task, score_names(example.answer, data.metrics[task])))
+        found.append((task, names(example.answer, data.metrics[task])))
     return found
 
 

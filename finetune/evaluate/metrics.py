@@ -1,4 +1,7 @@
-"""Scores of one answer against its reference. Pure functions of text; every score lies between 0 and 1."""
+"""Scores of one answer against its reference. Pure functions of text; every score lies between 0 and 1.
+
+A row may count beside its scores (see evaluate/corpus.py): what a corpus comes to is then made of the counts.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,13 @@ import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
+from finetune.data.rows import Sample
 from finetune.data.template import Metric
 from finetune.errors import DataError, did_you_mean
 from finetune.evaluate.citations import citations
+from finetune.evaluate.corpus import corpus_scores, family_of
+from finetune.evaluate.mentions import mentions
+from finetune.evaluate.program import program, with_record
 from finetune.evaluate.toolcalls import tool_calls
 
 Scores = dict[str, float]
@@ -67,12 +74,15 @@ METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
     "exact_match": exact_match,
     "citations": citations,
     "tool_calls": tool_calls,
+    "entities": mentions,
+    "relations": mentions,
+    "program": program,
 }
 
 
 def score(answers: Sequence[str], references: Sequence[str], metric: Metric) -> Scores:
-    """Mean of each score over the rows that have it."""
-    return mean(score_rows(answers, references, [metric] * len(answers)))
+    """Of all rows: the mean of each score over the rows that have it, and what counts come to."""
+    return aggregate(score_rows(answers, references, [metric] * len(answers)))
 
 
 def score_rows(answers: Sequence[str], references: Sequence[str], metrics: Sequence[Metric]) -> list[Scores]:
@@ -93,6 +103,20 @@ def mean(rows: Sequence[Scores]) -> Scores:
     return {name: _mean([row[name] for row in rows if name in row]) for name in names}
 
 
+def aggregate(rows: Sequence[Scores]) -> Scores:
+    """Scores of all rows: means as of `mean`, and the scores of each family of counts in the place of its first one."""
+    whole, scores = corpus_scores(rows), Scores()
+    for name, value in mean(rows).items():
+        family = family_of(name)
+        scores |= whole[family] if family else {name: value}
+    return scores
+
+
+def reference_of(sample: Sample, metric: Metric) -> str:
+    """What an answer to the sample is held against: its own answer, and what the metric asks of its record."""
+    return with_record(sample.answer, sample.record, metric)
+
+
 def check_metric(metric: Metric, file: str = "") -> None:
     """Raises DataError for a name that METRICS lacks, with the template's `file`."""
     if metric.name not in METRICS:
@@ -102,9 +126,14 @@ def check_metric(metric: Metric, file: str = "") -> None:
 
 
 def score_names(reference: str, metric: Metric) -> list[str]:
-    """Names that this metric gives, found by scoring a reference against itself."""
-    check_metric(metric)
-    return list(METRICS[metric.name](reference, reference, metric))
+    """Names of the scores that this metric gives a corpus, found by scoring a reference against itself."""
+    return list(aggregate(score_rows([reference], [reference], [metric])))
+
+
+def row_score_names(reference: str, metric: Metric) -> list[str]:
+    """Names of the scores that this metric gives a single answer."""
+    row = score_rows([reference], [reference], [metric])[0]
+    return [name for name in row if family_of(name) is None]
 
 
 def _mean(values: Sequence[float]) -> float:
