@@ -21,6 +21,7 @@ from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, row_score_names, score_names
+from finetune.evaluate.results import groups_of
 from finetune.recipe import GateSection, Recipe
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
 
@@ -52,17 +53,30 @@ def load_data(recipe: Recipe) -> Prepared:
         raise type(error)(problems + error.problems) from None
     if problems:
         raise (DataError if data.refusals else RecipeError)(problems)
-    check_gate(
-        recipe.gate, [*recipe.settings.held_out_scores, *(known_scores(data) if recipe.settings.answers else ())]
-    )
+    of_loss = recipe.settings.held_out_scores
+    check_gate(recipe.gate, [*of_loss, *(known_scores(data) if recipe.settings.answers else ())], of_loss)
     data = replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
     if isinstance(recipe.settings, RewardSection):
         check_decided(data.train, recipe.settings, "training pairs")
         check_decided(data.evaluate, recipe.settings, "held-out pairs")
     if isinstance(recipe.settings, GrpoSection):
-        check_rewards(recipe.settings.rewards, row_scores(data), data.metrics.values())
-    with_good_answers(data, recipe.stage)
+        check_rewards(recipe.settings.rewards, row_scores(data))
+        if any(metric.value or metric.table for metric in data.metrics.values()):
+            raise RecipeError("data.template: stage grpo rewards answers by their text alone; `value` and `table` of metric "
+                              "program look into the record")  # fmt: skip
+    answered = with_good_answers(data, recipe.stage)
+    if recipe.gate.confident:
+        _check_groups(recipe, answered)
     return data
+
+
+def _check_groups(recipe: Recipe, data: Prepared) -> None:
+    """Raises RecipeError where answers are of one group only, so that they have no interval (see groups_of)."""
+    groups = groups_of(data, recipe.data.split)
+    if recipe.settings.answers and groups.max() == 0:
+        by = recipe.data.split.by if recipe.data.split else None
+        why = f"have the same {by!r}" if by else "come of one row"
+        raise RecipeError(f"gate.confident: all {len(groups)} held-out samples {why}: no interval can be had of them")
 
 
 def with_good_answers(data: Prepared, stage: str) -> Prepared:
@@ -100,7 +114,10 @@ def load_stages(recipe: Recipe, rows: int | None = None) -> list[Prepared]:
     if problems:
         raise kind(problems)
     if recipe.mixture:
-        check_gate(recipe.gate, _known_of_parts(recipe, data))
+        of_loss = [f"{part_name(recipe, part)}/{n}" for part in stages for n in part.settings.held_out_scores]
+        check_gate(recipe.gate, _known_of_parts(recipe, data), of_loss)
+        for part, its in zip(stages, data, strict=True) if recipe.gate.confident else ():
+            _check_groups(part, with_good_answers(its, part.stage))
         for index in range(len(stages)):  # each part's held-out rows against the other parts
             check_leaks(
                 [*stages[:index], *stages[index + 1 :], stages[index]], [*data[:index], *data[index + 1 :], data[index]]

@@ -66,7 +66,7 @@ def of_family(
     Returns:
         Each (...). `PREFIX_micro_f1`, `PREFIX_precision` and `PREFIX_recall` of all counts together;
         `PREFIX_macro_f1`, the mean of F1 over the types that occur in references or answers, 0 without any;
-        `PREFIX_f1/TYPE` of each of `types`, by default those that occur in references.
+        `PREFIX_f1/TYPE` of each of `types`, by default those that occur in references; nan where it does not.
     """
     prefix = FAMILIES[family]
     place = {name: index for index, name in enumerate(names)}
@@ -90,7 +90,8 @@ def of_family(
     }
     if types is None:
         types = [name for at, name in enumerate(every) if (tp + fn)[..., at].any() and name != UNNAMED]
-    return scores | {f"{prefix}_f1/{name}": f1[..., every.index(name)] for name in sorted(types)}
+    own = np.where(tp + fn > 0, f1, np.nan)
+    return scores | {f"{prefix}_f1/{name}": own[..., every.index(name)] for name in sorted(types)}
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
