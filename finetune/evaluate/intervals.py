@@ -41,10 +41,11 @@ class Intervals:
 
     def record(self) -> dict[str, Any]:
         """What the manifest says."""
+        ends = {"base": self.base, "tuned": self.tuned, "difference": self.difference}
         return {
             "method": "percentile bootstrap", "confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED,
-            "rows": self.rows, "groups": self.groups, "base": self.base, "tuned": self.tuned,
-            "difference": self.difference,
+            "rows": self.rows, "groups": self.groups,
+            **{who: {name: list(both) for name, both in its.items()} for who, its in ends.items()},
         }  # fmt: skip
 
 
