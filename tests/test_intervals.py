@@ -141,6 +141,12 @@ def test_the_gate_asks_for_the_lower_end():
         pass_gate(GateSection(confident=True), base, tuned, None)
 
 
+def test_a_score_that_no_held_out_row_has_does_not_pass():
+    """A type of the worked example that the held-out references lack."""
+    with pytest.raises(GateError, match=r"gate.min.entity_f1/rare: no held-out row has this score"):
+        pass_gate(GateSection(min={"entity_f1/rare": 0.5}), {"exact": 0.1}, {"exact": 0.2})
+
+
 def test_the_gate_asks_for_no_interval_that_can_not_be_had():
     names = ["mean_logprob", "exact"]
     check_gate(GateSection(), names, ["mean_logprob"])

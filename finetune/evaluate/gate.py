@@ -42,36 +42,43 @@ def pass_gate(section: GateSection, base: Scores, tuned: Scores, intervals: Inte
     Raises:
         GateError: every score that is too low, with the numbers.
     """
+    lacking = [name for name in section.min if name not in tuned]
+    failed = [f"gate.min.{name}: no held-out row has this score" for name in lacking]
+    least = {name: value for name, value in section.min.items() if name in tuned}
+    main = next(iter(tuned)) if section.better_than_base else None
     if section.confident:
-        failed = _not_surely(section, tuned, intervals or Intervals({}, {}, {}, {}, {}))
+        failed += _not_surely(least, main, tuned, intervals or Intervals({}, {}, {}, {}, {}))
     else:
-        failed = [
-            f"gate.min.{name}: {tuned[name]:.4f} is below {least:.4f} (base {base[name]:.4f})"
-            for name, least in section.min.items()
-            if tuned[name] < least
-        ]
-        main = next(iter(tuned))
-        if section.better_than_base and not tuned[main] > base[main]:
-            failed.append(
-                f"gate.better_than_base: {main} of the tuned model {tuned[main]:.4f}, of the base {base[main]:.4f}"
-            )
+        failed += _too_low(least, main, base, tuned)
     if failed:
         raise GateError("the tuned model did not pass the gate:\n" + "\n".join(failed))
 
 
-def _not_surely(section: GateSection, tuned: Scores, intervals: Intervals) -> list[str]:
+def _too_low(least: Scores, main: str | None, base: Scores, tuned: Scores) -> list[str]:
+    failed = [
+        f"gate.min.{name}: {tuned[name]:.4f} is below {value:.4f} (base {base[name]:.4f})"
+        for name, value in least.items()
+        if tuned[name] < value
+    ]
+    if main is not None and not tuned[main] > base[main]:
+        failed.append(
+            f"gate.better_than_base: {main} of the tuned model {tuned[main]:.4f}, of the base {base[main]:.4f}"
+        )
+    return failed
+
+
+def _not_surely(least: Scores, main: str | None, tuned: Scores, intervals: Intervals) -> list[str]:
     """What the lower ends of intervals do not reach."""
     failed = []
-    for name, least in section.min.items():
+    for name, value in least.items():
         low, high = intervals.tuned.get(name, NONE)
-        if not low >= least:
+        if not low >= value:
             failed.append(
-                f"gate.min.{name}: {tuned[name]:.4f} [{low:.4f}, {high:.4f}]: the lower end is not {least:.4f} or more "
+                f"gate.min.{name}: {tuned[name]:.4f} [{low:.4f}, {high:.4f}]: the lower end is not {value:.4f} or more "
                 "(gate.confident)"
             )
-    main = next(iter(tuned))
-    low, high = intervals.difference.get(main, NONE)
-    if section.better_than_base and not low > 0:
+    low, high = intervals.difference.get(main or "", NONE)
+    if main is not None and not low > 0:
         failed.append(
             f"gate.better_than_base: {main}: tuned - base lies in [{low:.4f}, {high:.4f}]: the lower end is not above 0 "
             "(gate.confident)"
