@@ -61,9 +61,10 @@ def load_data(recipe: Recipe) -> Prepared:
         check_decided(data.evaluate, recipe.settings, "held-out pairs")
     if isinstance(recipe.settings, GrpoSection):
         check_rewards(recipe.settings.rewards, row_scores(data))
-        if any(metric.value or metric.table for metric in data.metrics.values()):
-            raise RecipeError("data.template: stage grpo rewards answers by their text alone; `value` and `table` of metric "
-                              "program look into the record")  # fmt: skip
+        places = {key: metric.name for metric in data.metrics.values() for key in metric.places}
+        if places:
+            raise RecipeError([f"data.template: metric {name}: `{key}` looks into the record, which stage grpo does not have "
+                               "at hand; it rewards answers by their text alone" for key, name in places.items()])  # fmt: skip
     answered = with_good_answers(data, recipe.stage)
     if recipe.gate.confident:
         _check_groups(recipe, answered)

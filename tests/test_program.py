@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from finetune.data.template import Metric, load_template
-from finetune.errors import DataError
-from finetune.evaluate.metrics import reference_of, score
-from finetune.evaluate.program import ProgramError, as_value, program, run_program, same_value, with_record
+from finetune.errors import DataError, RecipeError
+from finetune.evaluate.metrics import reference_of, score, with_record
+from finetune.evaluate.program import ProgramError, as_value, program, run_program, same_value
+from finetune.inputs import known_scores, load_data
 from tests.conftest import ROOT
 
 TABLE = [["", "2009", "2008"], ["net sales", "$ 1,200 ( 3 )", "1000"], ["margin", "5.5%", "4.5 %"], ["note", "a", "b"]]
@@ -115,6 +116,21 @@ def test_a_column_that_is_not_there_is_refused(tmp_path):
     file.write_text(yaml.safe_dump(TEMPLATE | {"metric": {"name": "program", "value": "qb.exe_ans"}}))
     with pytest.raises(DataError, match=r"metric.value: 'qb' is not a column; allowed: qa, question, table"):
         load_template(file)
+
+
+def test_grpo_has_no_record_at_hand(tmp_path, tiny_recipe):
+    row = TEMPLATE["examples"][0]["row"]
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(TEMPLATE))
+    lines = [json.dumps(row | {"question": f"q{n}"}) + "\n" for n in range(20)]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    data = [f"data.template={tmp_path}/t.yaml", f"data.train={tmp_path}/a.jsonl", "data.split={eval_rows: 4}"]
+    assert known_scores(load_data(tiny_recipe(*data))) == ["execution_accuracy", "program_runs", "program_exact"]
+    grpo = ("stage=grpo", "train.global_batch_size=8", "grpo.num_generations=4")
+    recipe = tiny_recipe(*data, *grpo, "grpo.rewards={execution_accuracy: 1.0}")
+    with pytest.raises(
+        RecipeError, match="metric program: `value` looks into the record, which stage grpo does not have"
+    ):
+        load_data(recipe)
 
 
 @pytest.mark.parametrize(("name", "count"), [("dev_200", 200), ("train_100", 100)])

@@ -19,6 +19,7 @@ OWNERS = {
     "between": ("relations",),
     "value": ("program",),
     "table": ("program",),
+    "kind": ("tatqa",),
 }
 
 
@@ -27,8 +28,8 @@ class Metric(Part):
 
     `refusals`: texts that say that there is no answer. `form`: one mention a line, or a JSON list of objects. `types`:
     which types count, empty for all. `nothing`: what an answer without a mention says. `between` a relation's two ends.
-    `value`, `table`: where the record has what a program must come to and the table that it may look at, as `column` or
-    `column.key`.
+    Places in the record, as `column` or `column.key`: `value`, what a program must come to, `table`, what it may look at,
+    and `kind`, of a question.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Metric(Part):
     between: str = " -> "
     value: str | None = None
     table: str | None = None
+    kind: str | None = None
 
     @model_validator(mode="after")
     def settings_of_this_metric(self) -> Metric:
@@ -54,6 +56,12 @@ class Metric(Part):
         if self.name in ("entities", "relations"):
             self._mentions_can_be_read()
         return self
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What the metric asks of the record, and where it is."""
+        places = {"value": self.value, "table": self.table, "kind": self.kind}
+        return {key: place for key, place in places.items() if place}
 
     def _mentions_can_be_read(self) -> None:
         for key in ("separator", "between", "nothing"):

@@ -5,9 +5,11 @@ A row may count beside its scores (see evaluate/corpus.py): what a corpus comes 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 from finetune.data.rows import Sample
 from finetune.data.template import Metric
@@ -15,7 +17,8 @@ from finetune.errors import DataError, did_you_mean
 from finetune.evaluate.citations import citations
 from finetune.evaluate.corpus import corpus_scores, family_of
 from finetune.evaluate.mentions import mentions
-from finetune.evaluate.program import program, with_record
+from finetune.evaluate.program import program
+from finetune.evaluate.tatqa import tatqa
 from finetune.evaluate.toolcalls import tool_calls
 
 Scores = dict[str, float]
@@ -77,6 +80,7 @@ METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
     "entities": mentions,
     "relations": mentions,
     "program": program,
+    "tatqa": tatqa,
 }
 
 
@@ -117,6 +121,14 @@ def reference_of(sample: Sample, metric: Metric) -> str:
     return with_record(sample.answer, sample.record, metric)
 
 
+def with_record(answer: str, record: Mapping[str, Any], metric: Metric) -> str:
+    """The answer alone, or a JSON object with it as `answer` and, by key, what `metric.places` names in the record."""
+    if not metric.places:
+        return answer
+    told = {key: _at(record, place) for key, place in metric.places.items()}
+    return json.dumps({"answer": answer, **told}, ensure_ascii=False, default=str)
+
+
 def check_metric(metric: Metric, file: str = "") -> None:
     """Raises DataError for a name that METRICS lacks, with the template's `file`."""
     if metric.name not in METRICS:
@@ -134,6 +146,14 @@ def row_score_names(reference: str, metric: Metric) -> list[str]:
     """Names of the scores that this metric gives a single answer."""
     row = score_rows([reference], [reference], [metric])[0]
     return [name for name in row if family_of(name) is None]
+
+
+def _at(record: Mapping[str, Any], place: str) -> Any:
+    """`column` or `column.key` of a record; None where it is not."""
+    value: Any = record
+    for key in place.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _mean(values: Sequence[float]) -> float:

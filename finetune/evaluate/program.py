@@ -11,7 +11,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from finetune.data.metric import Metric
@@ -41,7 +41,7 @@ def program(answer: str, reference: str, metric: Metric) -> dict[str, float]:
     """The last line of the answer that holds a step is its program.
 
     Args:
-        reference: a program (then what it comes to counts), a number, `yes` or `no`; or as `with_record` makes it.
+        reference: a program (then what it comes to counts), a number, `yes` or `no`; or as metrics.with_record makes it.
 
     Returns:
         `execution_accuracy`: it comes to the reference's value, both rounded to 5 decimals; `program_runs`; where the
@@ -59,14 +59,6 @@ def program(answer: str, reference: str, metric: Metric) -> dict[str, float]:
     right = got is not None and expected is not None and same_value(got, expected)
     scores = {"execution_accuracy": float(right), "program_runs": float(got is not None)}
     return scores | ({"program_exact": float(_bare(said) == _bare(wanted))} if wanted else {})
-
-
-def with_record(answer: str, record: Mapping[str, Any], metric: Metric) -> str:
-    """What `program` takes as reference: the answer, with what the metric's `value` and `table` name in the record."""
-    if not metric.value and not metric.table:
-        return answer
-    told = {key: _at(record, place) for key, place in (("value", metric.value), ("table", metric.table)) if place}
-    return json.dumps({"answer": answer, **told}, ensure_ascii=False, default=str)
 
 
 def run_program(text: str, table: Sequence[Sequence[str]] = ()) -> Value:
@@ -200,11 +192,3 @@ def _program_in(text: str) -> str:
 
 def _bare(text: str) -> str:
     return re.sub(r"\s", "", text)
-
-
-def _at(record: Mapping[str, Any], place: str) -> Any:
-    """`column` or `column.key` of a record; None where it is not."""
-    value: Any = record
-    for key in place.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
