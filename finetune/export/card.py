@@ -93,6 +93,7 @@ def _facts(bundle: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "serve": _below(bundle / "serve"),
         "scores": _score_rows(scores),
         "intervals": _intervals(manifest.get("intervals")),
+        "counted": any(name.endswith("_micro_f1") for name, *_ in _score_rows(scores)),
         "lowest": _lowest(scores),
         "no_better": [name for name, b, t in _score_rows(scores) if b is not None and t <= b and b < 1],
         "data": data,

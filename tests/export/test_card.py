@@ -89,6 +89,9 @@ def test_intervals_stand_behind_their_scores_in_both_languages(bundle, manifest)
         assert "| `mean_logprob` | -2.000 | -1.000 | 1.000 |" in rows
     assert "percentile bootstrap of 1000 draws of 9 held-out samples in 5 groups that are drawn whole." in english
     assert "The difference may be 0 (its interval holds it): `field_match`." in english
+    assert "counted together" not in english
+    manifest["scores"] = {who: {"entity_micro_f1": 0.5} for who in ("base", "tuned")}
+    assert "`*_macro_f1`: mean of\nF1 over their types" in card_of(bundle, manifest).text
 
 
 def test_scores_data_training_and_proof_are_the_manifests(bundle, manifest):
