@@ -58,28 +58,39 @@ def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> Ev
     placement.accelerator.end_training()
     if not main:
         return None
-    of_answers: dict[str, dict[str, list[Scores]]] = {}
-    for (name, who), answers in answered.items():
-        part = next(part for part in ready.parts if part.name == name)
-        write_answers(recipe.output_dir, judged[name], answers, f"{name}.{who}".lstrip("."))
-        of_answers.setdefault(name, {})[who] = rows_of(judged[name], answers)
-        scores[who] |= _of_part(part, scored(judged[name], of_answers[name][who]))
-    in_order = [part.name for part in ready.parts if part.name]
-    for who in scores if in_order else ():  # of the first part first: the gate looks at the first score
-        scores[who] = dict(sorted(scores[who].items(), key=lambda item: in_order.index(item[0].partition("/")[0])))
-    drawn = {
-        part.name: Rows(
-            **of_answers[part.name],
-            groups=groups_of(judged[part.name], part.recipe.data.split),
-            tasks=tasks_of(judged[part.name]),
-        )
-        for part in ready.parts
-        if part.name in of_answers
-    }
-    evaluated = Evaluated(scores, intervals(drawn, scores["tuned"]) if drawn else None)
+    evaluated = _evaluated(recipe, ready, scores, judged, answered)
     for line in score_lines(evaluated.scores, evaluated.intervals):
         log.say(line)
     return evaluated
+
+
+def _evaluated(
+    recipe: Recipe,
+    ready: Ready,
+    scores: dict[str, Scores],
+    data: Mapping[str, Prepared],
+    answered: Mapping[tuple[str, str], Sequence[Answer]],
+) -> Evaluated:
+    """`scores` with those of the answers, which are written down, and their intervals.
+
+    Args:
+        data, answered: as freeze_golden takes them.
+    """
+    rows: dict[str, dict[str, list[Scores]]] = {}
+    for (name, who), answers in answered.items():
+        part = next(part for part in ready.parts if part.name == name)
+        write_answers(recipe.output_dir, data[name], answers, f"{name}.{who}".lstrip("."))
+        rows.setdefault(name, {})[who] = rows_of(data[name], answers)
+        scores[who] |= _of_part(part, scored(data[name], rows[name][who]))
+    in_order = [part.name for part in ready.parts if part.name]
+    for who in scores if in_order else ():  # of the first part first: the gate looks at the first score
+        scores[who] = dict(sorted(scores[who].items(), key=lambda item: in_order.index(item[0].partition("/")[0])))
+    splits = {part.name: part.recipe.data.split for part in ready.parts}
+    drawn = {
+        name: Rows(**its, groups=groups_of(data[name], splits[name]), tasks=tasks_of(data[name]))
+        for name, its in rows.items()
+    }
+    return Evaluated(scores, intervals(drawn, scores["tuned"]) if drawn else None)
 
 
 def _of_part(part: ReadyPart, scores: Scores) -> Scores:
