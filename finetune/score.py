@@ -7,8 +7,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from finetune.data.prepare import Prepared
+from finetune.evaluate.intervals import Rows, intervals
 from finetune.evaluate.metrics import Scores
-from finetune.evaluate.results import score_lines, scored
+from finetune.evaluate.results import Evaluated, groups_of, rows_of, score_lines, scored, tasks_of, write_answers
 from finetune.inputs import with_good_answers
 from finetune.ready import Ready, ReadyPart
 from finetune.recipe import Recipe
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from finetune.log import Log
 
 
-def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> dict[str, Scores] | None:
+def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> Evaluated | None:
     """Scores of base and tuned on the held-out rows: what each stage measures, and answers by the metric of its data.
 
     Every process takes its share; the main one has the scores. Those of a mixture's part have its name before theirs.
@@ -57,15 +58,39 @@ def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> di
     placement.accelerator.end_training()
     if not main:
         return None
+    evaluated = _evaluated(recipe, ready, scores, judged, answered)
+    for line in score_lines(evaluated.scores, evaluated.intervals):
+        log.say(line)
+    return evaluated
+
+
+def _evaluated(
+    recipe: Recipe,
+    ready: Ready,
+    scores: dict[str, Scores],
+    data: Mapping[str, Prepared],
+    answered: Mapping[tuple[str, str], Sequence[Answer]],
+) -> Evaluated:
+    """`scores` with those of the answers, which are written down, and their intervals.
+
+    Args:
+        data, answered: as freeze_golden takes them.
+    """
+    rows: dict[str, dict[str, list[Scores]]] = {}
     for (name, who), answers in answered.items():
         part = next(part for part in ready.parts if part.name == name)
-        scores[who] |= _of_part(part, scored(recipe.output_dir, judged[name], answers, f"{name}.{who}".lstrip(".")))
+        write_answers(recipe.output_dir, data[name], answers, f"{name}.{who}".lstrip("."))
+        rows.setdefault(name, {})[who] = rows_of(data[name], answers)
+        scores[who] |= _of_part(part, scored(data[name], rows[name][who]))
     in_order = [part.name for part in ready.parts if part.name]
     for who in scores if in_order else ():  # of the first part first: the gate looks at the first score
         scores[who] = dict(sorted(scores[who].items(), key=lambda item: in_order.index(item[0].partition("/")[0])))
-    for line in score_lines(scores):
-        log.say(line)
-    return scores
+    splits = {part.name: part.recipe.data.split for part in ready.parts}
+    drawn = {
+        name: Rows(**its, groups=groups_of(data[name], splits[name]), tasks=tasks_of(data[name]))
+        for name, its in rows.items()
+    }
+    return Evaluated(scores, intervals(drawn, scores["tuned"]) if drawn else None)
 
 
 def _of_part(part: ReadyPart, scores: Scores) -> Scores:

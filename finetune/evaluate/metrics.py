@@ -1,14 +1,24 @@
-"""Scores of one answer against its reference. Pure functions of text; every score lies between 0 and 1."""
+"""Scores of one answer against its reference. Pure functions of text; every score lies between 0 and 1.
+
+A row may count beside its scores (see evaluate/corpus.py): what a corpus comes to is then made of the counts.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
+from finetune.data.rows import Sample
 from finetune.data.template import Metric
 from finetune.errors import DataError, did_you_mean
 from finetune.evaluate.citations import citations
+from finetune.evaluate.corpus import corpus_scores, family_of
+from finetune.evaluate.mentions import mentions
+from finetune.evaluate.program import program
+from finetune.evaluate.tatqa import tatqa
 from finetune.evaluate.toolcalls import tool_calls
 
 Scores = dict[str, float]
@@ -67,12 +77,16 @@ METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
     "exact_match": exact_match,
     "citations": citations,
     "tool_calls": tool_calls,
+    "entities": mentions,
+    "relations": mentions,
+    "program": program,
+    "tatqa": tatqa,
 }
 
 
 def score(answers: Sequence[str], references: Sequence[str], metric: Metric) -> Scores:
-    """Mean of each score over the rows that have it."""
-    return mean(score_rows(answers, references, [metric] * len(answers)))
+    """Of all rows: the mean of each score over the rows that have it, and what counts come to."""
+    return aggregate(score_rows(answers, references, [metric] * len(answers)))
 
 
 def score_rows(answers: Sequence[str], references: Sequence[str], metrics: Sequence[Metric]) -> list[Scores]:
@@ -93,6 +107,28 @@ def mean(rows: Sequence[Scores]) -> Scores:
     return {name: _mean([row[name] for row in rows if name in row]) for name in names}
 
 
+def aggregate(rows: Sequence[Scores]) -> Scores:
+    """Scores of all rows: means as of `mean`, and the scores of each family of counts in the place of its first one."""
+    whole, scores = corpus_scores(rows), Scores()
+    for name, value in mean(rows).items():
+        family = family_of(name)
+        scores |= whole[family] if family else {name: value}
+    return scores
+
+
+def reference_of(sample: Sample, metric: Metric) -> str:
+    """What an answer to the sample is held against: its own answer, and what the metric asks of its record."""
+    return with_record(sample.answer, sample.record, metric)
+
+
+def with_record(answer: str, record: Mapping[str, Any], metric: Metric) -> str:
+    """The answer alone, or a JSON object with it as `answer` and, by key, what `metric.places` names in the record."""
+    if not metric.places:
+        return answer
+    told = {key: _at(record, place) for key, place in metric.places.items()}
+    return json.dumps({"answer": answer, **told}, ensure_ascii=False, default=str)
+
+
 def check_metric(metric: Metric, file: str = "") -> None:
     """Raises DataError for a name that METRICS lacks, with the template's `file`."""
     if metric.name not in METRICS:
@@ -102,9 +138,22 @@ def check_metric(metric: Metric, file: str = "") -> None:
 
 
 def score_names(reference: str, metric: Metric) -> list[str]:
-    """Names that this metric gives, found by scoring a reference against itself."""
-    check_metric(metric)
-    return list(METRICS[metric.name](reference, reference, metric))
+    """Names of the scores that this metric gives a corpus, found by scoring a reference against itself."""
+    return list(aggregate(score_rows([reference], [reference], [metric])))
+
+
+def row_score_names(reference: str, metric: Metric) -> list[str]:
+    """Names of the scores that this metric gives a single answer."""
+    row = score_rows([reference], [reference], [metric])[0]
+    return [name for name in row if family_of(name) is None]
+
+
+def _at(record: Mapping[str, Any], place: str) -> Any:
+    """`column` or `column.key` of a record; None where it is not."""
+    value: Any = record
+    for key in place.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _mean(values: Sequence[float]) -> float:
