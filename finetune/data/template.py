@@ -13,8 +13,9 @@ from finetune.data.columns import DropRowError, check_cells
 from finetune.data.jinja import evaluate
 from finetune.data.limits import LimitError
 from finetune.data.messages import CompiledTask, CompiledVariant, RecordRenderer, compiled_expression
+from finetune.data.metric import Metric
 from finetune.data.rows import Row, Sample
-from finetune.data.templatefile import Example, Metric, TemplateFile, read_template_file
+from finetune.data.templatefile import Example, TemplateFile, read_template_file
 from finetune.errors import DataError, did_you_mean
 from finetune.yamlfile import Lines
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jinja2
 from jinja2 import meta, nodes
@@ -24,6 +24,7 @@ from finetune.data.messagekeys import (
     native_sources,
     tools_problems,
 )
+from finetune.data.metric import Metric
 from finetune.errors import DataError, did_you_mean, plainly
 from finetune.yamlfile import Lines, read_yaml
 
@@ -41,29 +42,6 @@ class Variant(Part):
 
 
 Variants = Annotated[tuple[Variant, ...], Field(strict=False, min_length=1)]
-
-
-class Metric(Part):
-    """How an answer is scored: a name out of METRICS and its settings.
-
-    `refusals` (texts that say that there is no answer) and `cites` are for `citations`, `ordered` is for `tool_calls`.
-    """
-
-    name: str
-    separator: str = ": "
-    tolerance: float = Field(0.0, ge=0)
-    refusals: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    cites: Literal["numbers", "articles"] = "numbers"
-    ordered: bool = False
-
-    @model_validator(mode="after")
-    def settings_of_this_metric(self) -> Metric:
-        for key, owner in (("refusals", "citations"), ("cites", "citations"), ("ordered", "tool_calls")):
-            if self.name != owner and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"`{key}` is for metric {owner}, this is {self.name}")
-        if not all(any(map(str.isalnum, text)) for text in self.refusals):
-            raise ValueError("`refusals` holds a text without a word")
-        return self
 
 
 class Task(Part):

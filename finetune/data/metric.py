@@ -1,0 +1,102 @@
+"""The keys of a template's `metric`: which one, and its settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+
+from finetune.data.columns import Part
+
+Normal = Literal["width", "case", "space", "punctuation", "traditional"]
+
+# Which metrics a setting is for; what is not listed is for all.
+OWNERS = {
+    "refusals": ("citations", "unanswerable"),
+    "cites": ("citations",),
+    "ordered": ("tool_calls",),
+    "normalise": ("exact_match", "fields", "json", "label", "table", "unanswerable"),
+    "percent": ("quantity",),
+    "convert": ("quantity",),
+    "date_order": ("date",),
+    "labels": ("label",),
+    "whole": ("label",),
+    "confidence": ("label",),
+    "json_schema": ("json",),
+    "unordered": ("json",),
+    "keys": ("table",),
+}
+NEEDED = {"label": "labels", "unanswerable": "refusals"}
+
+
+def _with_synonyms(value: Any) -> Any:
+    """A list of labels is short for labels without synonyms; one synonym need not be a list."""
+    if isinstance(value, list | tuple):
+        twice = next((name for name in value if value.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is given twice")
+        value = {name: () for name in value if isinstance(name, str)} if all(map(_is_text, value)) else value
+    if isinstance(value, dict):
+        return {
+            name: (its,) if isinstance(its, str) else tuple(its) if isinstance(its, list) else its
+            for name, its in value.items()
+        }
+    return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _inline(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(
+            "give the JSON Schema itself, not a file's name (JSON is YAML: paste its text); "
+            "the template goes into the bundle and must say all that a check needs"
+        )
+    return value
+
+
+class Metric(Part):
+    """How an answer is scored: a name out of METRICS and its settings (OWNERS says which is for which).
+
+    `refusals`: texts that say that there is no answer. `labels`: each with its synonyms. `normalise`: what is no
+    difference between two texts. `json_schema` is written `schema` in a template, where pydantic has that name.
+    """
+
+    name: str
+    separator: str = ": "
+    tolerance: float = Field(0.0, ge=0)
+    refusals: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    cites: Literal["numbers", "articles"] = "numbers"
+    ordered: bool = False
+    normalise: Annotated[tuple[Normal, ...], Field(strict=False)] = ()
+    percent: bool = False
+    convert: bool = False
+    date_order: Literal["day_first", "month_first"] | None = None
+    labels: Annotated[dict[str, Annotated[tuple[str, ...], Field(strict=False)]], BeforeValidator(_with_synonyms)] = (
+        Field({})
+    )
+    whole: bool = False
+    confidence: bool = False
+    json_schema: Annotated[dict[str, Any] | None, BeforeValidator(_inline)] = Field(
+        None, validation_alias=AliasChoices("schema", "json_schema")
+    )
+    unordered: bool = False
+    keys: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def settings_of_this_metric(self) -> Metric:
+        for key, owners in OWNERS.items():
+            if self.name not in owners and getattr(self, key) != type(self).model_fields[key].default:
+                said = key.removeprefix("json_")
+                raise ValueError(f"`{said}` is for metric {' and '.join(owners)}, this is {self.name}")
+        needed = NEEDED.get(self.name)
+        if needed and not getattr(self, needed):
+            raise ValueError(f"metric {self.name} needs `{needed}`")
+        if not all(any(map(str.isalnum, text)) for text in self.refusals):
+            raise ValueError("`refusals` holds a text without a word")
+        for text in (name for label, synonyms in self.labels.items() for name in (label, *synonyms)):
+            if not any(map(str.isalnum, text)):
+                raise ValueError("`labels` holds a text without a word")
+        return self
