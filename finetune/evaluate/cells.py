@@ -6,7 +6,7 @@ import csv
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from finetune.data.metric import Metric
@@ -22,15 +22,16 @@ _NUMBER = re.compile(r"([-+]?)(\d{1,3}(?:,\d{3})+|\d{1,18})(\.\d{1,18})?\s*(%?)"
 def table(answer: str, reference: str, metric: Metric) -> dict[str, float]:
     """The answer's table against the reference's; the order of rows and columns does not matter.
 
-    A cell is known by its column's header and its row's: the cells of the columns `keys`, or the first one. Numbers are
-    compared by value (within `tolerance`), texts and headers after `normalise`.
+    A cell is known by its column's header and its row's: the cells of the columns `keys`, or of the reference's first one.
+    Numbers are compared by value (within `tolerance`), texts and headers after `normalise`.
 
     Returns:
         `valid_table`: the answer has a table; `cell_precision`: share of its cells that are right; `cell_recall`: share
         of the reference's cells that the answer has right; `cells_right`: their harmonic mean (F1); `all_cells`: every
         cell of the reference is right and there is no other.
     """
-    given, wanted = (read_table(text, metric) for text in (answer, reference))
+    keys = metric.keys or tuple(_rows(reference)[:1] and _rows(reference)[0][:1])
+    given, wanted = (read_table(text, metric, keys) for text in (answer, reference))
     right = sum(_same(given[at], value, metric) for at, value in wanted.items() if at in given)
     either = len(given) + len(wanted)
     return {
@@ -42,23 +43,31 @@ def table(answer: str, reference: str, metric: Metric) -> dict[str, float]:
     }
 
 
-def read_table(text: str, metric: Metric) -> Cells:
+def read_table(text: str, metric: Metric, keys: Sequence[str]) -> Cells:
     """The cells of a text's first Markdown table, or of CSV (parted by tabs where its first line has one).
 
     Nothing where there is no table, it lacks one of the columns `keys`, or a row is longer than the header. Of rows, or
     columns, with the same header the second is a second one. Missing cells at a row's end are empty.
+
+    Args:
+        keys: headers of the columns that name a row.
     """
-    rows = _markdown(text.splitlines()) or _csv(text)
+    rows = _rows(text)
     if len(rows) < 2 or any(len(row) > len(rows[0]) for row in rows):
         return {}
     columns = _numbered(normalised(cell, metric.normalise) for cell in rows[0])
-    keys = [normalised(key, metric.normalise) for key in metric.keys] or columns[:1]
-    if not set(keys) <= set(columns):
+    keys = [normalised(key, metric.normalise) for key in keys]
+    if not keys or not set(keys) <= set(columns):
         return {}
     filled = [dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=True)) for row in rows[1:]]
     headers = _numbered("\x1f".join(normalised(row[key], metric.normalise) for key in keys) for row in filled)
     values = [column for column in columns if column not in keys] or columns
     return {(header, column): row[column] for header, row in zip(headers, filled, strict=True) for column in values}
+
+
+def _rows(text: str) -> list[list[str]]:
+    """The header and the rows of a table; nothing where there is none."""
+    return _markdown(text.splitlines()) or _csv(text)
 
 
 def _markdown(lines: list[str]) -> list[list[str]]:
@@ -94,7 +103,8 @@ def _csv(text: str) -> list[list[str]]:
         rows = list(csv.reader(lines, delimiter="\t" if "\t" in lines[0] else ",", strict=True))
     except csv.Error:
         return []
-    return [[cell.strip() for cell in row] for row in rows]
+    # One column would make a table of any lines.
+    return [[cell.strip() for cell in row] for row in rows] if len(rows[0]) > 1 else []
 
 
 def _numbered(names: Iterable[str]) -> list[str]:

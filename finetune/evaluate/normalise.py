@@ -84,13 +84,15 @@ def _converter() -> Any:
 
 def chinese_number(text: str) -> Decimal | None:
     """三千零五点二, 二〇二四, 负十二, 一万二 (12000), 叁佰 as a number; None for what is no numeral."""
+    if len(text) > 40:
+        return None
     text = text.translate(_TRADITIONAL)
     negative = text.startswith("负")
     whole, point, fraction = text.removeprefix("负").partition("点")
     if point and not (fraction and all(digit in _DIGITS for digit in fraction)):
         return None
     value = _whole(whole)
-    if value is None or len(text) > 40:
+    if value is None:
         return None
     found = Decimal(f"{value}.{''.join(str(_DIGITS[digit]) for digit in fraction)}" if point else value)
     return -found if negative else found
