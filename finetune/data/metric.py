@@ -32,20 +32,15 @@ NEEDED = {"label": "labels", "unanswerable": "refusals"}
 def _with_synonyms(value: Any) -> Any:
     """A list of labels is short for labels without synonyms; one synonym need not be a list."""
     if isinstance(value, list | tuple):
-        twice = next((name for name in value if value.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"{twice!r} is given twice")
-        value = {name: () for name in value if isinstance(name, str)} if all(map(_is_text, value)) else value
+        for name in value:
+            if not isinstance(name, str):
+                raise ValueError(f"{name!r} is not text; put it in quotes")
+            if value.count(name) > 1:
+                raise ValueError(f"{name!r} is given twice")
+        return dict.fromkeys(value, ())
     if isinstance(value, dict):
-        return {
-            name: (its,) if isinstance(its, str) else tuple(its) if isinstance(its, list) else its
-            for name, its in value.items()
-        }
+        return {name: () if its is None else (its,) if isinstance(its, str) else its for name, its in value.items()}
     return value
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def _inline(value: Any) -> Any:

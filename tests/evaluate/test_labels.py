@@ -74,7 +74,7 @@ def test_settings():
         ({"name": "fields", "labels": ["a"]}, "`labels` is for metric label, this is fields"),
         ({"name": "label", "labels": ["a", "a"]}, "'a' is given twice"),
         ({"name": "label", "labels": ["a", "。"]}, "`labels` holds a text without a word"),
-        ({"name": "label", "labels": [1, 2]}, "labels"),
+        ({"name": "label", "labels": ["a", True]}, "True is not text; put it in quotes"),
     ):
         with pytest.raises(ValidationError, match=said):
             Metric.model_validate(wrong)
