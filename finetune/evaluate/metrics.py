@@ -124,6 +124,20 @@ def check_metric(metric: Metric, file: str = "") -> None:
         raise DataError(f"{where}{problem}")
 
 
+# These read a value out of a text; a reference that they can't read would make every answer wrong.
+READING = ("quantity", "date", "label", "json", "table")
+
+
+def reference_problem(reference: str, metric: Metric) -> str | None:
+    """Why no answer could be right: the metric can't read the reference itself. None where it can."""
+    if metric.name not in READING:
+        return None
+    low = [name for name, value in METRICS[metric.name](reference, reference, metric).items() if value < 1]
+    said = " ".join(reference.split())
+    said = said if len(said) <= 60 else said[:57] + "..."
+    return f"metric {metric.name} gives the reference {said!r} itself no 1 as {', '.join(low)}" if low else None
+
+
 def score_names(reference: str, metric: Metric) -> list[str]:
     """Names that this metric gives, found by scoring a reference against itself."""
     check_metric(metric)

@@ -9,12 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.data.prepare import Prepared
-from finetune.evaluate.metrics import Scores, mean, score_rows
+from finetune.errors import DataError
+from finetune.evaluate.metrics import Scores, mean, reference_problem, score_rows
 
 if TYPE_CHECKING:
     from finetune.evaluate.generate import Answer
 
 MEAN_LOGPROB = "mean_logprob"  # a score of stage cpt, in nats a token
+
+
+def check_references(data: Prepared) -> None:
+    """Raises DataError: held-out rows whose reference their metric can't read, the first ten of them."""
+    problems = [
+        f"{sample.where}: {problem}"
+        for sample in data.evaluate
+        if (problem := reference_problem(sample.answer, data.metrics[sample.task]))
+    ]
+    if problems:
+        more = [f"and {len(problems) - 10} more held-out rows"] if len(problems) > 10 else []
+        raise DataError(problems[:10] + more)
 
 
 def score_lines(scores: dict[str, Scores]) -> list[str]:
