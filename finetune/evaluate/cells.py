@@ -30,7 +30,8 @@ def table(answer: str, reference: str, metric: Metric) -> dict[str, float]:
         of the reference's cells that the answer has right; `cells_right`: their harmonic mean (F1); `all_cells`: every
         cell of the reference is right and there is no other.
     """
-    keys = metric.keys or tuple(_rows(reference)[:1] and _rows(reference)[0][:1])
+    header = next(iter(_rows(reference)), [])
+    keys = metric.keys or tuple(header[:1])
     given, wanted = (read_table(text, metric, keys) for text in (answer, reference))
     right = sum(_same(given[at], value, metric) for at, value in wanted.items() if at in given)
     either = len(given) + len(wanted)

@@ -134,7 +134,7 @@ def _paired(given: list[Any], wanted: Sequence[Any], metric: Metric) -> list[Any
             found[index] = given[whole]
             left.remove(whole)
     for index, value in enumerate(wanted):
-        if found[index] is _NOTHING and left:
+        if found[index] is _NOTHING and left and isinstance(value, dict | list):  # a leaf is right whole or not at all
             best = max(left, key=lambda i: _matched(given[i], value, metric)[0])
             found[index] = given[best]
             left.remove(best)

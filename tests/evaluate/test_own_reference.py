@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 
 import pytest
@@ -9,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.data.metric import Metric
+from finetune.evaluate.dates import date
+from finetune.evaluate.jsonanswer import json_answer
 from finetune.evaluate.metrics import METRICS
+from finetune.evaluate.quantity import quantity
 
+SETTINGS = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 LABELS = {"approve": ("通过",), "reject": ("拒绝", "不通过")}
 NUMBERS = st.decimals(-(10**9), 10**9, places=3)
 UNITS = st.sampled_from(["", " t", "吨", " %", "万元", " m³/h", " million USD", "亿美元", " °C", " 头", " kWh", "‰"])
@@ -62,7 +67,7 @@ KINDS = {
 def test_its_own_reference_is_right(kind):
     metric, references = KINDS[kind]
 
-    @settings(max_examples=40, deadline=None, database=None)
+    @SETTINGS
     @given(references)
     def right(reference: str) -> None:
         scores = METRICS[metric.name](reference, reference, metric)
@@ -76,7 +81,7 @@ def test_any_answer_has_scores(kind):
     metric, references = KINDS[kind]
     said = st.text(max_size=40) | st.text('0123456789,.-()%万亿年月日点:/ tkm$|\n`{}[]"\\^×', max_size=40)
 
-    @settings(max_examples=40, deadline=None, database=None)
+    @SETTINGS
     @given(said, references)
     def between(answer: str, reference: str) -> None:
         scores = METRICS[metric.name](answer, reference, metric)
@@ -84,6 +89,35 @@ def test_any_answer_has_scores(kind):
         assert scores.keys() == METRICS[metric.name](reference, reference, metric).keys()
 
     between()
+
+
+DAY_FORMS = ("%Y-%m-%d", "%Y年%m月%d日", "%d %B %Y", "%b %d, %Y", "%Y/%m/%d")
+
+
+@SETTINGS
+@given(st.dates(min_value=datetime.date(1000, 1, 1)), st.sampled_from(DAY_FORMS), st.sampled_from(DAY_FORMS))
+def test_a_day_is_the_same_in_every_form(day, one, other):
+    assert date(f"It is {day.strftime(one)}.", day.strftime(other), Metric(name="date"))["date_right"] == 1.0
+
+
+@SETTINGS
+@given(st.lists(JSON, max_size=5), st.randoms())
+def test_a_shuffled_list_is_the_same_set(values, random):
+    shuffled = random.sample(values, len(values))
+    assert (
+        json_answer(json.dumps(shuffled), json.dumps(values), Metric(name="json", unordered=True))["all_fields"] == 1.0
+    )
+
+
+@SETTINGS
+@given(
+    st.integers(1, 99_999),
+    st.sampled_from([("万元", 4), ("亿元", 8), (" thousand yuan", 3), ("百万元", 6), ("k CNY", 3)]),
+)
+def test_a_scale_is_a_power_of_ten(number, scale):
+    name, power = scale
+    scores = quantity(f"{number}{name}", f"{number * 10**power:,} 元", Metric(name="quantity"))
+    assert scores == {"exact": 1.0, "within_tolerance": 1.0, "unit_right": 1.0}
 
 
 @pytest.mark.parametrize("kind", KINDS)
