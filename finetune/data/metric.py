@@ -70,12 +70,12 @@ class Metric(Part):
     convert: bool = False
     date_order: Literal["day_first", "month_first"] | None = None
     labels: Annotated[dict[str, Annotated[tuple[str, ...], Field(strict=False)]], BeforeValidator(_with_synonyms)] = (
-        Field({})
+        Field(default={})
     )
     whole: bool = False
     confidence: bool = False
     json_schema: Annotated[dict[str, Any] | None, BeforeValidator(_inline)] = Field(
-        None, validation_alias=AliasChoices("schema", "json_schema")
+        default=None, validation_alias=AliasChoices("schema", "json_schema")
     )
     unordered: bool = False
     keys: Annotated[tuple[str, ...], Field(strict=False)] = ()
