@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,12 @@ from finetune.chain import check_leaks
 from finetune.data.aspects import check_decided
 from finetune.data.few import few
 from finetune.data.formats import ROWS_OF_STAGE
+from finetune.data.metric import Metric
 from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
-from finetune.evaluate.metrics import check_metric, score_names
-from finetune.evaluate.results import check_references
+from finetune.evaluate.metrics import check_metric, row_score_names, score_names
+from finetune.evaluate.results import check_references, groups_of
 from finetune.recipe import GateSection, Recipe
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
 
@@ -52,9 +53,8 @@ def load_data(recipe: Recipe) -> Prepared:
         raise type(error)(problems + error.problems) from None
     if problems:
         raise (DataError if data.refusals else RecipeError)(problems)
-    check_gate(
-        recipe.gate, [*recipe.settings.held_out_scores, *(known_scores(data) if recipe.settings.answers else ())]
-    )
+    of_loss = recipe.settings.held_out_scores
+    check_gate(recipe.gate, [*of_loss, *(known_scores(data) if recipe.settings.answers else ())], of_loss)
     data = replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
     if recipe.settings.answers:
         check_references(data)
@@ -63,8 +63,23 @@ def load_data(recipe: Recipe) -> Prepared:
         check_decided(data.evaluate, recipe.settings, "held-out pairs")
     if isinstance(recipe.settings, GrpoSection):
         check_rewards(recipe.settings.rewards, row_scores(data))
-    with_good_answers(data, recipe.stage)
+        places = {key: metric.name for metric in data.metrics.values() for key in metric.places}
+        if places:
+            raise RecipeError([f"data.template: metric {name}: `{key}` looks into the record, which stage grpo does not have "
+                               "at hand; it rewards answers by their text alone" for key, name in places.items()])  # fmt: skip
+    answered = with_good_answers(data, recipe.stage)
+    if recipe.gate.confident:
+        _check_groups(recipe, answered)
     return data
+
+
+def _check_groups(recipe: Recipe, data: Prepared) -> None:
+    """Raises RecipeError where answers are of one group only, so that they have no interval (see groups_of)."""
+    groups = groups_of(data, recipe.data.split)
+    if recipe.settings.answers and groups.max() == 0:
+        by = recipe.data.split.by if recipe.data.split else None
+        why = f"have the same {by!r}" if by else "come of one row"
+        raise RecipeError(f"gate.confident: all {len(groups)} held-out samples {why}: no interval can be had of them")
 
 
 def with_good_answers(data: Prepared, stage: str) -> Prepared:
@@ -102,7 +117,10 @@ def load_stages(recipe: Recipe, rows: int | None = None) -> list[Prepared]:
     if problems:
         raise kind(problems)
     if recipe.mixture:
-        check_gate(recipe.gate, _known_of_parts(recipe, data))
+        of_loss = [f"{part_name(recipe, part)}/{n}" for part in stages for n in part.settings.held_out_scores]
+        check_gate(recipe.gate, _known_of_parts(recipe, data), of_loss)
+        for part, its in zip(stages, data, strict=True) if recipe.gate.confident else ():
+            _check_groups(part, with_good_answers(its, part.stage))
         for index in range(len(stages)):  # each part's held-out rows against the other parts
             check_leaks(
                 [*stages[:index], *stages[index + 1 :], stages[index]], [*data[:index], *data[index + 1 :], data[index]]
@@ -142,18 +160,21 @@ def known_scores(data: Prepared) -> list[str]:
 
 def row_scores(data: Prepared) -> list[str]:
     """Names that a single answer may have a score under."""
-    return [*dict.fromkeys(name for _task, found in _scores_of_tasks(data) for name in found), "finished"]
+    found = _scores_of_tasks(data, row_score_names)
+    return [*dict.fromkeys(name for _task, names in found for name in names), "finished"]
 
 
-def _scores_of_tasks(data: Prepared) -> list[tuple[str, list[str]]]:
+def _scores_of_tasks(
+    data: Prepared, names: Callable[[str, Metric], list[str]] = score_names
+) -> list[tuple[str, list[str]]]:
     """The task (empty where there is one only) and the names of its scores, of each of the template's examples."""
     if data.template is None:
-        return [("", score_names(data.evaluate[0].answer, data.metrics[""]))]
+        return [("", names(data.evaluate[0].answer, data.metrics[""]))]
     found = []
     for example in data.template.examples:
         task = (example.task or "") if len(data.metrics) > 1 else ""
         check_metric(data.metrics[task], str(data.template.path))
-        found.append((task, score_names(example.answer, data.metrics[task])))
+        found.append((task, names(example.answer, data.metrics[task])))
     return found
 
 

@@ -85,10 +85,14 @@ class EvaluateSection(Section):
 
 
 class GateSection(Section):
-    """Least scores of the tuned model; below one of them nothing is exported."""
+    """Least scores of the tuned model; below one of them nothing is exported.
+
+    `confident`: the lower end of the 95 % interval counts, of a score and of what it is better by.
+    """
 
     min: dict[str, float] = Field(default_factory=dict)
     better_than_base: bool = True
+    confident: bool = False
 
 
 class TargetSection(Section):

@@ -12,6 +12,7 @@ from finetune.data.prepare import Prepared
 from finetune.errors import RecipeError
 from finetune.evaluate.gate import pass_gate
 from finetune.evaluate.metrics import Scores
+from finetune.evaluate.results import Evaluated
 from finetune.inputs import data_record, data_record_of_parts, load_stages
 from finetune.ready import Ready, get_ready, recipe_cache
 from finetune.recipe import Recipe, resolved
@@ -106,13 +107,13 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
                 return None
             extent.entering("scores")
             with ready.fused:
-                scores = evaluate(last, ready, placement, log)
-            if scores is None:
+                evaluated = evaluate(last, ready, placement, log)
+            if evaluated is None:
                 return None
-            pass_gate(recipe.gate, scores["base"], scores["tuned"])
+            pass_gate(recipe.gate, evaluated.scores["base"], evaluated.scores["tuned"], evaluated.intervals)
             extent.entering("export")
             with ready.fused:
-                record = make_record(recipe, ready, progress, scores, before, placement)
+                record = make_record(recipe, ready, progress, evaluated, before, placement)
             return export(recipe, record, ready, log)
 
 
@@ -175,7 +176,7 @@ def make_record(
     recipe: Recipe,
     ready: Ready,
     progress: Progress,
-    scores: dict[str, Scores],
+    evaluated: Evaluated,
     before: Before,
     placement: Placement,
 ) -> Record:
@@ -187,7 +188,7 @@ def make_record(
     of_item = None if ready.rewards else 1
     held_out = [item for part in ready.parts for item in part.held_out[: recipe.export.parity_rows]]
     examples = tuple(example for item in held_out for example in item.examples[:of_item])
-    evaluated = (answer_rewards if ready.rewards else answer_logprobs)(ready.model, examples, placement)
+    logprobs = (answer_rewards if ready.rewards else answer_logprobs)(ready.model, examples, placement)
     done = _done(ready, placement) | ready.about
     template = next((part.data.template for part in ready.parts if part.data.template), None)
     data = data_record_of_parts(recipe, [part.data for part in ready.parts], [part.counts for part in ready.parts])
@@ -198,14 +199,15 @@ def make_record(
         dtype=placement.dtype,
         stops=ready.stop_ids,
         examples=examples,
-        evaluated=evaluated,
+        evaluated=logprobs,
         ship_base=Path(ready.base.source.name) == (recipe.output_dir / BASE).resolve(),
         quantization=ready.base.quantization,
         template=template.path.read_text(encoding="utf-8") if template else None,
         recipe=resolved(recipe),
         data=data,
         training=progress.record() | done | ({"stages": before.told} if before.told else {}),
-        scores=scores,
+        scores=evaluated.scores,
+        intervals=evaluated.intervals.record() if evaluated.intervals else None,
         score_config=score_config(ready.model) if ready.rewards else None,
     )
 

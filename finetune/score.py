@@ -7,8 +7,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from finetune.data.prepare import Prepared
+from finetune.evaluate.intervals import Rows, intervals
 from finetune.evaluate.metrics import Scores
-from finetune.evaluate.results import score_lines, scored
+from finetune.evaluate.results import Evaluated, groups_of, rows_of, score_lines, scored, tasks_of, write_answers
 from finetune.inputs import with_good_answers
 from finetune.ready import Ready, ReadyPart
 from finetune.recipe import Recipe
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from finetune.log import Log
 
 
-def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> dict[str, Scores] | None:
+def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> Evaluated | None:
     """Scores of base and tuned on the held-out rows: what each stage measures, and answers by the metric of its data.
 
     Every process takes its share; the main one has the scores. Those of a mixture's part have its name before theirs.
@@ -57,15 +58,28 @@ def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> di
     placement.accelerator.end_training()
     if not main:
         return None
+    of_answers: dict[str, dict[str, list[Scores]]] = {}
     for (name, who), answers in answered.items():
         part = next(part for part in ready.parts if part.name == name)
-        scores[who] |= _of_part(part, scored(recipe.output_dir, judged[name], answers, f"{name}.{who}".lstrip(".")))
+        write_answers(recipe.output_dir, judged[name], answers, f"{name}.{who}".lstrip("."))
+        of_answers.setdefault(name, {})[who] = rows_of(judged[name], answers)
+        scores[who] |= _of_part(part, scored(judged[name], of_answers[name][who]))
     in_order = [part.name for part in ready.parts if part.name]
     for who in scores if in_order else ():  # of the first part first: the gate looks at the first score
         scores[who] = dict(sorted(scores[who].items(), key=lambda item: in_order.index(item[0].partition("/")[0])))
-    for line in score_lines(scores):
+    drawn = {
+        part.name: Rows(
+            **of_answers[part.name],
+            groups=groups_of(judged[part.name], part.recipe.data.split),
+            tasks=tasks_of(judged[part.name]),
+        )
+        for part in ready.parts
+        if part.name in of_answers
+    }
+    evaluated = Evaluated(scores, intervals(drawn, scores["tuned"]) if drawn else None)
+    for line in score_lines(evaluated.scores, evaluated.intervals):
         log.say(line)
-    return scores
+    return evaluated
 
 
 def _of_part(part: ReadyPart, scores: Scores) -> Scores:

@@ -15,7 +15,7 @@ from finetune.data.prepare import Prepared
 from finetune.data.store import BrokenStoreError, ExampleStore
 from finetune.evaluate.generate import Answer
 from finetune.evaluate.metrics import mean
-from finetune.evaluate.results import scored
+from finetune.evaluate.results import rows_of, scored, write_answers
 from finetune.inputs import data_record, encode, known_scores, load_data, make_stage
 from finetune.recipe import Recipe
 from finetune.recipefile import load_recipe
@@ -195,7 +195,9 @@ def test_scores_by_task(tmp_path, tiny_recipe):
     answers = {depths[0]: "depth_m: 1", depths[1]: "depth_m: 2", grades[0]: "10", grades[1]: "10.6", grades[2]: "20"}
     recipe.output_dir.mkdir()
     some = replace(data, evaluate=data.evaluate.pick(chosen))
-    scores = scored(recipe.output_dir, some, [Answer(answers[place], True) for place in chosen], "tuned")
+    given = [Answer(answers[place], True) for place in chosen]
+    write_answers(recipe.output_dir, some, given, "tuned")
+    scores = scored(some, rows_of(some, given))
     fields = {"field_match": 1 / 2, "all_fields": 1 / 2, "field/depth_m": 1 / 2}
     number = {"exact": pytest.approx(1 / 3), "within_tolerance": pytest.approx(2 / 3)}
     assert next(iter(scores)) == "field_match"

@@ -25,6 +25,13 @@ OWNERS = {
     "json_schema": ("json",),
     "unordered": ("json",),
     "keys": ("table",),
+    "form": ("entities", "relations"),
+    "types": ("entities", "relations"),
+    "nothing": ("entities", "relations"),
+    "between": ("relations",),
+    "value": ("program",),
+    "table": ("program",),
+    "kind": ("tatqa",),
 }
 NEEDED = {"label": "labels", "unanswerable": "refusals"}
 
@@ -56,7 +63,10 @@ class Metric(Part):
     """How an answer is scored: a name out of METRICS and its settings (OWNERS says which is for which).
 
     `refusals`: texts that say that there is no answer. `labels`: each with its synonyms. `normalise`: what is no
-    difference between two texts. `json_schema` is written `schema` in a template, where pydantic has that name.
+    difference between two texts. `json_schema` is written `schema` in a template, where pydantic has that name. `form`:
+    one mention a line, or a JSON list of objects. `types`: which types count, empty for all. `nothing`: what an answer
+    without a mention says. `between` a relation's two ends. Places in the record, as `column` or `column.key`: `value`,
+    what a program must come to, `table`, what it may look at, and `kind`, of a question.
     """
 
     name: str
@@ -79,6 +89,13 @@ class Metric(Part):
     )
     unordered: bool = False
     keys: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    form: Literal["lines", "json"] = "lines"
+    types: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    nothing: str = "none"
+    between: str = " -> "
+    value: str | None = None
+    table: str | None = None
+    kind: str | None = None
 
     @model_validator(mode="after")
     def settings_of_this_metric(self) -> Metric:
@@ -94,4 +111,22 @@ class Metric(Part):
         for text in (name for label, synonyms in self.labels.items() for name in (label, *synonyms)):
             if not any(map(str.isalnum, text)):
                 raise ValueError("`labels` holds a text without a word")
+        if self.name in ("entities", "relations"):
+            self._mentions_can_be_read()
         return self
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What the metric asks of the record, and where it is."""
+        places = {"value": self.value, "table": self.table, "kind": self.kind}
+        return {key: place for key, place in places.items() if place}
+
+    def _mentions_can_be_read(self) -> None:
+        for key in ("separator", "between", "nothing"):
+            if not getattr(self, key):
+                raise ValueError(f"`{key}` is empty")
+        for text in self.types:
+            if not text.strip() or text != " ".join(text.split()) or self.types.count(text) > 1:
+                raise ValueError(f"`types` holds {text!r}: empty, with white space around it, or twice")
+            if self.form == "lines" and self.separator in text:
+                raise ValueError(f"`types` holds {text!r}, in which the separator {self.separator!r} stands")

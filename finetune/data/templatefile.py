@@ -149,6 +149,15 @@ class TemplateFile(Part):
         if self.label is not None:
             raise ValueError("`label` has no effect on documents (role text)")
 
+    @model_validator(mode="after")
+    def metrics_name_columns(self) -> TemplateFile:
+        for metric in filter(None, (self.metric, *(task.metric for task in self.tasks or ()))):
+            for key, place in metric.places.items():
+                column = place.partition(".")[0]
+                if column not in self.columns:
+                    raise ValueError(f"metric.{key}: {column!r} is not a column{did_you_mean(column, self.columns)}")
+        return self
+
     @property
     def rows(self) -> str:
         """What the template gives: a value of ROWS_OF_STAGE."""

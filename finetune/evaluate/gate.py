@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from math import nan
 
 from finetune.errors import GateError, RecipeError, did_you_mean
+from finetune.evaluate.intervals import Intervals
 from finetune.evaluate.metrics import Scores
 from finetune.recipe import GateSection
 
+NONE = (nan, nan)  # no interval: nothing is sure
 
-def check_gate(section: GateSection, names: Iterable[str]) -> None:
-    """Raises RecipeError when the gate names a score that the template's metric does not give."""
-    _check_names("gate.min", section.min, list(names))
+
+def check_gate(section: GateSection, names: Iterable[str], without: Collection[str] = ()) -> None:
+    """Raises RecipeError when the gate names a score that the template's metric does not give, or wants its interval.
+
+    Args:
+        names: of all scores, the one first that the base is compared by.
+        without: those that have no interval.
+    """
+    known = list(names)
+    _check_names("gate.min", section.min, known)
+    if section.confident:
+        asked = [*section.min, *(known[:1] if section.better_than_base else ())]
+        lacking = dict.fromkeys(name for name in asked if name in without)
+        if lacking:
+            raise RecipeError(
+                [f"gate.confident: {name} comes of the held-out loss and has no interval" for name in lacking]
+            )
 
 
 def check_rewards(rewards: Iterable[str], names: Iterable[str]) -> None:
@@ -19,24 +36,54 @@ def check_rewards(rewards: Iterable[str], names: Iterable[str]) -> None:
     _check_names("grpo.rewards", rewards, list(names))
 
 
-def pass_gate(section: GateSection, base: Scores, tuned: Scores) -> None:
+def pass_gate(section: GateSection, base: Scores, tuned: Scores, intervals: Intervals | None = None) -> None:
     """Nothing, when every score is high enough.
 
     Raises:
         GateError: every score that is too low, with the numbers.
     """
+    lacking = [name for name in section.min if name not in tuned]
+    failed = [f"gate.min.{name}: no held-out row has this score" for name in lacking]
+    least = {name: value for name, value in section.min.items() if name in tuned}
+    main = next(iter(tuned)) if section.better_than_base else None
+    if section.confident:
+        failed += _not_surely(least, main, tuned, intervals or Intervals({}, {}, {}, {}, {}))
+    else:
+        failed += _too_low(least, main, base, tuned)
+    if failed:
+        raise GateError("the tuned model did not pass the gate:\n" + "\n".join(failed))
+
+
+def _too_low(least: Scores, main: str | None, base: Scores, tuned: Scores) -> list[str]:
     failed = [
-        f"gate.min.{name}: {tuned[name]:.4f} is below {least:.4f} (base {base[name]:.4f})"
-        for name, least in section.min.items()
-        if tuned[name] < least
+        f"gate.min.{name}: {tuned[name]:.4f} is below {value:.4f} (base {base[name]:.4f})"
+        for name, value in least.items()
+        if tuned[name] < value
     ]
-    main = next(iter(tuned))
-    if section.better_than_base and not tuned[main] > base[main]:
+    if main is not None and not tuned[main] > base[main]:
         failed.append(
             f"gate.better_than_base: {main} of the tuned model {tuned[main]:.4f}, of the base {base[main]:.4f}"
         )
-    if failed:
-        raise GateError("the tuned model did not pass the gate:\n" + "\n".join(failed))
+    return failed
+
+
+def _not_surely(least: Scores, main: str | None, tuned: Scores, intervals: Intervals) -> list[str]:
+    """What the lower ends of intervals do not reach."""
+    failed = []
+    for name, value in least.items():
+        low, high = intervals.tuned.get(name, NONE)
+        if not low >= value:
+            failed.append(
+                f"gate.min.{name}: {tuned[name]:.4f} [{low:.4f}, {high:.4f}]: the lower end is not {value:.4f} or more "
+                "(gate.confident)"
+            )
+    low, high = intervals.difference.get(main or "", NONE)
+    if main is not None and not low > 0:
+        failed.append(
+            f"gate.better_than_base: {main}: tuned - base lies in [{low:.4f}, {high:.4f}]: the lower end is not above 0 "
+            "(gate.confident)"
+        )
+    return failed
 
 
 def _check_names(key: str, given: Iterable[str], known: list[str]) -> None:

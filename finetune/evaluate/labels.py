@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from finetune.data.metric import Metric
 from finetune.evaluate.citations import bare
+from finetune.evaluate.corpus import counts
 from finetune.evaluate.normalise import normalised
 
 _CONFIDENCE = re.compile(
@@ -27,6 +28,7 @@ def label(answer: str, reference: str, metric: Metric) -> dict[str, float]:
         `one_label`: it names exactly one; `label/NAME`: `label_right` of references of this class, which is its recall.
         With `confidence`, `brier`: 1 - (p - label_right)^2, where p is the probability that the answer gives at its end
         ("(0.8)", "confidence: 80%"; 1 where it gives none); 0 where it names no label or several. Higher is better.
+        And the row's counts (evaluate/corpus.py), which give a corpus its F1.
     """
     wanted, given = class_of(reference, metric), class_of(answer, metric)
     right = float(given is not None and given == wanted)
@@ -37,7 +39,8 @@ def label(answer: str, reference: str, metric: Metric) -> dict[str, float]:
         probability = confidence_of(answer)
         p = 1.0 if probability is None else probability
         scores["brier"] = 0.0 if given is None else 1.0 - (p - right) ** 2
-    return scores
+    classes = ([(name,)] if name is not None else [] for name in (given, wanted))
+    return scores | counts("label", *classes)
 
 
 def class_of(text: str, metric: Metric) -> str | None:

@@ -1,20 +1,30 @@
-"""Scores of one answer against its reference. Pure functions of text; every score lies between 0 and 1."""
+"""Scores of one answer against its reference. Pure functions of text; every score lies between 0 and 1.
+
+A row may count beside its scores (see evaluate/corpus.py): what a corpus comes to is then made of the counts.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
+from finetune.data.rows import Sample
 from finetune.data.template import Metric
 from finetune.errors import DataError, did_you_mean
 from finetune.evaluate.cells import table
 from finetune.evaluate.citations import citations
+from finetune.evaluate.corpus import corpus_scores, family_of
 from finetune.evaluate.dates import date
 from finetune.evaluate.jsonanswer import json_answer, schema_problem
 from finetune.evaluate.labels import label, label_problem
+from finetune.evaluate.mentions import mentions
 from finetune.evaluate.normalise import no_simplifier, normalised, pairs, result_of
+from finetune.evaluate.program import program
 from finetune.evaluate.quantity import quantity
+from finetune.evaluate.tatqa import tatqa
 from finetune.evaluate.toolcalls import tool_calls
 from finetune.evaluate.unanswerable import unanswerable
 from finetune.evaluate.units import no_converter
@@ -78,12 +88,16 @@ METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
     "json": json_answer,
     "table": table,
     "unanswerable": unanswerable,
+    "entities": mentions,
+    "relations": mentions,
+    "program": program,
+    "tatqa": tatqa,
 }
 
 
 def score(answers: Sequence[str], references: Sequence[str], metric: Metric) -> Scores:
-    """Mean of each score over the rows that have it."""
-    return mean(score_rows(answers, references, [metric] * len(answers)))
+    """Of all rows: the mean of each score over the rows that have it, and what counts come to."""
+    return aggregate(score_rows(answers, references, [metric] * len(answers)))
 
 
 def score_rows(answers: Sequence[str], references: Sequence[str], metrics: Sequence[Metric]) -> list[Scores]:
@@ -102,6 +116,28 @@ def mean(rows: Sequence[Scores]) -> Scores:
     """Mean of each score over the rows that have it, in the order in which the names come up."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: _mean([row[name] for row in rows if name in row]) for name in names}
+
+
+def aggregate(rows: Sequence[Scores]) -> Scores:
+    """Scores of all rows: means as of `mean`, and the scores of each family of counts in the place of its first one."""
+    whole, scores = corpus_scores(rows), Scores()
+    for name, value in mean(rows).items():
+        family = family_of(name)
+        scores |= whole[family] if family else {name: value}
+    return scores
+
+
+def reference_of(sample: Sample, metric: Metric) -> str:
+    """What an answer to the sample is held against: its own answer, and what the metric asks of its record."""
+    return with_record(sample.answer, sample.record, metric)
+
+
+def with_record(answer: str, record: Mapping[str, Any], metric: Metric) -> str:
+    """The answer alone, or a JSON object with it as `answer` and, by key, what `metric.places` names in the record."""
+    if not metric.places:
+        return answer
+    told = {key: _at(record, place) for key, place in metric.places.items()}
+    return json.dumps({"answer": answer, **told}, ensure_ascii=False, default=str)
 
 
 def check_metric(metric: Metric, file: str = "") -> None:
@@ -132,16 +168,30 @@ def reference_problem(reference: str, metric: Metric) -> str | None:
     """Why no answer could be right: the metric can't read the reference itself. None where it can."""
     if metric.name not in READING:
         return None
-    low = [name for name, value in METRICS[metric.name](reference, reference, metric).items() if value < 1]
+    scores = METRICS[metric.name](reference, reference, metric)
+    low = [name for name, value in scores.items() if value < 1 and family_of(name) is None]
     said = " ".join(reference.split())
     said = said if len(said) <= 60 else said[:57] + "..."
     return f"metric {metric.name} gives the reference {said!r} itself no 1 as {', '.join(low)}" if low else None
 
 
 def score_names(reference: str, metric: Metric) -> list[str]:
-    """Names that this metric gives, found by scoring a reference against itself."""
-    check_metric(metric)
-    return list(METRICS[metric.name](reference, reference, metric))
+    """Names of the scores that this metric gives a corpus, found by scoring a reference against itself."""
+    return list(aggregate(score_rows([reference], [reference], [metric])))
+
+
+def row_score_names(reference: str, metric: Metric) -> list[str]:
+    """Names of the scores that this metric gives a single answer."""
+    row = score_rows([reference], [reference], [metric])[0]
+    return [name for name in row if family_of(name) is None]
+
+
+def _at(record: Mapping[str, Any], place: str) -> Any:
+    """`column` or `column.key` of a record; None where it is not."""
+    value: Any = record
+    for key in place.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from finetune.data.prepare import Prepared
 from finetune.errors import DataError
-from finetune.evaluate.metrics import Scores, mean, reference_problem, score_rows
+from finetune.evaluate.intervals import Interval, Intervals, numbered
+from finetune.evaluate.metrics import Scores, aggregate, reference_of, reference_problem, score_rows
+from finetune.recipe_data import SplitSection
 
 if TYPE_CHECKING:
     from finetune.evaluate.generate import Answer
 
 MEAN_LOGPROB = "mean_logprob"  # a score of stage cpt, in nats a token
+FINISHED = "finished"
 
 
 def check_references(data: Prepared) -> None:
@@ -30,23 +36,43 @@ def check_references(data: Prepared) -> None:
         raise DataError(problems[:10] + more)
 
 
-def score_lines(scores: dict[str, Scores]) -> list[str]:
-    """Base and tuned side by side, one score a line; what a model gives a token on average as perplexity too."""
-    width = max(len(name) for name in scores["tuned"])
-    lines = [f"{'score':<{width}}   base  tuned"]
+@dataclass(frozen=True)
+class Evaluated:
+    """Scores of `base` and `tuned`, and the intervals of those that come of answers (None without answers)."""
+
+    scores: dict[str, Scores]
+    intervals: Intervals | None = None
+
+
+def score_lines(scores: dict[str, Scores], intervals: Intervals | None = None) -> list[str]:
+    """Base and tuned side by side, one score a line, with their intervals and that of the difference where there are any.
+
+    What a model gives a token on average comes as perplexity too.
+    """
+    cells = [("score", " base", "tuned", "tuned - base" if intervals else "")]
     for name, value in scores["tuned"].items():
-        lines.append(f"{name:<{width}}  {scores['base'][name]:.3f}  {value:.3f}")
+        before = scores["base"][name]
+        of_name = [
+            ends.get(name) for ends in ((intervals.base, intervals.tuned, intervals.difference) if intervals else ())
+        ]
+        own = of_name or [None, None, None]
+        cells.append(
+            (name, _cell(before, own[0]), _cell(value, own[1]), _cell(value - before, own[2]) if own[2] else "")
+        )
         if name.endswith(MEAN_LOGPROB):
-            before, after = (math.exp(-score) for score in (scores["base"][name], value))
-            lines.append(f"{'(perplexity)':<{width}}  {before:.3f}  {after:.3f}")
-    return lines
+            cells.append(("(perplexity)", f"{math.exp(-before):.3f}", f"{math.exp(-value):.3f}", ""))
+    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
-def scored(folder: Path, data: Prepared, answers: Sequence[Answer], who: str) -> Scores:
-    """Scores; every answer goes beside its reference into `<folder>/answers.<who>.jsonl`."""
-    samples = list(data.evaluate)
+def _cell(value: float, ends: Interval | None) -> str:
+    return f"{value:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
+
+
+def write_answers(folder: Path, data: Prepared, answers: Sequence[Answer], who: str) -> None:
+    """Every answer beside its reference into `<folder>/answers.<who>.jsonl`."""
     with (folder / f"answers.{who}.jsonl").open("w", encoding="utf-8") as file:
-        for sample, item in zip(samples, answers, strict=True):
+        for sample, item in zip(data.evaluate, answers, strict=True):
             line = {
                 "where": sample.where,
                 **({"task": sample.task} if sample.task else {}),
@@ -56,17 +82,39 @@ def scored(folder: Path, data: Prepared, answers: Sequence[Answer], who: str) ->
                 "finished": item.finished,
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    rows = score_rows(
-        [item.text for item in answers],
-        [sample.answer for sample in samples],
-        [data.metrics[sample.task] for sample in samples],
-    )
-    by_task = {
-        task: [row for row, sample in zip(rows, samples, strict=True) if sample.task == task] for task in data.metrics
-    }
+
+
+def rows_of(data: Prepared, answers: Sequence[Answer]) -> list[Scores]:
+    """What each held-out sample's answer comes to by the metric of its task, and whether it ended by itself."""
+    samples = list(data.evaluate)
+    metrics = [data.metrics[sample.task] for sample in samples]
+    references = [reference_of(sample, metric) for sample, metric in zip(samples, metrics, strict=True)]
+    rows = score_rows([item.text for item in answers], references, metrics)
+    return [row | {FINISHED: float(item.finished)} for row, item in zip(rows, answers, strict=True)]
+
+
+def tasks_of(data: Prepared) -> list[str]:
+    """The task of each held-out sample."""
+    return [sample.task for sample in data.evaluate]
+
+
+def groups_of(data: Prepared, split: SplitSection | None) -> np.ndarray:
+    """(samples,) numbers of what held-out samples are drawn by: the value of `split.by`; without it, the row."""
+    by = split.by if split else None
+    return numbered([repr(sample.record.get(by)) if by else sample.where for sample in data.evaluate])
+
+
+def scored(data: Prepared, rows: Sequence[Scores]) -> Scores:
+    """The scores of all rows (of `rows_of`), and of each task's as `task/name` where there are several tasks."""
+    tasks = tasks_of(data)
+    by_task = {task: [row for row, own in zip(rows, tasks, strict=True) if own == task] for task in data.metrics}
     # In the template's order of tasks, so that the first name does not depend on which row comes first.
-    scores = mean([row for part in by_task.values() for row in part])
-    scores["finished"] = sum(item.finished for item in answers) / len(answers)
+    scores = aggregate([row for part in by_task.values() for row in part])
+    scores[FINISHED] = scores.pop(FINISHED)  # the last one
     return scores | {
-        f"{task}/{name}": value for task, part in by_task.items() if task for name, value in mean(part).items()
+        f"{task}/{name}": value
+        for task, part in by_task.items()
+        if task
+        for name, value in aggregate(part).items()
+        if name != FINISHED
     }

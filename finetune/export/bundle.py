@@ -195,6 +195,7 @@ def _finish(
         "data": record.data,
         "training": record.training,
         "scores": record.scores,
+        **({"intervals": record.intervals} if record.intervals else {}),
         **({"rewards": list(record.rewards)} if record.rewards else {}),
         "adapter": {key: value for key, value in asdict(canon).items() if key != "folder"},
         **made,

@@ -61,7 +61,7 @@ def write_card(bundle: Path, manifest: Mapping[str, Any]) -> None:
         loader=PackageLoader("finetune", "export"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"cell": _cell, "score": lambda value: f"{value:.3f}"}
+    environment.filters |= {"cell": _cell, "score": lambda value: f"{value:.3f}", "ends": _ends}
     facts = _facts(bundle, manifest)
     for name, template in LANGUAGES.items():
         text = environment.get_template(template).render(facts)
@@ -92,6 +92,8 @@ def _facts(bundle: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "architecture": architecture(bundle),
         "serve": _below(bundle / "serve"),
         "scores": _score_rows(scores),
+        "intervals": _intervals(manifest.get("intervals")),
+        "counted": any(name.endswith("_micro_f1") for name, *_ in _score_rows(scores)),
         "lowest": _lowest(scores),
         "no_better": [name for name, b, t in _score_rows(scores) if b is not None and t <= b and b < 1],
         "data": data,
@@ -173,6 +175,24 @@ def _on_hub(source: Mapping[str, Any]) -> bool:
 def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, float | None, float]]:
     base = scores.get("base") or {}
     return [(name, base.get(name), value) for name, value in (scores.get("tuned") or {}).items()]
+
+
+def _intervals(recorded: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the manifest says of intervals, how many rows and groups they are of, and which differences hold 0.
+
+    Empty where it says nothing, as those of older versions.
+    """
+    if not recorded:
+        return {}
+    unsure = [name for name, (low, high) in recorded["difference"].items() if low <= 0 <= high]
+    return {
+        **recorded, "rows": sum(recorded["rows"].values()), "groups": sum(recorded["groups"].values()), "unsure": unsure
+    }  # fmt: skip
+
+
+def _ends(ends: Mapping[str, Any], name: str) -> str:
+    """The interval of a score, with a space before it; nothing where it has none."""
+    return " [{:.3f}, {:.3f}]".format(*ends[name]) if name in ends else ""
 
 
 def _lowest(scores: Mapping[str, Any], count: int = 3) -> list[tuple[str, float]]:

@@ -34,6 +34,7 @@ class Record:
         ship_base: the base is a folder that only this run has (made of a GGUF file): it goes into the bundle.
         examples: conversations to prove the merge on.
         evaluated: log-probabilities of their trained tokens in the model that got the scores; see export/parity.py.
+        intervals: of the scores, as evaluate/intervals.py writes them; None without answers, and of older runs.
         template: text of the data template, None without one.
         score_config: of a reward model, what its config.json says of the score head (see model/score.py); `examples` are
             then whole conversations of pairs, the better answer before the worse, and `evaluated` their rewards.
@@ -53,6 +54,7 @@ class Record:
     data: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
     scores: dict[str, Scores] | None = None
+    intervals: dict[str, Any] | None = None
     score_config: dict[str, Any] | None = None
 
     @property

@@ -86,6 +86,14 @@ def _write(file: Path, document: dict[str, Any]) -> None:
     file.write_text(json.dumps(head | body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _interval(ends: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A metric's 95 % interval, where it has one."""
+    if name not in ends:
+        return {}
+    low, high = ends[name]
+    return {"confidenceInterval": {"lowerBound": str(low), "upperBound": str(high)}}
+
+
 def _model(bundle: Path, manifest: Mapping[str, Any], data: list[str]) -> dict[str, Any]:
     recipe, template = read_recipe(bundle, manifest), read_template(bundle)
     card, training = recipe.get("card") or {}, manifest.get("training") or {}
@@ -100,8 +108,9 @@ def _model(bundle: Path, manifest: Mapping[str, Any], data: list[str]) -> dict[s
         for key, name in (("useCases", "intended_use"), ("technicalLimitations", "limits"))
         if card.get(name)
     }
+    intervals = manifest.get("intervals") or {}
     metrics = [
-        {"type": name, "value": str(value), "slice": f"held-out, {who}"}
+        {"type": name, "value": str(value), "slice": f"held-out, {who}"} | _interval(intervals.get(who) or {}, name)
         for who in ("base", "tuned")
         for name, value in (scores.get(who) or {}).items()
     ]

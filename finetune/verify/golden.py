@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from finetune.data.rows import Message, Sample
 from finetune.data.template import Metric
 from finetune.errors import DataError, RecipeError, plainly, writing
-from finetune.evaluate.metrics import Scores, score_rows
+from finetune.evaluate.metrics import Scores, reference_of, score_rows
 
 if TYPE_CHECKING:
     from finetune.data.chat import ChatEncoder
@@ -51,6 +51,7 @@ class Golden:
         answer: the evaluated model's greedy answer, stripped, without special tokens.
         answer_ids: its tokens; a stop token at the end counts for nothing.
         finished: whether it stopped by itself before the evaluation's limit.
+        reference: what answers are held against, see metrics.reference_of.
         metric: how `scores` came about, so that another answer can be scored without the data template.
         base_answer: the base model's greedy answer to the same prompt; None when nobody asked it.
         logprobs: natural log-probability of each of `answer_ids` in the evaluated model; None when not computed.
@@ -119,11 +120,9 @@ def make_golden(
         metrics: by the `task` of a sample, as `Prepared.metrics` has them.
         logprobs: of each answer's tokens, in the evaluated model.
     """
-    scores = score_rows(
-        [answer.text for answer in answers],
-        [sample.answer for sample in samples],
-        [metrics[sample.task] for sample in samples],
-    )
+    of_samples = [metrics[sample.task] for sample in samples]
+    references = [reference_of(sample, metric) for sample, metric in zip(samples, of_samples, strict=True)]
+    scores = score_rows([answer.text for answer in answers], references, of_samples)
     return [
         Golden(
             where=sample.where,
@@ -131,11 +130,11 @@ def make_golden(
             messages=sample.prompt,
             tools=sample.tools,
             prompt_ids=tuple(prompt_ids[i]),
-            reference=sample.answer,
+            reference=references[i],
             answer=answers[i].text,
             answer_ids=tuple(answers[i].ids),
             finished=answers[i].finished,
-            metric=metrics[sample.task],
+            metric=of_samples[i],
             scores=scores[i],
             base_answer=base_answers[i].text if base_answers is not None else None,
             logprobs=tuple(logprobs[i]) if logprobs is not None else None,

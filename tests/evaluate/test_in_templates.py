@@ -93,6 +93,9 @@ def test_a_reference_that_cannot_be_read_stops_before_training(tiny_recipe, tmp_
 def test_score_names():
     """What `gate.min` may name comes from worked examples."""
     metric = Metric(name="label", labels={"yes": (), "no": ()}, confidence=True)
-    assert score_names("yes", metric) == ["label_right", "one_label", "label/yes", "brier"]
+    assert score_names("yes", metric) == [
+        "label_right", "one_label", "label/yes", "brier",
+        "label_micro_f1", "label_macro_f1", "label_precision", "label_recall", "label_f1/yes",
+    ]  # fmt: skip
     assert score_names("5 t", Metric(name="quantity")) == ["exact", "within_tolerance", "unit_right"]
     assert score_names("2024-03", Metric(name="date")) == ["date_right", "year_right", "month_right"]

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from finetune.data.metric import Metric
 from finetune.errors import DataError
+from finetune.evaluate.corpus import family_of
 from finetune.evaluate.labels import class_of, confidence_of, label
-from finetune.evaluate.metrics import check_metric
+from finetune.evaluate.metrics import check_metric, score
 
 METRIC = Metric(
     name="label", labels={"approve": ("approved", "通过"), "reject": ("拒绝",), "pass": ("合格",), "fail": ("不合格",)}
@@ -32,10 +33,23 @@ def test_nothing_but_the_label(text, named):
     assert class_of(text, METRIC.model_copy(update={"whole": True})) == named
 
 
+def scored(answer, reference, metric):
+    """Without what a row counts for the corpus."""
+    return {name: value for name, value in label(answer, reference, metric).items() if family_of(name) is None}
+
+
+def test_what_a_corpus_comes_to():
+    """approve: P 1, R 1/3, F1 1/2; reject: P 1/2, R 1, F1 2/3; in all 2 right, 1 wrong, 2 missed (one is no class)."""
+    scores = score(["approve", "reject", "?", "reject"], ["approve", "approve", "approve", "reject"], METRIC)
+    assert (scores["label_right"], scores["label_micro_f1"]) == (1 / 2, pytest.approx(4 / 7))
+    assert (scores["label_f1/approve"], scores["label_f1/reject"]) == (1 / 2, pytest.approx(2 / 3))
+    assert scores["label_macro_f1"] == pytest.approx(7 / 12)
+
+
 def test_scores_by_hand():
-    assert label("approved", "approve", METRIC) == {"label_right": 1, "one_label": 1, "label/approve": 1}
-    assert label("reject", "approve", METRIC) == {"label_right": 0, "one_label": 1, "label/approve": 0}
-    assert label("approve, or reject", "approve", METRIC) == {"label_right": 0, "one_label": 0, "label/approve": 0}
+    assert scored("approved", "approve", METRIC) == {"label_right": 1, "one_label": 1, "label/approve": 1}
+    assert scored("reject", "approve", METRIC) == {"label_right": 0, "one_label": 1, "label/approve": 0}
+    assert scored("approve, or reject", "approve", METRIC) == {"label_right": 0, "one_label": 0, "label/approve": 0}
 
 
 @pytest.mark.parametrize(

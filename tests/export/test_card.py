@@ -72,7 +72,31 @@ def test_the_hub_reads_what_was_meant(bundle, manifest):
     assert f"[org/model](https://huggingface.co/org/model) at `{commit}`" in card.text
 
 
+def test_intervals_stand_behind_their_scores_in_both_languages(bundle, manifest):
+    """A score without one (of the held-out loss) stands alone; a difference that may be 0 is named."""
+    manifest["scores"] = {"base": {"field_match": 0.25, "mean_logprob": -2.0},
+                          "tuned": {"field_match": 0.75, "mean_logprob": -1.0}}  # fmt: skip
+    manifest["intervals"] |= {
+        "rows": {"": 9}, "groups": {"": 5}, "base": {"field_match": [0.1, 0.4]}, "tuned": {"field_match": [0.6, 0.9]},
+        "difference": {"field_match": [-0.01, 0.8]},
+    }  # fmt: skip
+    english = card_of(bundle, manifest).text
+    for text in (english, (bundle / "README.zh-CN.md").read_text(encoding="utf-8")):
+        rows = table_rows(text)
+        head = next(row for row in rows if row.startswith(("| Score |", "| 得分 |")))
+        assert head.count("|") == 5 and "|---|---|---|---|\n" in text
+        assert "| `field_match` | 0.250 [0.100, 0.400] | 0.750 [0.600, 0.900] | 0.500 [-0.010, 0.800] |" in rows
+        assert "| `mean_logprob` | -2.000 | -1.000 | 1.000 |" in rows
+    assert "percentile bootstrap of 1000 draws of 9 held-out samples in 5 groups that are drawn whole." in english
+    assert "The difference may be 0 (its interval holds it): `field_match`." in english
+    assert "counted together" not in english
+    manifest["scores"] = {who: {"entity_micro_f1": 0.5} for who in ("base", "tuned")}
+    assert "`*_macro_f1`: mean of\nF1 over their types" in card_of(bundle, manifest).text
+
+
 def test_scores_data_training_and_proof_are_the_manifests(bundle, manifest):
+    """As of an older version, whose manifest has no intervals."""
+    del manifest["intervals"]
     manifest["scores"] = {"base": {"field_match": 0.25, "field/same": 0.5, "finished": 1.0},
                           "tuned": {"field_match": 0.75, "field/same": 0.5, "finished": 1.0}}  # fmt: skip
     manifest["data"]["screening"] |= {"phone": 3, "email": 1}
@@ -196,6 +220,7 @@ def test_text_of_others_stays_in_its_cell(bundle, manifest):
     hostile = "a|b\n---\nlicense: mit\n<script>x</script> `"
     manifest["data"]["sources"][0] |= {"name": "a|b.jsonl", "provenance": hostile, "licence": "x\n|y"}
     manifest["scores"] = {"base": {}, "tuned": {"field/a|b": 0.5}}
+    del manifest["intervals"]
     text = (bundle / "data_template.yaml").read_text()
     content = yaml.safe_load(text) | {"description": hostile}
     (bundle / "data_template.yaml").write_text(yaml.safe_dump(content))

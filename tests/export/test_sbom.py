@@ -75,6 +75,11 @@ def test_every_file_base_source_and_package_is_in_it(bundle, manifest):
     assert {m["type"]: m["value"] for m in metrics if m["slice"] == "held-out, tuned"} == {
         name: str(value) for name, value in manifest["scores"]["tuned"].items()
     }
+    low, high = manifest["intervals"]["tuned"]["field_match"]
+    ends = next(m for m in metrics if (m["type"], m["slice"]) == ("field_match", "held-out, tuned"))[
+        "confidenceInterval"
+    ]
+    assert ends == {"lowerBound": str(low), "upperBound": str(high)}
     assert document["dependencies"][0]["dependsOn"] == ["base", "data/0", *(p["bom-ref"] for p in (
         part for part in document["components"] if part["type"] == "library"))]  # fmt: skip
 

@@ -1,0 +1,160 @@
+"""Bootstrap confidence intervals of scores: how far they might lie elsewhere with other held-out rows of the same kind.
+
+The percentile bootstrap (Efron 1979, doi:10.1214/aos/1176344552): rows are drawn again with replacement, the score is made
+of those drawn, and the interval holds the middle 95 % of 1,000 such scores. Rows of one group are drawn together (cluster
+bootstrap). Base and tuned see the same draws, so their difference is paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from finetune.evaluate.corpus import corpus_scores, family_of, of_family
+
+Scores = dict[str, float]
+Interval = tuple[float, float]
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+SEED = 0
+AT_ONCE = 2_000_000  # numbers of a block of draws: 16 MB
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """The 95 % intervals of scores, lower and upper end, by name.
+
+    Attributes:
+        rows, groups: held out and drawn from, by the name of a mixture's part (empty without parts).
+        difference: of tuned - base.
+    """
+
+    rows: dict[str, int]
+    groups: dict[str, int]
+    base: dict[str, Interval]
+    tuned: dict[str, Interval]
+    difference: dict[str, Interval]
+
+    def record(self) -> dict[str, Any]:
+        """What the manifest says."""
+        ends = {"base": self.base, "tuned": self.tuned, "difference": self.difference}
+        return {
+            "method": "percentile bootstrap", "confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED,
+            "rows": self.rows, "groups": self.groups,
+            **{who: {name: list(both) for name, both in its.items()} for who, its in ends.items()},
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one part's evaluation, of base and tuned in the same order.
+
+    Attributes:
+        groups: what is drawn together, by its number from 0, (rows,).
+        tasks: of each row; empty where there is one task only.
+    """
+
+    base: Sequence[Scores]
+    tuned: Sequence[Scores]
+    groups: np.ndarray
+    tasks: Sequence[str]
+
+
+def numbered(keys: Sequence[str]) -> np.ndarray:
+    """(keys,) equal keys under one number, numbers from 0 in the order in which keys come up."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def intervals(parts: Mapping[str, Rows], names: Collection[str]) -> Intervals:
+    """Of every score of every part; none where all its rows are of one group, which says nothing of other groups.
+
+    Args:
+        parts: by name, which stands before the names of its scores; empty for the only one.
+        names: of the scores that are reported; others that rows come to have no interval.
+    """
+    found = Intervals({}, {}, {}, {}, {})
+    for part, rows in parts.items():
+        groups = int(rows.groups.max()) + 1
+        found.rows[part], found.groups[part] = len(rows.groups), groups
+        if groups < 2:
+            continue
+        for task in ("", *dict.fromkeys(filter(None, rows.tasks))):
+            chosen = np.array([not task or own == task for own in rows.tasks])
+            before = "".join(f"{name}/" for name in (part, task) if name)
+            _of_rows(found, before, rows, chosen)
+    base, tuned, difference = (
+        {name: ends[name] for name in names if name in ends} for ends in (found.base, found.tuned, found.difference)
+    )
+    return replace(found, base=base, tuned=tuned, difference=difference)
+
+
+def _of_rows(found: Intervals, before: str, rows: Rows, chosen: np.ndarray) -> None:
+    """The intervals of one task's rows, or of all, into `found`."""
+    draws = {"base": Drawn(rows.base, rows.groups, chosen), "tuned": Drawn(rows.tuned, rows.groups, chosen)}
+    drawn: dict[str, list[dict[str, np.ndarray]]] = {who: [] for who in draws}
+    width = max(len(one.names) for one in draws.values()) + int(rows.groups.max()) + 1
+    for weights in _weights(int(rows.groups.max()) + 1, max(1, AT_ONCE // width)):
+        for who, one in draws.items():
+            drawn[who].append(one.scores(weights))
+    whole = {
+        who: {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        for who, blocks in drawn.items()
+    }
+    for who, into in (("base", found.base), ("tuned", found.tuned)):
+        into.update({f"{before}{name}": _middle(values) for name, values in whole[who].items()})
+    both = [name for name in whole["tuned"] if name in whole["base"]]
+    found.difference.update({f"{before}{name}": _middle(whole["tuned"][name] - whole["base"][name]) for name in both})
+
+
+class Drawn:
+    """What rows come to, whichever of their groups are drawn how often."""
+
+    def __init__(self, rows: Sequence[Scores], groups: np.ndarray, chosen: np.ndarray) -> None:
+        """`chosen`: (rows,), which of the rows count."""
+        kept = [row for row, its in zip(rows, chosen, strict=True) if its]
+        self.names = [*dict.fromkeys(name for row in kept for name in row)]
+        place = {name: index for index, name in enumerate(self.names)}
+        self.sums, self.there = (np.zeros((int(groups.max()) + 1, len(self.names))) for _ in range(2))
+        for row, group in zip(kept, groups[chosen].tolist(), strict=True):
+            for name, value in row.items():
+                self.sums[group, place[name]] += value
+                self.there[group, place[name]] += 1
+        self._families = {
+            family: [name.partition("_f1/")[2] for name in its if "_f1/" in name]
+            for family, its in corpus_scores(kept).items()
+        }
+
+    def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """(draws,) each; nan where no row that was drawn has the score.
+
+        Args:
+            weights: (draws, groups), how often each group was drawn.
+        """
+        sums, there = weights @ self.sums, weights @ self.there
+        with np.errstate(invalid="ignore"):
+            means = sums / there
+        found = {name: means[:, i] for i, name in enumerate(self.names) if family_of(name) is None}
+        for family, types in self._families.items():
+            found |= of_family(family, self.names, sums, types)
+        return found
+
+
+def _weights(groups: int, at_once: int) -> Iterator[np.ndarray]:
+    """How often each group is drawn, (draws, groups) at a time, RESAMPLES draws in all; the same in every call."""
+    generator = np.random.default_rng(SEED)
+    for start in range(0, RESAMPLES, at_once):
+        draws = min(at_once, RESAMPLES - start)
+        picked = generator.integers(0, groups, (draws, groups)) + groups * np.arange(draws)[:, None]
+        yield np.bincount(picked.ravel(), minlength=draws * groups).reshape(draws, groups).astype(float)
+
+
+def _middle(values: np.ndarray) -> Interval:
+    """The ends of the middle 95 % of the draws that have the score."""
+    outside = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values[~np.isnan(values)], (outside, 1 - outside))
+    return float(low), float(high)
