@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from finetune.data.columns import Part
 
+Normal = Literal["width", "case", "space", "punctuation", "traditional"]
+
 # Which metrics a setting is for; what is not listed is for all.
 OWNERS = {
-    "refusals": ("citations",),
+    "refusals": ("citations", "unanswerable"),
     "cites": ("citations",),
     "ordered": ("tool_calls",),
+    "normalise": ("exact_match", "fields", "json", "label", "table", "unanswerable"),
+    "percent": ("quantity",),
+    "convert": ("quantity",),
+    "date_order": ("date",),
+    "labels": ("label",),
+    "whole": ("label",),
+    "confidence": ("label",),
+    "json_schema": ("json",),
+    "unordered": ("json",),
+    "keys": ("table",),
     "form": ("entities", "relations"),
     "types": ("entities", "relations"),
     "nothing": ("entities", "relations"),
@@ -21,15 +33,40 @@ OWNERS = {
     "table": ("program",),
     "kind": ("tatqa",),
 }
+NEEDED = {"label": "labels", "unanswerable": "refusals"}
+
+
+def _with_synonyms(value: Any) -> Any:
+    """A list of labels is short for labels without synonyms; one synonym need not be a list."""
+    if isinstance(value, list | tuple):
+        for name in value:
+            if not isinstance(name, str):
+                raise ValueError(f"{name!r} is not text; put it in quotes")
+            if value.count(name) > 1:
+                raise ValueError(f"{name!r} is given twice")
+        return dict.fromkeys(value, ())
+    if isinstance(value, dict):
+        return {name: () if its is None else (its,) if isinstance(its, str) else its for name, its in value.items()}
+    return value
+
+
+def _inline(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(
+            "give the JSON Schema itself, not a file's name (JSON is YAML: paste its text); "
+            "the template goes into the bundle and must say all that a check needs"
+        )
+    return value
 
 
 class Metric(Part):
     """How an answer is scored: a name out of METRICS and its settings (OWNERS says which is for which).
 
-    `refusals`: texts that say that there is no answer. `form`: one mention a line, or a JSON list of objects. `types`:
-    which types count, empty for all. `nothing`: what an answer without a mention says. `between` a relation's two ends.
-    Places in the record, as `column` or `column.key`: `value`, what a program must come to, `table`, what it may look at,
-    and `kind`, of a question.
+    `refusals`: texts that say that there is no answer. `labels`: each with its synonyms. `normalise`: what is no
+    difference between two texts. `json_schema` is written `schema` in a template, where pydantic has that name. `form`:
+    one mention a line, or a JSON list of objects. `types`: which types count, empty for all. `nothing`: what an answer
+    without a mention says. `between` a relation's two ends. Places in the record, as `column` or `column.key`: `value`,
+    what a program must come to, `table`, what it may look at, and `kind`, of a question.
     """
 
     name: str
@@ -38,6 +75,20 @@ class Metric(Part):
     refusals: Annotated[tuple[str, ...], Field(strict=False)] = ()
     cites: Literal["numbers", "articles"] = "numbers"
     ordered: bool = False
+    normalise: Annotated[tuple[Normal, ...], Field(strict=False)] = ()
+    percent: bool = False
+    convert: bool = False
+    date_order: Literal["day_first", "month_first"] | None = None
+    labels: Annotated[dict[str, Annotated[tuple[str, ...], Field(strict=False)]], BeforeValidator(_with_synonyms)] = (
+        Field(default={})
+    )
+    whole: bool = False
+    confidence: bool = False
+    json_schema: Annotated[dict[str, Any] | None, BeforeValidator(_inline)] = Field(
+        default=None, validation_alias=AliasChoices("schema", "json_schema")
+    )
+    unordered: bool = False
+    keys: Annotated[tuple[str, ...], Field(strict=False)] = ()
     form: Literal["lines", "json"] = "lines"
     types: Annotated[tuple[str, ...], Field(strict=False)] = ()
     nothing: str = "none"
@@ -50,9 +101,16 @@ class Metric(Part):
     def settings_of_this_metric(self) -> Metric:
         for key, owners in OWNERS.items():
             if self.name not in owners and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"`{key}` is for metric {' and '.join(owners)}, this is {self.name}")
+                said = key.removeprefix("json_")
+                raise ValueError(f"`{said}` is for metric {' and '.join(owners)}, this is {self.name}")
+        needed = NEEDED.get(self.name)
+        if needed and not getattr(self, needed):
+            raise ValueError(f"metric {self.name} needs `{needed}`")
         if not all(any(map(str.isalnum, text)) for text in self.refusals):
             raise ValueError("`refusals` holds a text without a word")
+        for text in (name for label, synonyms in self.labels.items() for name in (label, *synonyms)):
+            if not any(map(str.isalnum, text)):
+                raise ValueError("`labels` holds a text without a word")
         if self.name in ("entities", "relations"):
             self._mentions_can_be_read()
         return self

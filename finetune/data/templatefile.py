@@ -267,7 +267,8 @@ def _problem(path: Path, item: Any, lines: Lines) -> str:
         for part in location[:-1]:
             inner = _model_in(model.model_fields[part].annotation) if part in model.model_fields else None
             model = inner or model
-        message = f"unknown key{did_you_mean(location[-1], model.model_fields)}"
+        names = [getattr(its.validation_alias, "choices", [name])[0] for name, its in model.model_fields.items()]
+        message = f"unknown key{did_you_mean(location[-1], names)}"
     elif item["type"] == "missing":
         message = "is missing"
     key = f"{'.'.join(location)}: " if location else ""

@@ -14,26 +14,34 @@ from typing import Any
 from finetune.data.rows import Sample
 from finetune.data.template import Metric
 from finetune.errors import DataError, did_you_mean
+from finetune.evaluate.cells import table
 from finetune.evaluate.citations import citations
 from finetune.evaluate.corpus import corpus_scores, family_of
+from finetune.evaluate.dates import date
+from finetune.evaluate.jsonanswer import json_answer, schema_problem
+from finetune.evaluate.labels import label, label_problem
 from finetune.evaluate.mentions import mentions
+from finetune.evaluate.normalise import no_simplifier, normalised, pairs, result_of
 from finetune.evaluate.program import program
+from finetune.evaluate.quantity import quantity
 from finetune.evaluate.tatqa import tatqa
 from finetune.evaluate.toolcalls import tool_calls
+from finetune.evaluate.unanswerable import unanswerable
+from finetune.evaluate.units import no_converter
 
 Scores = dict[str, float]
 
 
 def fields(answer: str, reference: str, metric: Metric) -> Scores:
-    """One field a line, `name<separator>value`. Exact match of each field of the reference.
+    """One field a line, `name<separator>value`. Exact match of each field of the reference (after `normalise`).
 
     Returns:
         `field_match`: share of the reference's fields with the same value in the answer; `all_fields`: 1 when all are
         right and the answer has no other line; `field/NAME` for each field. A field given twice is wrong.
     """
-    expected = dict(_pairs(reference, metric.separator))
+    expected = dict(_fields(reference, metric))
     given: dict[str, str | None] = {}
-    for name, value in _pairs(answer, metric.separator):
+    for name, value in _fields(answer, metric):
         given[name] = None if name in given else value
     right = {name: float(given.get(name) == value) for name, value in expected.items()}
     exact = all(right.values()) and given.keys() == expected.keys()
@@ -53,12 +61,8 @@ def number(answer: str, reference: str, metric: Metric) -> Scores:
         `exact`: equal after rounding to the reference's decimals;
         `within_tolerance`: exact, or off by at most `tolerance` times the reference's size.
     """
-    last_line = reference.strip().splitlines()[-1]
-    label, labelled, _ = last_line.partition(metric.separator)
-    if labelled:
-        results = [value for name, value in _pairs(answer, metric.separator) if name == label.strip()]
-        answer = results[-1] if results else ""
-    expected, given = _last_number(last_line), _last_number(answer)
+    result, _ = result_of(answer, reference, metric.separator)
+    expected, given = _last_number(reference.strip().splitlines()[-1]), _last_number(result)
     if expected is None or given is None:
         return {"exact": 0.0, "within_tolerance": 0.0}
     exact = round(given, -int(expected.as_tuple().exponent)) == expected
@@ -67,8 +71,9 @@ def number(answer: str, reference: str, metric: Metric) -> Scores:
 
 
 def exact_match(answer: str, reference: str, metric: Metric) -> Scores:
-    """`exact_match`: the same text but for white space around it."""
-    return {"exact_match": float(answer.strip() == reference.strip())}
+    """`exact_match`: the same text but for white space around it and what `normalise` names."""
+    given, wanted = (normalised(text, metric.normalise) for text in (answer, reference))
+    return {"exact_match": float(given == wanted)}
 
 
 METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
@@ -77,6 +82,12 @@ METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
     "exact_match": exact_match,
     "citations": citations,
     "tool_calls": tool_calls,
+    "quantity": quantity,
+    "date": date,
+    "label": label,
+    "json": json_answer,
+    "table": table,
+    "unanswerable": unanswerable,
     "entities": mentions,
     "relations": mentions,
     "program": program,
@@ -95,7 +106,7 @@ def score_rows(answers: Sequence[str], references: Sequence[str], metrics: Seque
     Raises:
         DataError: no such metric.
     """
-    for metric in metrics:
+    for metric in {id(metric): metric for metric in metrics}.values():
         check_metric(metric)
     rows = zip(answers, references, metrics, strict=True)
     return [METRICS[metric.name](answer, wanted, metric) for answer, wanted, metric in rows]
@@ -130,11 +141,38 @@ def with_record(answer: str, record: Mapping[str, Any], metric: Metric) -> str:
 
 
 def check_metric(metric: Metric, file: str = "") -> None:
-    """Raises DataError for a name that METRICS lacks, with the template's `file`."""
+    """What is wrong with a metric beyond its keys, with the template's `file`.
+
+    Raises:
+        DataError: a name that METRICS lacks; a library that a setting needs and that is not installed; labels that share
+            a name; what is no JSON Schema.
+    """
+    where = f"{file}: " if file else ""
     if metric.name not in METRICS:
-        raise DataError(
-            f"{file and file + ': '}metric.name: {metric.name!r} is not a metric{did_you_mean(metric.name, METRICS)}"
-        )
+        raise DataError(f"{where}metric.name: {metric.name!r} is not a metric{did_you_mean(metric.name, METRICS)}")
+    problem = (
+        ("traditional" in metric.normalise and no_simplifier())
+        or (metric.convert and no_converter())
+        or (metric.labels and label_problem(metric))
+        or (metric.json_schema is not None and schema_problem(metric.json_schema))
+    )
+    if problem:
+        raise DataError(f"{where}{problem}")
+
+
+# These read a value out of a text; a reference that they can't read would make every answer wrong.
+READING = ("quantity", "date", "label", "json", "table")
+
+
+def reference_problem(reference: str, metric: Metric) -> str | None:
+    """Why no answer could be right: the metric can't read the reference itself. None where it can."""
+    if metric.name not in READING:
+        return None
+    scores = METRICS[metric.name](reference, reference, metric)
+    low = [name for name, value in scores.items() if value < 1 and family_of(name) is None]
+    said = " ".join(reference.split())
+    said = said if len(said) <= 60 else said[:57] + "..."
+    return f"metric {metric.name} gives the reference {said!r} itself no 1 as {', '.join(low)}" if low else None
 
 
 def score_names(reference: str, metric: Metric) -> list[str]:
@@ -160,9 +198,9 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _pairs(text: str, separator: str) -> list[tuple[str, str]]:
-    split = (line.partition(separator) for line in text.strip().splitlines() if line.strip())
-    return [(name.strip(), value.strip()) for name, _, value in split]
+def _fields(text: str, metric: Metric) -> list[tuple[str, str]]:
+    found = pairs(text, metric.separator)
+    return [(normalised(name, metric.normalise), normalised(value, metric.normalise)) for name, value in found]
 
 
 def _last_number(text: str) -> Decimal | None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.data.prepare import Prepared
+from finetune.errors import DataError
 from finetune.evaluate.intervals import Interval, Intervals, numbered
-from finetune.evaluate.metrics import Scores, aggregate, reference_of, score_rows
+from finetune.evaluate.metrics import Scores, aggregate, reference_of, reference_problem, score_rows
 from finetune.recipe_data import SplitSection
 
 if TYPE_CHECKING:
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 
 MEAN_LOGPROB = "mean_logprob"  # a score of stage cpt, in nats a token
 FINISHED = "finished"
+
+
+def check_references(data: Prepared) -> None:
+    """Raises DataError: held-out rows whose reference their metric can't read, the first ten of them."""
+    problems = [
+        f"{sample.where}: {problem}"
+        for sample in data.evaluate
+        if (problem := reference_problem(sample.answer, data.metrics[sample.task]))
+    ]
+    if problems:
+        more = [f"and {len(problems) - 10} more held-out rows"] if len(problems) > 10 else []
+        raise DataError(problems[:10] + more)
 
 
 @dataclass(frozen=True)
