@@ -11,14 +11,14 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 from finetune.recipefile import load_recipe
 from finetune.run import run
-from tests.conftest import ROOT, byte_tokenizer, write_tiny_recipe
+from tests.conftest import ROOT, write_tiny_recipe
 from tests.equivalence.processes import FSDP2, TORCHRUN
 from tests.equivalence.test_batches import assert_same_run
 from tests.npu.cann.process import environment, python
+from tests.npu.runs import tiny_qwen3
 
 pytestmark = pytest.mark.slow
 TRAIN = ROOT / "scripts/train.py"
@@ -27,18 +27,8 @@ SHORT = ("train.max_steps=1", "evaluate.rows=1", "evaluate.max_new_tokens=2", "e
 
 @pytest.fixture(scope="module")
 def qwen3(tmp_path_factory) -> Path:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
     folder = tmp_path_factory.mktemp("qwen3")
-    tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=256,
-        eos_token_id=257, pad_token_id=257,
-    )  # fmt: skip
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    tiny_qwen3(folder)
     return folder
 
 
