@@ -34,7 +34,8 @@ class SourceSection(Section):
 
     `path` is a file, a folder or a glob; `hub` is `name@revision` of a hub dataset (or a local copy of one), with
     `subset` and `split`. `header` names the first column of the header line when a preamble stands before it,
-    `delimiter` what stands between the cells of a CSV file. `weight` is this source's share of the drawn rows, `repeat`
+    `delimiter` what stands between the cells of a CSV file. `explode` names a column of lists: each row becomes one for
+    each item of its list, the other columns as they are. `weight` is this source's share of the drawn rows, `repeat`
     how many times each of its rows is used.
     """
 
@@ -48,6 +49,7 @@ class SourceSection(Section):
     header: str | None = None
     delimiter: str | None = Field(None, pattern=r'^[^0-9A-Za-z"\r\n]$')
     sheet: str | None = None
+    explode: str | None = None
     weight: float | None = Field(None, gt=0)
     repeat: int = Field(1, ge=1)
     licence: str | None = None

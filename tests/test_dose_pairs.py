@@ -1,36 +1,19 @@
-"""The sample of the dose judge: made again it is the same, and its verdicts are those of the numbers in the answers."""
+"""The sample of the dose judge: its verdicts are those of the numbers in the answers."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 
+from scripts.make.pharma import dose_answers as made
 from tests.conftest import ROOT
 
 SAMPLE = ROOT / "data_templates/pharma/dose_answers.sample.jsonl"
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("make_dose_pairs", ROOT / "scripts/make_dose_pairs.py")
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules[spec.name] = module  # where dataclasses look
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_sample_is_what_the_script_makes():
-    rows = [json.loads(line) for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
-    assert rows == script().make_rows(1200, 29)
-    assert len({row["prompt"] for row in rows}) == 1200
-
-
 def test_verdicts_by_hand():
     """18 kg at 40 mg/kg is 720 mg a day in 3 doses of 240 mg; at most 1500 mg. A tenth of it is wrong but no overdose; the
     day's 720 mg three times a day are 2160 mg, which is one; 50 kg would be 2000 mg, so 1500 mg in doses of 500 mg."""
-    made = script()
     case = made.Case("en", "Cerudine", 18, 40, 3, 1500)
     good = made.Answer(case, "", minds=True, ends=True)
     assert good.text == (

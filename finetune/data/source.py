@@ -74,11 +74,27 @@ def rows_of(source: SourceSection, files: dict[DataFile, str], findings: Finding
         try:
             for row in _read(file, kind, source, findings):
                 count += 1
-                yield row
+                if source.explode is None:
+                    yield row
+                else:
+                    yield from _exploded(row, source.explode, findings)
         except OSError as error:
             findings.problem(f"{file.label}: can't be read: {error.strerror or error}")
         if count == 0 and findings.count == before:
             findings.problem(f"{file.label}: holds no rows")
+
+
+def _exploded(row: Row, column: str, findings: Findings) -> Iterator[Row]:
+    """A row for each item of a column's list, as pandas' `explode` makes them; an empty list gives none, and is counted."""
+    items = row.values.get(column)
+    if column not in row.values:
+        findings.problem(f"{row.where}: explode: no column {column}{did_you_mean(column, map(str, row.values))}")
+    elif not isinstance(items, list):
+        findings.problem(f"{row.where}: explode: {column} is no list: {str(items)[:60]!r}")
+    else:
+        if not items:
+            findings.note(f"{row.where}: explode: {column} is an empty list, so there is no row of it")
+        yield from (Row(row.values | {column: item}, row.file, row.line) for item in items)
 
 
 def source_files(source: SourceSection, findings: Findings) -> list[DataFile]:

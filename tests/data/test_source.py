@@ -278,3 +278,27 @@ def test_copies_of_a_record_stay_together_without_a_group_column():
 def test_a_split_that_leaves_nothing_is_refused():
     with pytest.raises(DataError, match="leave nothing to train on"):
         split_rows(samples(["a"] * 10), "g", 2, seed=0)
+
+
+NESTED_ROWS = (
+    b'[{"page": 1, "asked": [{"q": "a"}, {"q": "b"}]}, {"page": 2, "asked": []}, {"page": 3, "asked": [{"q": "c"}]}]'
+)
+
+
+def test_explode_gives_a_row_for_each_item_of_a_list(tmp_path):
+    """As pandas' explode, but that an empty list gives no row (pandas: one with NaN), which is said."""
+    (tmp_path / "pages.json").write_bytes(NESTED_ROWS)
+    notes: list[str] = []
+    rows = read_source(source(tmp_path / "pages.json", explode="asked"), notes)
+    assert [row.values for row in rows] == [
+        {"page": 1, "asked": {"q": "a"}}, {"page": 1, "asked": {"q": "b"}}, {"page": 3, "asked": {"q": "c"}},
+    ]  # fmt: skip
+    assert any(note.endswith("explode: asked is an empty list, so there is no row of it") for note in notes)
+
+
+def test_explode_refuses_what_is_no_list(tmp_path):
+    assert problems(tmp_path, "rows.jsonl", b'{"asked": "x"}\n{"aksed": [1]}\n', explode="asked") == [
+        "rows.jsonl:1: explode: asked is no list: 'x'",
+        "rows.jsonl:2: explode: no column asked; did you mean 'aksed'?",
+    ]
+    assert problems(tmp_path, "none.jsonl", b'{"asked": []}\n', explode="asked") == ["none.jsonl: holds no rows"]

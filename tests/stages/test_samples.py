@@ -1,10 +1,6 @@
-"""The samples of the preference recipes are what their script writes."""
+"""The samples of the preference recipes have answers that compare."""
 
 from __future__ import annotations
-
-import importlib.util
-import json
-from collections import Counter
 
 import pytest
 
@@ -13,21 +9,10 @@ from finetune.data.template import load_template
 from finetune.recipe_data import SourceSection
 from tests.conftest import ROOT
 
-SPEC = importlib.util.spec_from_file_location("make_preferences", ROOT / "scripts/make_preferences.py")
-SCRIPT = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(SCRIPT)
+SETS = ("finance/compliant_wording", "meteorology/warning_bulletin", "mining/gas_report")
 
 
-@pytest.mark.parametrize("name", SCRIPT.SETS)
-def test_the_sample_is_the_script_s(name):
-    lines = (ROOT / f"data_templates/{name}.sample.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 1200
-    made = SCRIPT.rows_of(SCRIPT.SETS[name], 1200, 17)
-    assert [json.loads(line) for line in lines] == made
-    assert Counter(row["language"] for row in made) == {"en": 600, "zh": 600}
-
-
-@pytest.mark.parametrize("name", [name for name in SCRIPT.SETS if name != "pharma/batch_deviation"])
+@pytest.mark.parametrize("name", SETS)
 def test_better_and_worse_answers_have_one_form(name):
     """Better and worse answers have the same three lines by name, and never say the same."""
     file = ROOT / f"data_templates/{name}.yaml"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Makes data_templates/general/replay.sample.jsonl: general questions with the base's own answers, against forgetting.
 
-    python scripts/make_replay.py data_templates/general/replay.sample.jsonl
+    python scripts/make/general/replay.py data_templates/general/replay.sample.jsonl
 
 What a model is tuned for it learns at the cost of what it could do before. Where its own training data are not to be had,
 its own answers stand in for them (pseudo-rehearsal: Robins, Connection Science 7, 1995). The questions are made here, the

@@ -1,28 +1,21 @@
-"""Build data_templates/finance/cashflow.sample.jsonl: NPV and IRR sums in English and Chinese.
+"""NPV and IRR sums in English and Chinese.
 
 Answers come from the PyPI package `numpy-financial`; every one is worked out a second time here (exact fractions for
 NPV, bisection for IRR) and the script stops when the two disagree. The difficulty is meant for a small model and is
 no more than that of a textbook: two to four years, whole-number rates, amounts that are multiples of ten.
-
-    python scripts/make_cashflow.py --rows 1200 --seed 17
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import random
-from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate, pairwise
-from pathlib import Path
 
 import numpy_financial as npf
 
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "data_templates/finance/cashflow.sample.jsonl"
+ROWS, SEED = 1200, 17  # figures do not repeat, so there is an end to them
 KINDS = (("en", "npv"), ("zh", "npv"), ("en", "irr"), ("zh", "irr"))  # rows take turns, so the kinds are even
 DISCOUNT_RATES = (5, 6, 8, 10, 12, 15, 20)  # percent
 TRIAL_RATES = (5, 10, 15, 20, 25)  # percent: an IRR is found between two neighbours
@@ -166,38 +159,21 @@ def draw(random_: random.Random, language: str, task: str) -> dict | None:
     }
 
 
-def make_rows(count: int, seed: int) -> list[dict]:
+def make(rows: int, seed: int) -> list[dict]:
     """Cases whose figures all differ, whatever the language and the project's name."""
     random_ = random.Random(seed)
-    rows: list[dict] = []
+    made: list[dict] = []
     seen: set[tuple] = set()
     fruitless = 0
-    while len(rows) < count:
-        case = draw(random_, *KINDS[len(rows) % len(KINDS)])
+    while len(made) < rows:
+        case = draw(random_, *KINDS[len(made) % len(KINDS)])
         figures = case and (case["discount_rate_pct"], case["initial_outlay"], *case["cash_flows"])
         if case is None or figures in seen:
             fruitless += 1
             if fruitless > MOST_FRUITLESS:
-                raise SystemExit(f"--rows {count}: no new figures after {len(rows)} rows; ask for fewer")
+                raise SystemExit(f"--rows {rows}: no new figures after {len(made)} rows; ask for fewer")
             continue
         fruitless = 0
         seen.add(figures)
-        rows.append({"case_id": f"CF-{len(rows) + 1:04}"} | case)
-    return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1200, help="figures do not repeat, so there is an end to them")
-    parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--out", type=Path, default=SAMPLE)
-    options = parser.parse_args()
-
-    rows = make_rows(options.rows, options.seed)
-    options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    kinds = Counter(f"{row['language']} {row['task']}" for row in rows)
-    print(f"{options.out}: {len(rows)} rows, {len({row['profile'] for row in rows})} profiles; {dict(kinds)}")
-
-
-if __name__ == "__main__":
-    main()
+        made.append({"case_id": f"CF-{len(made) + 1:04}"} | case)
+    return made

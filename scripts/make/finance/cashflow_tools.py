@@ -1,21 +1,16 @@
-"""Build data_templates/finance/cashflow_tools.sample.jsonl: questions of cash flows to be answered by calling functions.
+"""Questions of cash flows to be answered by calling functions.
 
-The cases are those of make_cashflow.py, whose figures numpy-financial and this project both work out. A third of the net
+The cases are those of cashflow.py, whose figures numpy-financial and this project both work out. A third of the net
 present values lose their discount rate: there the right answer is to ask for it, not to call.
-
-    python scripts/make_cashflow_tools.py --rows 560 --seed 41
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
-from pathlib import Path
 
-from make_cashflow import ROOT, make_rows
+from scripts.make.finance import cashflow
 
-SAMPLE = ROOT / "data_templates/finance/cashflow_tools.sample.jsonl"
+ROWS, SEED = 560, 41  # of cases; half of the IRR's are left out
 KEPT = ("initial_outlay", "cash_flows", "profile")
 ASKED = {  # in two wordings each
     "en": {
@@ -51,36 +46,20 @@ def question(case: dict, asked: str) -> str:
     return told + (" " if english else "") + wanted
 
 
-def make_calls(count: int, seed: int) -> list[dict]:
+def make(rows: int, seed: int) -> list[dict]:
     """One row a case: what is asked (`npv`, `irr`, or `no_rate`), the figures, and what the function gives back."""
-    rows = []
+    made = []
     asked_for: Counter[str] = Counter()
-    for case in make_rows(count, seed):
+    for case in cashflow.make(rows, seed):
         asked = case["task"]
         asked_for[asked + case["language"]] += 1
         if asked == "npv" and asked_for[asked + case["language"]] % 3 == 0:
             asked = "no_rate"
-        rows.append(
-            {"case_id": f"CT-{len(rows) + 1:04}", "asked": asked, "language": case["language"]}
+        made.append(
+            {"case_id": f"CT-{len(made) + 1:04}", "asked": asked, "language": case["language"]}
             | {"question": question(case, asked)}
             | {key: case[key] for key in KEPT}
             | {"discount_rate_pct": case["discount_rate_pct"] if asked == "npv" else None}
             | {"result": None if asked == "no_rate" else case["answer"]}
         )
-    return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=560)
-    parser.add_argument("--seed", type=int, default=41)
-    parser.add_argument("--out", type=Path, default=SAMPLE)
-    options = parser.parse_args()
-
-    rows = make_calls(options.rows, options.seed)
-    options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    print(f"{options.out}: {len(rows)} rows; {dict(Counter(row['language'] + ' ' + row['asked'] for row in rows))}")
-
-
-if __name__ == "__main__":
-    main()
+    return made

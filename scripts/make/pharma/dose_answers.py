@@ -1,25 +1,18 @@
-"""Build data_templates/pharma/dose_answers.sample.jsonl: pairs of answers to dose questions, judged on three aspects.
+"""Pairs of answers to dose questions, judged on three aspects.
 
 A question gives a weight, a daily dose by weight, a number of doses and a daily maximum; drugs are made up. An answer may
 have one of the slips that people make (a decimal place, a daily dose given as a single one, a wrong division), may leave
 the maximum out of account, and may end otherwise than with the line that a dispensing program reads. Its numbers say
 whether it is correct and safe. Each pair says for every aspect which answer is better, `tie`, or null where nobody judged
 it, and `chosen` is the better one on the whole.
-
-    python scripts/make_dose_pairs.py --rows 1200 --seed 29
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "data_templates/pharma/dose_answers.sample.jsonl"
+ROWS, SEED = 1200, 29
 DRUGS = {
     "en": ("Relvamox", "Tandoprim", "Oxivalan", "Cerudine", "Melotrax", "Pavixone", "Quintalol", "Sorbadine"),
     "zh": ("瑞伐莫司", "坦多普林", "奥西伐兰", "赛如定", "美洛曲司", "帕维松", "昆他洛尔", "索巴定"),
@@ -158,13 +151,13 @@ def draw_case(random_: random.Random, language: str) -> Case:
             return case
 
 
-def make_rows(count: int, seed: int) -> list[dict]:
+def make(rows: int, seed: int) -> list[dict]:
     """Pairs of answers to questions whose figures all differ."""
     random_ = random.Random(seed)
-    rows: list[dict] = []
+    made: list[dict] = []
     seen: set[tuple] = set()
-    while len(rows) < count:
-        case = draw_case(random_, ("en", "zh")[len(rows) % 2])
+    while len(made) < rows:
+        case = draw_case(random_, ("en", "zh")[len(made) % 2])
         figures = (case.weight, case.daily, case.times, case.maximum)
         first, second = draw_answer(random_, case), draw_answer(random_, case)
         if figures in seen or first.grade == second.grade:
@@ -172,25 +165,8 @@ def make_rows(count: int, seed: int) -> list[dict]:
         seen.add(figures)
         better, worse = (first, second) if first.grade > second.grade else (second, first)
         aspects, margins = judged(random_, better, worse)
-        rows.append({
-            "case_id": f"DA-{len(rows) + 1:04}", "language": case.language, "prompt": case.question,
+        made.append({
+            "case_id": f"DA-{len(made) + 1:04}", "language": case.language, "prompt": case.question,
             "chosen": better.text, "rejected": worse.text, "aspects": aspects, "margin": margins,
         })  # fmt: skip
-    return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1200)
-    parser.add_argument("--seed", type=int, default=29)
-    parser.add_argument("--out", type=Path, default=SAMPLE)
-    options = parser.parse_args()
-
-    rows = make_rows(options.rows, options.seed)
-    options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    said = Counter(f"{name} {word}" for row in rows for name, word in row["aspects"].items())
-    print(f"{options.out}: {len(rows)} rows; {dict(sorted(said.items()))}")
-
-
-if __name__ == "__main__":
-    main()
+    return made

@@ -5,7 +5,7 @@ official decode. Every reference is checked against a second, independent decode
 which the two contradict each other, or on which only one of them reads a field, is left out; the disagreements are
 written to docs/metar_references.md.
 
-    python scripts/make_metar.py metars.cache.csv --rows 2600
+    python scripts/make/meteorology/metar_decode.py metars.cache.csv --rows 2600
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from metar.Metar import Metar
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = ROOT / "data_templates/meteorology/metar_decode.sample.jsonl"
 REPORT = ROOT / "docs/metar_references.md"
 SKY_COLUMNS = 4  # the cache repeats sky_cover, cloud_base_ft_agl four times
@@ -214,7 +214,7 @@ def report_text(options, counts: dict, contradictions: dict, total: int, unread:
     lines = [
         "# METAR references: the official decode against a second decoder",
         "",
-        f"Written by `scripts/make_metar.py {options.cache.name} --rows {options.rows}`.",
+        f"Written by `scripts/make/meteorology/metar_decode.py {options.cache.name} --rows {options.rows}`.",
         f"{total} different reports; {unread} of them the package `metar` can't read at all and are left out.",
         "`one silent`: only one of the two gives a value (a group in a form that the other does not read).",
         f"A row that is not `agree` in every field is left out of the sample: {kept} rows could have gone in.",

@@ -1,18 +1,14 @@
-"""Build data_templates/mining/law_questions.sample.jsonl: questions on Chinese mining law with the articles to cite.
+"""Laws in Markdown to articles, and articles to questions with the articles to cite (RAFT, arXiv 2403.10131).
 
 Questions are made of the articles' own words: a number, a period, a fine or an authority is asked for, or a clause is
 left out. Each has one gold article; `finetune.data.retrieval` puts it among distractors, or leaves it out.
 
-The articles lie in data_templates/mining/law_articles.jsonl. They are official texts, which have no copyright (Copyright
-Law of the People's Republic of China, article 5). `--laws FOLDER` makes that file anew of the laws in Markdown from
-https://github.com/LawRefBook/Laws (commit 2f4c5c23716267af9dbebbbbd6cbbf732b101981).
-
-    python scripts/make_mining_law.py --rows 1020 --seed 29
+Laws are official texts, which have no copyright (Copyright Law of the People's Republic of China, article 5). The
+articles that the project ships come from https://github.com/LawRefBook/Laws (commit 2f4c5c23716267af9dbebbbbd6cbbf732b101981).
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -24,9 +20,6 @@ from pathlib import Path
 from finetune.data.retrieval import Retrieval, build
 from finetune.data.rows import Row
 
-ROOT = Path(__file__).resolve().parent.parent
-ARTICLES = ROOT / "data_templates/mining/law_articles.jsonl"
-SAMPLE = ROOT / "data_templates/mining/law_questions.sample.jsonl"
 LONGEST = 160  # characters of an article: three of them must fit a small model's context
 SETTINGS = Retrieval(distractors=2, without_gold=0.25, then="refuse", folds=8)
 N = "[一二三四五六七八九十百千零〇0-9]+"
@@ -43,8 +36,13 @@ ASKED = (
 CLAUSE = re.compile(r"(?<=[，；：、])([^，；：。、（）《》\n]{4,20})(?=[，；。、])")
 
 
+def shipped_articles(file: Path) -> list[dict]:
+    """The articles of a JSON Lines file."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def read_laws(folder: Path) -> Iterator[dict]:
-    """Every article: `id` is the law's short title and the article's number."""
+    """Every article of the laws in a folder: `id` is the law's short title and the article's number."""
     for file in sorted(folder.glob("*.md")):
         law = file.name.split("(")[0]
         text = unicodedata.normalize("NFC", file.read_text(encoding="utf-8")).partition("<!-- INFO END -->")[2]
@@ -112,31 +110,3 @@ def _tells(row: dict) -> bool:
 
 def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-def _write(file: Path, rows: list[dict]) -> None:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--laws", type=Path, help="a folder of laws in Markdown: make the articles' file anew")
-    parser.add_argument("--articles", type=Path, default=ARTICLES)
-    parser.add_argument("--rows", type=int, default=1020)
-    parser.add_argument("--seed", type=int, default=29)
-    parser.add_argument("--out", type=Path, default=SAMPLE)
-    options = parser.parse_args()
-
-    if options.laws:
-        _write(options.articles, list(read_laws(options.laws)))
-    articles = [json.loads(line) for line in options.articles.read_text(encoding="utf-8").splitlines()]
-    rows = make_rows(articles, options.rows, options.seed)
-    _write(options.out, rows)
-    kinds = Counter(f"{row['language']} {row['kind']}" for row in rows)
-    answerable = sum(row["answerable"] for row in rows)
-    print(f"{options.out}: {len(rows)} rows, {answerable} answerable; {dict(kinds)}")
-    print(f"folds: {sorted(Counter(row['fold'] for row in rows).items())}")
-
-
-if __name__ == "__main__":
-    main()
