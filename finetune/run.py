@@ -44,12 +44,14 @@ class Extent:
     Attributes:
         rows: of each stage's data that are trained on at most, see inputs.few; None: all.
         to_adapter: it ends when the adapter is on disk; nothing is scored or exported.
+        to_scores: it ends when base and tuned are scored; no gate, no bundle.
         entering: told the name of each part of the line as it begins: data, base, training, scores, export.
         look: shown what is trained at the "start" and at the "end" of (the last stage's) training.
     """
 
     rows: int | None = None
     to_adapter: bool = False
+    to_scores: bool = False
     entering: Callable[[str], None] = lambda part: None
     look: Callable[[str, Ready, Placement], None] = lambda when, ready, placement: None
 
@@ -108,7 +110,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
             extent.entering("scores")
             with ready.fused:
                 evaluated = evaluate(last, ready, placement, log)
-            if evaluated is None:
+            if evaluated is None or extent.to_scores:
                 return None
             pass_gate(recipe.gate, evaluated.scores["base"], evaluated.scores["tuned"], evaluated.intervals)
             extent.entering("export")

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 from finetune.data.prepare import Prepared
 from finetune.evaluate.intervals import Rows, intervals
 from finetune.evaluate.metrics import Scores
-from finetune.evaluate.results import Evaluated, groups_of, rows_of, score_lines, scored, tasks_of, write_answers
+from finetune.evaluate.results import (
+    Evaluated,
+    groups_of,
+    rows_of,
+    score_lines,
+    scored,
+    tasks_of,
+    write_answers,
+    write_scores,
+)
 from finetune.inputs import with_good_answers
 from finetune.ready import Ready, ReadyPart
 from finetune.recipe import Recipe
@@ -59,6 +68,7 @@ def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> Ev
     if not main:
         return None
     evaluated = _evaluated(recipe, ready, scores, judged, answered)
+    write_scores(recipe.output_dir, evaluated)
     for line in score_lines(evaluated.scores, evaluated.intervals):
         log.say(line)
     return evaluated

@@ -73,11 +73,9 @@ def rows_of(source: SourceSection, files: dict[DataFile, str], findings: Finding
         count, before = 0, findings.count
         try:
             for row in _read(file, kind, source, findings):
-                count += 1
-                if source.explode is None:
-                    yield row
-                else:
-                    yield from _exploded(row, source.explode, findings)
+                for one in [row] if source.explode is None else _exploded(row, source.explode, findings):
+                    count += 1
+                    yield one
         except OSError as error:
             findings.problem(f"{file.label}: can't be read: {error.strerror or error}")
         if count == 0 and findings.count == before:

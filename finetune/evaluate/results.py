@@ -84,6 +84,13 @@ def write_answers(folder: Path, data: Prepared, answers: Sequence[Answer], who: 
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
+def write_scores(folder: Path, evaluated: Evaluated) -> None:
+    """Scores and intervals into `<folder>/scores.json`, as MANIFEST.json has them; a run that the gate stops has them too."""
+    ends = evaluated.intervals.record() if evaluated.intervals else None
+    text = json.dumps({"scores": evaluated.scores, "intervals": ends}, ensure_ascii=False, indent=2)
+    (folder / "scores.json").write_text(text + "\n", encoding="utf-8")
+
+
 def rows_of(data: Prepared, answers: Sequence[Answer]) -> list[Scores]:
     """What each held-out sample's answer comes to by the metric of its task, and whether it ended by itself."""
     samples = list(data.evaluate)
