@@ -5,8 +5,8 @@
     python scripts/results.py --again --only chemprot    # measured anew
     python scripts/results.py --pages                    # the pages only
 
-A run is `finetune train` of a shipped recipe up to the scores, on SmolLM2-135M-Instruct, in a process of its own. The data that the
-project does not ship is looked for in ../shared/data (docs/packs/ says where each set comes from).
+A run is `finetune train` of a shipped recipe up to the scores, on SmolLM2-135M-Instruct, in a process of its own. Data that
+the project does not ship is looked for in ../shared/data (docs/packs/ says where each set comes from).
 """
 
 from __future__ import annotations
@@ -85,7 +85,13 @@ def one_run(task: Task, seed: int, folder: Path) -> None:
     settings = [f"seed={seed}", f"output_dir={output}", "train.save_steps=0", "data.cache=false", *task.settings]
     recipe = load_recipe(ROOT / "recipes" / task.recipe, settings)
     began: dict[str, float] = {}
-    run(recipe, overwrite=True, extent=Extent(to_scores=True, entering=lambda part: began.update({part: time.time()})))
+    seen: dict[str, int] = {}
+    extent = Extent(
+        to_scores=True,
+        entering=lambda part: began.update({part: time.time()}),
+        look=lambda when, ready, placement: seen.update({when: len(ready.parts[0].examples)}),
+    )
+    run(recipe, overwrite=True, extent=extent)
     ended = time.time()
     said = json.loads((output / "scores.json").read_text(encoding="utf-8"))
     intervals = {
@@ -94,7 +100,7 @@ def one_run(task: Task, seed: int, folder: Path) -> None:
     }
     found = {
         "base": said["scores"]["base"], "tuned": said["scores"]["tuned"], "intervals": intervals,
-        "rows": said["intervals"]["rows"][""], "groups": said["intervals"]["groups"][""],
+        "train_rows": seen["start"], "rows": said["intervals"]["rows"][""], "groups": said["intervals"]["groups"][""],
         "steps": recipe.train.max_steps, "batch": recipe.train.global_batch_size,
         "train_s": round(began["scores"] - began["training"], 1), "score_s": round(ended - began["scores"], 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),

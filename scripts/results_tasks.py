@@ -18,7 +18,7 @@ class Task:
         recipe: below recipes/. settings: of `--set`, what makes it the run on real data.
         data: what must lie below DATA; empty where the shipped sample is real.
         score: the one that counts. beside: others shown.
-        what, source, published: English and Chinese.
+        what, source, published, note: English and Chinese.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Task:
     what: tuple[str, str]
     source: tuple[str, str]
     published: tuple[str, str] = ("", "")
+    note: tuple[str, str] = ("", "")
     beside: tuple[str, ...] = ()
     data: str = ""
     settings: tuple[str, ...] = ()
