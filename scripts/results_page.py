@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from scripts.results_tasks import ROOT, TASKS, Task
+from scripts.results_tasks import ROOT, TASKS
 
 HERE = Path(__file__).resolve().parent
 STORE = ROOT / "docs/results.json"
