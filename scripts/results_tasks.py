@@ -124,4 +124,43 @@ TASKS = (
             "evaluate.rows=600",
         ),
     ),
+    Task(
+        name="solubility",
+        industry="pharma",
+        recipe="pharma/solubility.yaml",
+        score="label_macro_f1",
+        beside=("label_right",),
+        what=("class of solubility in water from SMILES (AqSolDB)", "由 SMILES 判断水溶性等级（AqSolDB）"),
+        source=(
+            "AqSolDB, 9,982 molecules with measured solubility (CC0), isomers on one side",
+            "AqSolDB 9,982 个分子的实测溶解度（CC0），同分异构体在同一侧",
+        ),
+        published=("none known for these four classes", "这四个等级未见公开数字"),
+        data="pharma/aqsoldb/data_curated.csv",
+        settings=("data.train=../shared/data/pharma/aqsoldb/data_curated.csv",),
+    ),
+    Task(
+        name="finqa_facts",
+        industry="finance",
+        recipe="finance/finqa_facts.yaml",
+        score="execution_accuracy",
+        beside=("program_runs", "program_exact"),
+        what=("programs over annual reports (FinQA, gold evidence)", "年报问答程序（FinQA，给定证据）"),
+        source=(
+            "FinQA (MIT): 100 questions of the training set, 200 of the dev set held out; the evidence is given",
+            "FinQA（MIT）：训练集 100 题，留出 dev 集 200 题；证据已给出",
+        ),
+        published=(
+            "execution accuracy on the test set, evidence not given: FinQANet 0.612, expert 0.912, Qwen3-1.7B 0.035 to 0.413",
+            "测试集执行准确率（不给证据）：FinQANet 0.612，专家 0.912，Qwen3-1.7B 0.035 至 0.413",
+        ),
+        data="finance/finqa_dev200_train100/train_100.json",
+        settings=(
+            "data.train=../shared/data/finance/finqa_dev200_train100/train_100.json",
+            "data.eval=../shared/data/finance/finqa_dev200_train100/dev_200.json",
+            "data.split=null",
+            "data.too_long=drop",
+            "train.max_steps=25",
+        ),
+    ),
 )

@@ -21,6 +21,7 @@ from tests.conftest import ROOT
 
 RECIPES = sorted(file for file in (ROOT / "recipes").rglob("*.yaml") if "name" in yaml.safe_load(file.read_text()))
 TEMPLATES = sorted((ROOT / "data_templates").rglob("*.yaml"))
+EXPLODE = {"tatqa": "questions"}  # samples whose rows are items of a column
 READMES = [
     ROOT / f"{name}{language}.md"
     for name in ("README", "docs/recipe", "docs/reliability")
@@ -60,30 +61,46 @@ def small(base: Path, output: Path, recipe: Path | None = None) -> list[str]:
     return [part for setting in settings for part in ("--set", setting)]
 
 
-QUICK = ("metar_decode", "compliant_wording_dpo")  # the others run with the slow tests
+QUICK = ("metar_decode", "compliant_wording_dpo")  # by the command, on all rows; the others with the slow tests
+PACK = ("pack_gpu", "pack_npu")  # of packs: tests/packs/test_packs.py
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [pytest.param(file, marks=[] if file.stem in QUICK else pytest.mark.slow) for file in RECIPES],
-    ids=lambda file: file.stem,
-)
-def test_every_recipe_runs_to_a_bundle(recipe, tiny_base, tiny_tool_base, tmp_path):
-    template = load_recipe(recipe).data.template
-    base = tiny_tool_base if template and "\ntools:" in template.read_text(encoding="utf-8") else tiny_base
+def id_of(file: Path) -> str:
+    return f"{file.parent.name}/{file.stem}"
+
+
+@pytest.mark.parametrize("recipe", [file for file in RECIPES if file.stem in QUICK], ids=id_of)
+def test_a_recipe_runs_to_a_bundle_by_its_command(recipe, tiny_base, tmp_path):
     assert main(["check", str(recipe)]) == 0
-    assert main(["train", str(recipe), *small(base, tmp_path / "run", recipe)]) == 0
+    assert main(["train", str(recipe), *small(tiny_base, tmp_path / "run", recipe)]) == 0
     assert (tmp_path / "run/bundle/MANIFEST.json").is_file()
     again = load_recipe(tmp_path / "run/bundle/recipe.yaml")
     assert again.name == load_recipe(recipe).name
 
 
-@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [file for file in RECIPES if file.stem not in (*QUICK, *PACK)], ids=id_of)
+def test_every_recipe_runs_to_a_bundle(recipe, tiny_base, tiny_tool_base, tmp_path):
+    """All rows are checked; on twenty of each part it trains."""
+    from finetune.run import Extent, run
+
+    assert main(["check", str(recipe)]) == 0
+    template = load_recipe(recipe).data.template
+    base = tiny_tool_base if template and "\ntools:" in template.read_text(encoding="utf-8") else tiny_base
+    settings = small(base, tmp_path / "run", recipe)[1::2]
+    result = run(load_recipe(recipe, settings), extent=Extent(rows=20))
+    assert result.bundle == tmp_path / "run/bundle" and (result.bundle / "MANIFEST.json").is_file()
+    again = load_recipe(result.bundle / "recipe.yaml")
+    assert again.name == load_recipe(recipe).name
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=id_of)
 def test_every_template_holds_its_examples_and_renders_its_sample(file):
-    """Worked examples run at load; the sample beside the template has at least 1,000 rows, no two alike."""
+    """Worked examples run at load; the sample beside the template has at least 1,000 rows, or 600 kB, no two alike."""
     template = load_template(file)
-    samples = template.render_all(read_source(SourceSection(path=str(file.with_suffix(".sample.jsonl")))))
-    assert len(samples) >= 1000
+    sample = next(file.parent.glob(f"{file.stem}.sample.json*"))
+    samples = template.render_all(read_source(SourceSection(path=str(sample), explode=EXPLODE.get(file.stem))))
+    assert len(samples) >= 1000 or sample.stat().st_size >= 600_000
     prompts = {json.dumps([message["content"] for message in sample.prompt]) for sample in samples}
     assert len(prompts) == len(samples)
 
