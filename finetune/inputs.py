@@ -54,7 +54,7 @@ def load_data(recipe: Recipe) -> Prepared:
     if problems:
         raise (DataError if data.refusals else RecipeError)(problems)
     of_loss = recipe.settings.held_out_scores
-    check_gate(recipe.gate, [*of_loss, *(known_scores(data) if recipe.settings.answers else ())], of_loss)
+    check_gate(recipe.gate, [*of_loss, *(known_scores(data) if recipe.settings.answers else ())])
     data = replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
     if recipe.settings.answers:
         check_references(data)
@@ -74,9 +74,9 @@ def load_data(recipe: Recipe) -> Prepared:
 
 
 def _check_groups(recipe: Recipe, data: Prepared) -> None:
-    """Raises RecipeError where answers are of one group only, so that they have no interval (see groups_of)."""
+    """Raises RecipeError where what is scored is of one group only, so that it has no interval (see groups_of)."""
     groups = groups_of(data, recipe.data.split)
-    if recipe.settings.answers and groups.max() == 0:
+    if groups.max() == 0:
         by = recipe.data.split.by if recipe.data.split else None
         why = f"have the same {by!r}" if by else "come of one row"
         raise RecipeError(f"gate.confident: all {len(groups)} held-out samples {why}: no interval can be had of them")
@@ -117,8 +117,7 @@ def load_stages(recipe: Recipe, rows: int | None = None) -> list[Prepared]:
     if problems:
         raise kind(problems)
     if recipe.mixture:
-        of_loss = [f"{part_name(recipe, part)}/{n}" for part in stages for n in part.settings.held_out_scores]
-        check_gate(recipe.gate, _known_of_parts(recipe, data), of_loss)
+        check_gate(recipe.gate, _known_of_parts(recipe, data))
         for part, its in zip(stages, data, strict=True) if recipe.gate.confident else ():
             _check_groups(part, with_good_answers(its, part.stage))
         for index in range(len(stages)):  # each part's held-out rows against the other parts

@@ -7,11 +7,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from finetune.data.prepare import Prepared
-from finetune.evaluate.intervals import Rows, intervals
+from finetune.evaluate.intervals import Losses, Rows, intervals
 from finetune.evaluate.metrics import Scores
 from finetune.evaluate.results import (
     Evaluated,
     groups_of,
+    groups_of_items,
     rows_of,
     score_lines,
     scored,
@@ -26,6 +27,7 @@ from finetune.recipe import Recipe
 if TYPE_CHECKING:
     from finetune.device import Placement
     from finetune.evaluate.generate import Answer
+    from finetune.evaluate.measure import Measured
     from finetune.log import Log
 
 
@@ -41,6 +43,7 @@ def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> Ev
     main = placement.accelerator.is_main_process
     scores: dict[str, Scores] = {"base": {}, "tuned": {}}
     answered: dict[tuple[str, str], Sequence[Answer]] = {}
+    measured: dict[tuple[str, str], Measured] = {}
     judged = {part.name: with_good_answers(part.data, part.recipe.stage) for part in ready.parts}
     for who, adapter in (("base", as_base(ready.model, ready.fresh)), ("tuned", nullcontext())):
         with adapter:
@@ -49,7 +52,8 @@ def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> Ev
                 if settings.held_out_scores:
                     log.say(f"measuring {len(part.held_out)} held-out rows{of}: {who}")
                     found = measure(ready.model, part.stage, part.held_out, ready.start, placement)
-                    scores[who] |= _of_part(part, found)
+                    measured[part.name, who] = found
+                    scores[who] |= _of_part(part, found.scores)
                 if settings.answers:
                     log.say(f"answering {len(rows.evaluate)} held-out prompts{of}: {who}")
                     given = (
@@ -67,7 +71,7 @@ def evaluate(recipe: Recipe, ready: Ready, placement: Placement, log: Log) -> Ev
     placement.accelerator.end_training()
     if not main:
         return None
-    evaluated = _evaluated(recipe, ready, scores, judged, answered)
+    evaluated = _evaluated(recipe, ready, scores, judged, answered, measured)
     write_scores(recipe.output_dir, evaluated)
     for line in score_lines(evaluated.scores, evaluated.intervals):
         log.say(line)
@@ -80,11 +84,13 @@ def _evaluated(
     scores: dict[str, Scores],
     data: Mapping[str, Prepared],
     answered: Mapping[tuple[str, str], Sequence[Answer]],
+    measured: Mapping[tuple[str, str], Measured],
 ) -> Evaluated:
-    """`scores` with those of the answers, which are written down, and their intervals.
+    """`scores` with those of the answers, which are written down, and the intervals of all.
 
     Args:
         data, answered: as freeze_golden takes them.
+        measured: by part and `base` or `tuned`.
     """
     rows: dict[str, dict[str, list[Scores]]] = {}
     for (name, who), answers in answered.items():
@@ -100,7 +106,16 @@ def _evaluated(
         name: Rows(**its, groups=groups_of(data[name], splits[name]), tasks=tasks_of(data[name]))
         for name, its in rows.items()
     }
-    return Evaluated(scores, intervals(drawn, scores["tuned"]) if drawn else None)
+    losses = {
+        part.name: Losses(
+            measured[part.name, "base"],
+            measured[part.name, "tuned"],
+            groups_of_items(part.held_out, part.data, splits[part.name]),
+        )
+        for part in ready.parts
+        if (part.name, "tuned") in measured
+    }
+    return Evaluated(scores, intervals(drawn, scores["tuned"], losses) if drawn or losses else None)
 
 
 def _of_part(part: ReadyPart, scores: Scores) -> Scores:

@@ -10,8 +10,9 @@ import pytest
 
 from finetune.errors import GateError, RecipeError
 from finetune.evaluate.corpus import counts
-from finetune.evaluate.gate import check_gate, pass_gate
-from finetune.evaluate.intervals import RESAMPLES, Drawn, Intervals, Rows, _weights, intervals, numbered
+from finetune.evaluate.gate import pass_gate
+from finetune.evaluate.intervals import RESAMPLES, Drawn, Intervals, Losses, Rows, _weights, intervals, numbered
+from finetune.evaluate.measure import Measured
 from finetune.evaluate.metrics import aggregate
 from finetune.evaluate.results import score_lines
 from finetune.recipe import GateSection
@@ -147,14 +148,25 @@ def test_a_score_that_no_held_out_row_has_does_not_pass():
         pass_gate(GateSection(min={"entity_f1/rare": 0.5}), {"exact": 0.1}, {"exact": 0.2})
 
 
-def test_the_gate_asks_for_no_interval_that_can_not_be_had():
-    names = ["mean_logprob", "exact"]
-    check_gate(GateSection(), names, ["mean_logprob"])
-    check_gate(GateSection(min={"exact": 1}, better_than_base=False, confident=True), names, ["mean_logprob"])
-    with pytest.raises(
-        RecipeError, match=r"gate.confident: mean_logprob comes of the held-out loss and has no interval"
-    ):
-        check_gate(GateSection(confident=True), names, ["mean_logprob"])
+def test_held_out_losses_by_hand():
+    """Three documents of 4, 1 and 1 tokens with losses 4, 2, 6 in the base: -12 / 6 nats a token. Drawn again: the ends of the
+    middle 95 % of 1,000 draws of three of them; tuned is a half of base in each draw, so the difference is too."""
+    names = ("loss", "count", "right", "right:count")
+    of_means = lambda means: {"mean_logprob": -means["loss"], "right": means["right"]}  # noqa: E731
+    base = Measured(names, np.array([[4.0, 4, 1, 1], [2, 1, 0, 0], [6, 1, 0, 1]]), of_means)
+    tuned = Measured(names, base.sums * [0.5, 1, 1, 1], of_means)
+    assert base.scores == {"mean_logprob": -2.0, "right": 0.5}
+    found = intervals({}, ["mean_logprob", "right"], {"": Losses(base, tuned, np.arange(3))})
+    assert (found.rows, found.groups) == ({"": 3}, {"": 3})
+    generator = np.random.default_rng(0)
+    picked = generator.integers(0, 3, (1000, 3))
+    loss, count, right, asked = base.sums[picked].sum(1).T
+    ends = np.quantile(-loss / count, (0.025, 0.975))
+    assert found.base["mean_logprob"] == pytest.approx(tuple(ends))
+    assert found.tuned["mean_logprob"] == pytest.approx(tuple(ends / 2))
+    assert found.difference["mean_logprob"] == pytest.approx(tuple(np.quantile(loss / count / 2, (0.025, 0.975))))
+    rates = (right / np.where(asked == 0, np.nan, asked))[asked > 0]  # draws of the second document alone are left out
+    assert len(rates) < 1000 and found.base["right"] == pytest.approx(tuple(np.quantile(rates, (0.025, 0.975))))
 
 
 def test_held_out_rows_of_one_group_are_refused_before_training(tiny_recipe, tmp_path):

@@ -73,7 +73,8 @@ def id_of(file: Path) -> str:
 def test_a_recipe_runs_to_a_bundle_by_its_command(recipe, tiny_base, tmp_path):
     assert main(["check", str(recipe)]) == 0
     assert main(["train", str(recipe), *small(tiny_base, tmp_path / "run", recipe)]) == 0
-    assert (tmp_path / "run/bundle/MANIFEST.json").is_file()
+    manifest = json.loads((tmp_path / "run/bundle/MANIFEST.json").read_text(encoding="utf-8"))
+    assert manifest["scores"]["tuned"].keys() == manifest["intervals"]["tuned"].keys()  # of answers and of losses
     again = load_recipe(tmp_path / "run/bundle/recipe.yaml")
     assert again.name == load_recipe(recipe).name
 

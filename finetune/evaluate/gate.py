@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from math import nan
 
 from finetune.errors import GateError, RecipeError, did_you_mean
@@ -13,22 +13,13 @@ from finetune.recipe import GateSection
 NONE = (nan, nan)  # no interval: nothing is sure
 
 
-def check_gate(section: GateSection, names: Iterable[str], without: Collection[str] = ()) -> None:
-    """Raises RecipeError when the gate names a score that the template's metric does not give, or wants its interval.
+def check_gate(section: GateSection, names: Iterable[str]) -> None:
+    """Raises RecipeError when the gate names a score that the template's metric does not give.
 
     Args:
-        names: of all scores, the one first that the base is compared by.
-        without: those that have no interval.
+        names: of all scores.
     """
-    known = list(names)
-    _check_names("gate.min", section.min, known)
-    if section.confident:
-        asked = [*section.min, *(known[:1] if section.better_than_base else ())]
-        lacking = dict.fromkeys(name for name in asked if name in without)
-        if lacking:
-            raise RecipeError(
-                [f"gate.confident: {name} comes of the held-out loss and has no interval" for name in lacking]
-            )
+    _check_names("gate.min", section.min, list(names))
 
 
 def check_rewards(rewards: Iterable[str], names: Iterable[str]) -> None:

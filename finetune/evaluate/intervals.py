@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finetune.evaluate.corpus import corpus_scores, family_of, of_family
+
+if TYPE_CHECKING:
+    from finetune.evaluate.measure import Measured
 
 Scores = dict[str, float]
 Interval = tuple[float, float]
@@ -64,20 +68,39 @@ class Rows:
     tasks: Sequence[str]
 
 
+@dataclass(frozen=True)
+class Losses:
+    """The held-out items of one part through its stage's loss, base and tuned in the same order.
+
+    Attributes:
+        groups: as in Rows, (items,).
+    """
+
+    base: Measured
+    tuned: Measured
+    groups: np.ndarray
+
+
 def numbered(keys: Sequence[str]) -> np.ndarray:
     """(keys,) equal keys under one number, numbers from 0 in the order in which keys come up."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
-def intervals(parts: Mapping[str, Rows], names: Collection[str]) -> Intervals:
+def intervals(
+    parts: Mapping[str, Rows], names: Collection[str], losses: Mapping[str, Losses] = MappingProxyType({})
+) -> Intervals:
     """Of every score of every part; none where all its rows are of one group, which says nothing of other groups.
 
     Args:
-        parts: by name, which stands before the names of its scores; empty for the only one.
+        parts, losses: by the part's name, which stands before the names of its scores; empty for the only one.
         names: of the scores that are reported; others that rows come to have no interval.
     """
     found = Intervals({}, {}, {}, {}, {})
+    for part, its in losses.items():
+        found.rows[part], found.groups[part] = len(its.groups), int(its.groups.max()) + 1
+        if found.groups[part] > 1:
+            _of_losses(found, f"{part}/" if part else "", its)
     for part, rows in parts.items():
         groups = int(rows.groups.max()) + 1
         found.rows[part], found.groups[part] = len(rows.groups), groups
@@ -109,6 +132,24 @@ def _of_rows(found: Intervals, before: str, rows: Rows, chosen: np.ndarray) -> N
         into.update({f"{before}{name}": _middle(values) for name, values in whole[who].items()})
     both = [name for name in whole["tuned"] if name in whole["base"]]
     found.difference.update({f"{before}{name}": _middle(whole["tuned"][name] - whole["base"][name]) for name in both})
+
+
+def _of_losses(found: Intervals, before: str, losses: Losses) -> None:
+    """The intervals of one part's scores of the held-out loss into `found`; draws in which nothing is counted are left out."""
+    groups = int(losses.groups.max()) + 1
+    drawn: dict[str, dict[str, np.ndarray]] = {}
+    weights = np.concatenate(list(_weights(groups, max(1, AT_ONCE // groups))))
+    for who, one in (("base", losses.base), ("tuned", losses.tuned)):
+        of_groups = np.zeros((groups, len(one.names)))
+        np.add.at(of_groups, losses.groups, one.sums)
+        sums = dict(zip(one.names, (weights @ of_groups).T, strict=True))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = {name: its / sums.get(f"{name}:count", sums["count"]) for name, its in sums.items()}
+        drawn[who] = one.of_means(means)
+    for name in drawn["tuned"]:
+        base, tuned = drawn["base"][name], drawn["tuned"][name]
+        for into, values in ((found.base, base), (found.tuned, tuned), (found.difference, tuned - base)):
+            into[f"{before}{name}"] = _middle(values)
 
 
 class Drawn:

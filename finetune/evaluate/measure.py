@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from finetune.evaluate.metrics import Scores
 from finetune.stages.base import Stage, means
 from finetune.stages.batch import on_device
-from finetune.step import micro_batches_of, share
+from finetune.step import share
 
 if TYPE_CHECKING:
     from finetune.data.items import Item
     from finetune.device import Placement
 
 
-ROWS = 4  # items of a micro-batch, with their logits
+@dataclass(frozen=True)
+class Measured:
+    """What held-out items come to by their stage's loss.
+
+    Attributes:
+        names: of the sums, as stages/base.py has them; `count` among them.
+        sums: (items, names), what each item adds to them.
+        of_means: the stage's `scores`.
+    """
+
+    names: tuple[str, ...]
+    sums: np.ndarray
+    of_means: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+    @property
+    def scores(self) -> Scores:
+        """Of all items."""
+        return self.of_means(means(dict(zip(self.names, self.sums.sum(0).tolist(), strict=True))))
 
 
 @torch.no_grad()
@@ -27,8 +47,8 @@ def measure(
     items: Sequence[Item],
     start: dict[str, torch.Tensor] | None,
     placement: Placement,
-) -> Scores:
-    """The stage's scores of the peft model as it is now, on every process the same.
+) -> Measured:
+    """The stage's sums of the peft model as it is now, item by item, on every process the same.
 
     Args:
         start: as `prepare_for_training` takes it.
@@ -37,16 +57,24 @@ def measure(
 
     accelerator = placement.accelerator
     wrapped = wrap(model.eval(), start).eval()
-    sums: dict[str, torch.Tensor] = {}
+    order = sorted(range(len(items)), key=lambda index: items[index].length, reverse=True)
+    own = order[accelerator.process_index :: accelerator.num_processes]
+    # Every process runs the model equally often; one without an item for it takes one with nothing in it.
+    idle = math.ceil(len(items) / accelerator.num_processes) - len(own)
+    rows: list[list[torch.Tensor]] = []
+    names: tuple[str, ...] = ()
     with placement.autocast(), torch.compiler.set_stance("force_eager"):
-        batches = micro_batches_of(stage, items, accelerator.num_processes, ROWS, accelerator.process_index)
+        batches = [stage.collate([items[index]]) for index in own]
+        batches += [stage.collate([items[order[-1]].blank()])] * idle
         share(wrapped, stage, batches, placement)
         for batch in batches:
             batch = on_device(batch, accelerator.device)
             loss = stage.loss(wrapped, batch)
             count = torch.tensor(stage.count(batch), device=loss.value.device)
-            for name, value in {"loss": loss.value, **loss.sums, "count": count}.items():
-                sums[name] = sums.get(name, 0) + value.to(placement.sum_dtype)
+            found = {"loss": loss.value, **loss.sums, "count": count}
+            names = tuple(found)
+            rows.append([value.to(placement.sum_dtype) for value in found.values()])
     wrapped.release()
-    totals = accelerator.reduce(torch.stack([sums[name] for name in sums]), reduction="sum").tolist()
-    return stage.scores(means(dict(zip(sums, totals, strict=True))))
+    sums = torch.zeros(len(items), len(names), dtype=placement.sum_dtype, device=accelerator.device)
+    sums[own] = torch.stack([torch.stack(row) for row in rows[: len(own)]]) if own else sums[own]
+    return Measured(names, accelerator.reduce(sums, reduction="sum").double().cpu().numpy(), stage.scores)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.data.prepare import Prepared
+from finetune.data.rows import Sample
 from finetune.data.split import group_of
 from finetune.errors import DataError
 from finetune.evaluate.intervals import Interval, Intervals, numbered
@@ -19,6 +20,7 @@ from finetune.evaluate.metrics import Scores, aggregate, reference_of, reference
 from finetune.recipe_data import SplitSection
 
 if TYPE_CHECKING:
+    from finetune.data.items import Item
     from finetune.evaluate.generate import Answer
 
 MEAN_LOGPROB = "mean_logprob"  # a score of stage cpt, in nats a token
@@ -108,8 +110,18 @@ def tasks_of(data: Prepared) -> list[str]:
 
 def groups_of(data: Prepared, split: SplitSection | None) -> np.ndarray:
     """(samples,) numbers of what held-out samples are drawn by: the value of `split.by`; without it, the row."""
+    return numbered([_group(sample, split) for sample in data.evaluate])
+
+
+def groups_of_items(items: Sequence[Item], data: Prepared, split: SplitSection | None) -> np.ndarray:
+    """(items,) the same of encoded items, of which a sample may have given several."""
+    groups = {sample.where: _group(sample, split) for sample in data.evaluate}
+    return numbered([groups[item.where] for item in items])
+
+
+def _group(sample: Sample, split: SplitSection | None) -> str:
     by = split.by if split else None
-    return numbered([repr(group_of(sample.record, by)) if by else sample.where for sample in data.evaluate])
+    return repr(group_of(sample.record, by)) if by else sample.where
 
 
 def scored(data: Prepared, rows: Sequence[Scores]) -> Scores:

@@ -1,4 +1,4 @@
-"""What every pack has: recipes for a CPU, one GPU and one Ascend node, a page in two languages, and what it may not be used for."""
+"""What every pack has: recipes for a CPU, one GPU and one Ascend node, a page in two languages, what it is not for."""
 
 from __future__ import annotations
 
