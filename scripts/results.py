@@ -27,6 +27,9 @@ sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 from scripts.results_page import STORE, write_pages  # noqa: E402
 from scripts.results_tasks import DATA, SEEDS, TASKS, Task  # noqa: E402
 
+# Runs of minutes: compiling takes longer than it saves, and nothing is resumed.
+SHORT = ("train.torch_compile=false", "train.save_steps=0", "data.cache=false")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -82,7 +85,7 @@ def one_run(task: Task, seed: int, folder: Path) -> None:
     from finetune.run import Extent, run
 
     output = folder / f"{task.name}.{seed}"
-    settings = [f"seed={seed}", f"output_dir={output}", "train.save_steps=0", "data.cache=false", *task.settings]
+    settings = [f"seed={seed}", f"output_dir={output}", *SHORT, *task.settings]
     recipe = load_recipe(ROOT / "recipes" / task.recipe, settings)
     began: dict[str, float] = {}
     seen: dict[str, int] = {}
