@@ -1,8 +1,9 @@
-"""Ash balances of coal washing: yields of two and three products, feed ash, tonnes, organic efficiency; Chinese and English.
+"""Sums of coal washing: yields of two and three products, feed ash, tonnes, efficiency, sharpness; Chinese and English.
 
 Balances are those of any text on coal preparation: yields add up to 100 %, and so does the ash they carry to the feed's.
-Organic efficiency (数量效率) is actual over theoretical yield at the same ash (GB/T 15715). Only figures are used whose answer
-and every step are exact, so that the sums are within a small model's reach: no rounding is asked for.
+Organic efficiency (数量效率) is actual over theoretical yield at the same ash (GB/T 15715). Probable error (可能偏差) is half the
+difference of the densities at which 75 % and 25 % go to the heavy product; imperfection (不完善度) of a jig is that over the cut
+density less 1. Only figures are used whose answer and every step are exact: no rounding is asked for.
 """
 
 from __future__ import annotations
@@ -109,11 +110,36 @@ def efficiency(ash: Numbers, rng: random.Random) -> tuple[Numbers, list[str], Fr
     return given, [f"{text_of(actual)} / {text_of(theory)} = {text_of(found / 100)}"], found
 
 
+def sharpness(rng: random.Random) -> tuple[Numbers, list[str], Fraction]:
+    """Half the difference of two densities, with the densities."""
+    cut, half = Fraction(rng.randint(135, 190), 100), Fraction(rng.randint(2, 16), 200)
+    light, heavy = cut - half, cut + half
+    gap = f"{text_of(heavy)} - {text_of(light)} = {text_of(heavy - light)}"
+    given = {"density_25": light, "density_75": heavy}
+    return given, [gap, f"{text_of(heavy - light)} / 2 = {text_of(half)}"], half
+
+
+def probable_error(ash: Numbers, rng: random.Random) -> tuple[Numbers, list[str], Fraction] | None:
+    return sharpness(rng)
+
+
+def imperfection(ash: Numbers, rng: random.Random) -> tuple[Numbers, list[str], Fraction] | None:
+    """Probable error over cut density less that of water."""
+    given, steps, error = sharpness(rng)
+    cut = Fraction(rng.choice((140, 145, 150, 160, 165, 170, 180)), 100)
+    found = error / (cut - 1)
+    if not given["density_25"] < cut < given["density_75"] or not neat(found, 4):
+        return None
+    steps += [f"{text_of(cut)} - 1 = {text_of(cut - 1)}", f"{text_of(error)} / {text_of(cut - 1)} = {text_of(found)}"]
+    return given | {"cut_density": cut}, steps, found
+
+
 KINDS: tuple[Callable[[Numbers, random.Random], tuple[Numbers, list[str], Fraction] | None], ...] = (
-    two_products, two_products, three_products, feed_ash, tonnes, efficiency,
+    two_products, two_products, three_products, feed_ash, tonnes, efficiency, probable_error, imperfection,
 )  # fmt: skip
 GIVEN = (
     "feed_ash", "clean_ash", "middlings_ash", "refuse_ash", "clean_yield", "refuse_yield", "theoretical_yield", "feed_t",
+    "density_25", "density_75", "cut_density",
 )  # fmt: skip
 
 
