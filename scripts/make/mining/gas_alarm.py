@@ -134,7 +134,7 @@ def gas_alarm(rng: random.Random, language: str) -> dict:
         "reached": named.reached,
         "action": over.action if over else "carry_on",
         "article": named.article,
-        "figure": f"{quantity} {value}",
+        "figure": f"{kind} {quantity} {value}",
     }
 
 
