@@ -122,10 +122,12 @@ def test_conveyor_records_are_what_their_words_say():
         "clean": "cleared|清理",
         "none": "nothing|还没",
     }
-    schema = load_template(FOLDER / "conveyor_fault.yaml").metrics[""].json_schema
+    keeps = jsonschema.Draft202012Validator(
+        load_template(FOLDER / "conveyor_fault.yaml").metrics[""].json_schema
+    ).is_valid
     for sample in samples("conveyor_fault"):
         text, said = asked(sample), json.loads(sample.answer)
-        jsonschema.validate(said, schema)
+        assert keeps(said), text
         at = re.search(r"(\d+) m from|机头(\d+)米", text)
         assert said["fault"] == next(
             name for name, pattern in words.items() if re.search(pattern, text, re.IGNORECASE)
