@@ -11,11 +11,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from pymetdecoder.synop import SYNOP
 
 from finetune.data.source import read_source
 from finetune.data.template import load_template
 from finetune.recipe_data import SourceSection
-from scripts.make.meteorology import flight_category, warning_facts, warning_level
+from scripts.make.meteorology import flight_category, synop_decode, warning_facts, warning_level
 from tests.conftest import ROOT
 
 REAL = ROOT.parent / "shared/data/meteorology"
@@ -197,3 +198,43 @@ def test_levels_are_those_that_the_text_of_the_order_gives():
     rows = sample("warning_level")
     assert [row["case_id"] for row in rows if level_by_text(row, criteria) != row["level"]] == []
     assert {row["language"] for row in rows} == {"en", "zh"} and {row["level"] for row in rows} >= {"red", "none"}
+
+
+def decoded_synop(report: str) -> dict:
+    """Values of a report by pymetdecoder, named as the columns."""
+    found = SYNOP().decode(report)
+
+    def value(name: str, *inner: str):
+        at = found.get(name)
+        for key in inner:
+            at = at and at.get(key)
+        return at and at["value"]
+
+    rain = found.get("precipitation_s1")
+    change = value("pressure_tendency", "change")
+    return {
+        "station": found["station_id"]["value"],
+        "day": found["obs_time"]["day"]["value"],
+        "hour": found["obs_time"]["hour"]["value"],
+        "unit": found["wind_indicator"]["unit"].lower(),
+        "wind_dir": value("surface_wind", "direction") or None,
+        "wind_speed": found["surface_wind"]["speed"]["value"],
+        "visibility_m": found["visibility"]["value"],
+        "cover": found["cloud_cover"]["value"],
+        "base_m": found["lowest_cloud_base"]["min"],
+        "temp_c": found["air_temperature"]["value"],
+        "dewpoint_c": value("dewpoint_temperature"),
+        "pressure_hpa": value("station_pressure"),
+        "sea_level_hpa": value("sea_level_pressure"),
+        "change_hpa": change,
+        "rain_mm": rain and rain["amount"]["value"],
+        "rain_hours": rain and rain["time_before_obs"]["value"],
+        "weather": found.get("present_weather") and synop_decode.WEATHER[found["present_weather"]["value"]][0],
+    }
+
+
+def test_every_synop_decodes_to_the_values_it_was_made_of():
+    rows = sample("synop_decode")
+    found = [decoded_synop(row["report"]) for row in rows]
+    assert [(row, values) for row, values in zip(rows, found, strict=True) if values.items() - row.items()] == []
+    assert {row["weather"] for row in rows} == {None, *(words for words, _ in synop_decode.WEATHER.values())}
