@@ -10,13 +10,14 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from pymetdecoder.synop import SYNOP
 
 from finetune.data.source import read_source
 from finetune.data.template import load_template
 from finetune.recipe_data import SourceSection
-from scripts.make.meteorology import flight_category, synop_decode, warning_facts, warning_level
+from scripts.make.meteorology import flight_category, metpy_quantities, synop_decode, warning_facts, warning_level
 from tests.conftest import ROOT
 
 REAL = ROOT.parent / "shared/data/meteorology"
@@ -238,3 +239,45 @@ def test_every_synop_decodes_to_the_values_it_was_made_of():
     found = [decoded_synop(row["report"]) for row in rows]
     assert [(row, values) for row, values in zip(rows, found, strict=True) if values.items() - row.items()] == []
     assert {row["weather"] for row in rows} == {None, *(words for words, _ in synop_decode.WEATHER.values())}
+
+
+def test_quantities_are_those_of_metpy():
+    """Beyond half a unit of rounding the formulas differ by what is written beside them: MetPy takes vapour pressure of
+    Ambaum (2020) where ours is Bolton's (1980), the others are the same formulas."""
+    from metpy import calc
+    from metpy.units import units
+
+    celsius, percent = units.degC, units.percent
+    judges = {
+        "dew_point": (
+            0.05,
+            0.07,
+            lambda a, b: calc.dewpoint_from_relative_humidity(a * celsius, b * percent).to("degC"),
+        ),
+        "relative_humidity": (
+            0.5,
+            0.1,
+            lambda a, b: calc.relative_humidity_from_dewpoint(a * celsius, b * celsius).to("percent"),
+        ),
+        "heat_index": (0.5, 1e-6, lambda a, b: calc.heat_index(a * celsius, b * percent).to("degC")),
+        "wind_chill": (0.5, 1e-6, lambda a, b: calc.windchill(a * celsius, b * units("km/h")).to("degC")),
+        "potential_temperature": (
+            0.05,
+            2e-3,
+            lambda a, b: calc.potential_temperature(b * units.hPa, a * celsius).to("kelvin"),
+        ),
+        "mixing_ratio": (0.05, 0.06, lambda a, b: calc.saturation_mixing_ratio(b * units.hPa, a * celsius).to("g/kg")),
+    }
+    for quantity, (rounding, formula, judge) in judges.items():
+        rows = [row for row in sample("metpy_quantities") if row["quantity"] == quantity]
+        first, second, answer = (np.array([row[name] for row in rows]) for name in ("first", "second", "answer"))
+        assert len(rows) > 100
+        assert np.abs(np.asarray(judge(first, second).m) - answer).max() <= rounding + formula, quantity
+
+
+def test_quantities_by_hand():
+    """20 °C and 50 %: es = 6.112 exp(17.67 x 20 / 263.5) = 6.112 x 3.8236 = 23.37 hPa; e = 11.68 hPa; ln(e / 6.112) = 0.6480;
+    Td = 243.5 x 0.6480 / (17.67 - 0.6480) = 9.27 °C. -10 °C and 30 km/h: 30^0.16 = 1.7232;
+    13.12 - 6.215 - 11.37 x 1.7232 - 3.965 x 1.7232 = -19.52 °C."""
+    assert metpy_quantities.worked("dew_point", 20, 50) == ([23.37, 11.68], 9.3)
+    assert metpy_quantities.worked("wind_chill", -10, 30) == ([1.723], -20)
