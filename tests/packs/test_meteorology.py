@@ -281,3 +281,26 @@ def test_quantities_by_hand():
     13.12 - 6.215 - 11.37 x 1.7232 - 3.965 x 1.7232 = -19.52 °C."""
     assert metpy_quantities.worked("dew_point", 20, 50) == ([23.37, 11.68], 9.3)
     assert metpy_quantities.worked("wind_chill", -10, 30) == ([1.723], -20)
+
+
+def test_bulletins_say_what_their_tables_say(tmp_path):
+    """The extremes are found again in the text of the prompt, and the sentences are read back."""
+    file = TEMPLATES / "bulletin_drafting.sample.jsonl"
+    made = load_template(TEMPLATES / "bulletin_drafting.yaml").render_all(read_source(SourceSection(path=str(file))))
+    for row in made:
+        lines = [line.rsplit(" ", 4) for line in row.prompt[-1]["content"].splitlines()[1:]]
+        table = [(place, int(hour), *map(int, values)) for place, hour, *values in lines]
+        answer = [line.partition(" ")[2] for line in row.answer.splitlines()]
+        for line, column, pick in ((answer[1], 2, max), (answer[2], 2, min), (answer[3], 3, max), (answer[4], 4, max)):
+            place, hour, *values = pick(table, key=lambda cell: cell[column])
+            if values[1] == 0 and column == 3:
+                assert line in ("none.", "无。")
+                continue
+            numbers = [int(number) for number in re.findall(r"-?\d+", line)]
+            assert numbers == [values[column - 2], hour] and place in line, (row.answer, table)
+            assert sum(cell[column] == values[column - 2] for cell in table) == 1
+        rained = {place for place, _, _, rain, _ in table if rain}
+        dry = {place for place, *_ in table} - rained
+        assert set(re.split(r", |、", answer[5].rstrip(".。"))) == (
+            dry or {"nowhere" if row.record["language"] == "en" else "没有"}
+        )
