@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -84,24 +84,28 @@ PLACES = {
     "AST": "America/Puerto_Rico", "CHST": "Pacific/Guam", "HST": "Pacific/Honolulu", "AKST": "America/Anchorage",
     "AKDT": "America/Anchorage",
 }  # fmt: skip
-SPOKEN = re.compile(r"(?i)\b(?:until|to|expires? at)\s+(?:(\d{1,2}?)(\d\d)?\s+([AP])M|(noon|midnight))\s+(\w+T)\b")
+SPOKEN = re.compile(
+    r"(?i)\b(?:until|to|expires? at)\s+(?:(\d{1,2}?)(\d\d)?\s+([AP])M|(noon|midnight))\s+(\w+T)\b"
+    r"(?:\s+((?:mon|tues|wednes|thurs|fri|satur|sun)day)( night)?)?"
+)
 
 
-def spoken_end(text: str, utc: datetime) -> tuple[str, str] | None:
-    """The end that the prose names, HH:MM, and the same moment of VTEC on the clock of that zone's place."""
+def spoken_end(text: str, utc: datetime) -> tuple[str, str, str | None, str]:
+    """The clock time and weekday (or None) that the prose names, each before VTEC's on the clock of that zone's place."""
     said = SPOKEN.search(text)
-    if said is None:
-        return None
-    hour, minute, half, word, zone = said.groups()
+    assert said is not None, text
+    hour, minute, half, word, zone, weekday, night = said.groups()
     moment = datetime.strptime(
         {"noon": "1200PM", "midnight": "1200AM"}.get((word or "").lower()) or f"{int(hour):02d}{minute or '00'}{half}M",
         "%I%M%p",
     )
-    return moment.strftime("%H:%M"), utc.astimezone(ZoneInfo(PLACES[zone.upper()])).strftime("%H:%M")
+    local = utc.astimezone(ZoneInfo(PLACES[zone.upper()]))
+    evening = local - timedelta(hours=1) if night else local  # midnight of Saturday night is the first minute of Sunday
+    return moment.strftime("%H:%M"), local.strftime("%H:%M"), weekday and weekday.title(), evening.strftime("%A")
 
 
 def check_facts(rows: list[dict]) -> Counter:
-    """Ends of prose and VTEC, local and UTC; returns how many rows had an end to compare."""
+    """Ends of prose and VTEC, local and UTC; returns how many rows had a clock time, a weekday..."""
     compared: Counter = Counter()
     for row in rows:
         if row["until_utc"] is None:
@@ -109,24 +113,27 @@ def check_facts(rows: list[dict]) -> Counter:
             assert (row["until"] == "further notice") == ("until further notice" in row["text"].lower())
             continue
         ends = spoken_end(row["text"], datetime.fromisoformat(row["until_utc"]))
-        assert ends is not None and ends[0] == ends[1] == row["until"], row
+        assert ends[0] == ends[1] == row["until"] and ends[2] in (None, ends[3]), row
         compared["clock"] += 1
+        compared["weekday"] += ends[2] is not None
     return compared
 
 
 def test_made_up_warnings_say_what_their_vtec_says():
     """The prose, read a second time with the zone database, names the end of the VTEC line in every row."""
     rows = sample("warning_facts")
-    assert sum(check_facts(rows).values()) == len(rows)
+    compared = check_facts(rows)
+    assert compared["clock"] + compared["none"] + compared["further notice"] == len(rows) and compared["weekday"] > 400
     for row in rows:
         heading = row["text"].splitlines()[0].split()
         assert heading[1] == row["office"] and row["event"].lower() in row["text"].lower()
 
 
 def test_real_warnings_say_what_their_vtec_says(tmp_path):
-    """583 products, 530 segments with VTEC: 309 rows, of which the prose of 262 names a clock time, as VTEC does."""
+    """583 products, 530 segments with VTEC: 309 rows, of which the prose of 262 names a clock time and of
+    136 a weekday too, as VTEC does."""
     rows = list(warning_facts.read(real("nws_products")))
-    assert check_facts(rows) == {"clock": 262, "none": 31, "further notice": 16}
+    assert check_facts(rows) == {"clock": 262, "weekday": 136, "none": 31, "further notice": 16}
     assert perfect("warning_facts", written(rows, tmp_path)) == (309, {1.0})
 
 
