@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import random
 
+from scripts.make.pharma import names
+
 ROWS, SEED = 1100, 17
 MOST_FRUITLESS = 1000
 # Kinds of proteins: E enzyme, R receptor, T transporter, G gene whose amount changes, K kinase.
@@ -136,9 +138,6 @@ OPENINGS = ("", "", "", "In rat liver microsomes, ", "In HepG2 cells, ", "We fou
             "At therapeutic concentrations, ", "In a cell-free assay, ", "As reported before, ", "In mice, ")  # fmt: skip
 JOINS = (", whereas {}", ", while {}", "; in addition, {}", ", and {}", "; by contrast, {}")
 TAILS = ("", "", "", " (P < 0.01)", ", as shown by western blot", " in all three donors", ", which agrees with docking")
-STARTS, ENDS = ("vel", "tor", "mar", "quin", "sob", "lax", "pir", "zen", "dor", "fel", "ruv", "cam"), (
-    "axine", "otrel", "imod", "azole", "entan", "idone", "uride", "amine", "osin", "ecid", "ilast", "opride")  # fmt: skip
-MIDDLES = ("", "a", "i", "o", "eta", "ibu", "ora", "ulo")
 LETTERS = "BDFGHKLMNQRTVXZ"
 
 
@@ -185,7 +184,7 @@ def mark(text: str, *names: str) -> str:
 def chemical_name(rng: random.Random) -> str:
     if rng.random() < 0.3:
         return f"{rng.choice(LETTERS)}{rng.choice(LETTERS)}-{rng.randint(100, 9999)}"
-    return rng.choice(STARTS) + rng.choice(MIDDLES) + rng.choice(ENDS)
+    return names.drug(rng)
 
 
 def protein_name(rng: random.Random, kind: str) -> str:
