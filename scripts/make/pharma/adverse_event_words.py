@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-ZH_ENDS = ("坦", "平", "司他", "洛芬", "替尼", "酮", "沙星", "地平")
 WORDS: dict[str, dict[str, Any]] = {
     "en": {
         "between": " ",
@@ -18,7 +17,8 @@ WORDS: dict[str, dict[str, Any]] = {
         "starts": ("A {age}-year-old {who} was given {drug} {dose} mg daily for {use}.",
                    "Treatment with {drug} {dose} mg daily was begun in a {age}-year-old {who} with {use}.",
                    "This report concerns a {age}-year-old {who} who took {drug} ({dose} mg) for {use}."),
-        "others": ("Treatment with {other} went on.", "Concomitant medication: {other}.", "The patient had taken {other} for years."),
+        "others": ("Treatment with {other} went on.", "Concomitant medication: {other}.",
+                   "The patient had taken {other} for years."),
         "earlier": "Years before, {other} had caused {earlier}.",
         "onsets": {
             "days": "[days] days after the first dose {effects} occurred.",

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scripts.make.pharma import adverse_event_words as words
-from scripts.make.pharma.names import drug
+from scripts.make.pharma.names import drug, zh_drug
 
 ROWS, SEED = 1000, 17
 DRUGS = 60  # names a language, so that a name stands in several rows
@@ -36,13 +36,6 @@ def make(rows: int, seed: int) -> list[dict]:
         )
         made.setdefault(case["narrative"], {"language": language} | case)
     return list(made.values())
-
-
-def zh_drug(rng: random.Random) -> str:
-    """A made-up name, as transliterations are."""
-    return "".join(rng.choices("维洛米塔诺赛瑞贝佐", k=2)) + rng.choice(
-        ("坦", "平", "司他", "洛芬", "替尼", "酮", "沙星", "地平")
-    )
 
 
 def reaction(rng: random.Random, language: str, names: list[str]) -> dict:
