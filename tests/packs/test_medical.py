@@ -170,7 +170,7 @@ def test_perfect_answers_score_one():
     for task in ("clinical_scores", "lab_report"):
         template = load_template(TEMPLATES / f"{task}.yaml")
         samples = template.render_all(read_source(SourceSection(path=str(TEMPLATES / f"{task}.sample.jsonl"))))
-        answers = [sample.answer for sample in samples]
+        answers = [sample.answer for sample in samples[::3]]
         assert set(score(answers, answers, template.metric).values()) == {1}
 
 
