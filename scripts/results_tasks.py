@@ -59,8 +59,8 @@ TASKS = (
         beside=("label_right", "label_f1/VFR", "label_f1/MVFR", "label_f1/IFR", "label_f1/LIFR"),
         what=("flight category of METAR reports", "METAR 报文的飞行类别"),
         source=(
-            "the official category of 1,034 METAR reports (public domain), classes balanced on both sides, held out by station",
-            "1,034 份 METAR 报文的官方类别（公有领域），训练与留出均做类别平衡，按站点留出",
+            "the official category of 1,025 METAR reports (public domain), classes balanced on both sides, held out by station",
+            "1,025 份 METAR 报文的官方类别（公有领域），训练与留出均做类别平衡，按站点留出",
         ),
         published=(
             "the rule on decoded values: 1.000 of 4,401; always VFR: 0.799 of all reports, 0.41 of balanced ones",
