@@ -95,6 +95,8 @@ def test_nvd_records_become_rows_of_the_template(tmp_path):
     file.write_text(json.dumps({"vulnerabilities": kept}))
     read = list(cvss_vector.read(file))
     assert [(row["case_id"], row["text"], row["score"]) for row in read] == [("CVE-2099-1", "A hole.", 9.8)]
+    (tmp_path / "one.json").write_text(json.dumps(record(5)["cve"]))
+    assert [row["case_id"] for row in cvss_vector.read(tmp_path)] == ["CVE-2099-1", "CVE-2099-5"]
     (tmp_path / "rows.jsonl").write_text(json.dumps(read[0]))
     template = load_template(ROOT / "data_templates/security/cvss_vector.yaml")
     assert len(template.render_all(read_source(SourceSection(path=str(tmp_path / "rows.jsonl"))))) == 1

@@ -1,7 +1,7 @@
 """Vulnerabilities in words with their CVSS v3.1 base metrics, and base vectors with their scores.
 
 Scores are worked out in exact fractions from the published equations, so that no rounding of floats decides a tenth.
-`--from` takes JSON of the NVD (API 2.0): a file, or a folder of files.
+`--from` takes JSON of the NVD (API 2.0): a file or a folder of files, each a response of the API or a single record.
 """
 
 from __future__ import annotations
@@ -105,10 +105,11 @@ def read(path: Path) -> Iterator[Row]:
     Raises:
         SystemExit: a vector whose score differs from the one that the NVD states, which is then no v3.1 base vector.
     """
-    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        for item in json.loads(file.read_text(encoding="utf-8"))["vulnerabilities"]:
+    for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+        told_by_api = json.loads(file.read_text(encoding="utf-8"))
+        for item in told_by_api.get("vulnerabilities", [{"cve": told_by_api}]):
             cve = item["cve"]
-            text = next((told["value"] for told in cve["descriptions"] if told["lang"] == "en"), None)
+            text = next((said["value"] for said in cve["descriptions"] if said["lang"] == "en"), None)
             rated = [found for found in cve.get("metrics", {}).get("cvssMetricV31", ()) if found["type"] == "Primary"]
             if text is None or not rated or cve.get("vulnStatus") == "Rejected":
                 continue
