@@ -7,8 +7,10 @@ import json
 import re
 
 import numpy as np
+import pytest
 
 from scripts.make.government.workdays import HOLIDAYS, ONE_DAY, days_after, is_off
+from scripts.make.law import read_laws
 from tests.conftest import ROOT
 
 Day = datetime.date
@@ -80,6 +82,15 @@ def test_deadlines_by_hand():
     assert days_after(Day(2025, 4, 25), 6)[-1] == Day(2025, 5, 7)
     assert days_after(Day(2026, 2, 13), 2)[-1] == Day(2026, 2, 24)  # Sat 14 worked, 15 to 23 off
     assert not is_off(Day(2026, 2, 28)) and is_off(Day(2026, 3, 1))
+
+
+def test_the_law_counts_periods_in_working_days():
+    """Article 82 of the Administrative Licensing Law, where the official text lies beside the project."""
+    folder = ROOT.parent / "shared/data/gov/laws"
+    if not folder.is_dir():
+        pytest.skip(f"no laws in {folder}")
+    [article] = [found for found in read_laws(folder) if found["id"] == "行政许可法第八十二条"]
+    assert "以工作日计算，不含法定节假日" in article["text"]
 
 
 CATEGORIES = {  # words of the complaint; the first category that has one
