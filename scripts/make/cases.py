@@ -11,8 +11,10 @@ MOST_FRUITLESS = 10_000  # draws in a row without a new case
 Row = dict[str, Any]
 
 
-def distinct(draw: Callable[[random.Random, str], Row], rows: int, seed: int) -> list[Row]:
-    """Rows that `draw(random, language)` gives, numbered in `case_id`; `language` takes turns between en and zh.
+def distinct(
+    draw: Callable[[random.Random, str], Row], rows: int, seed: int, languages: tuple[str, ...] = ("en", "zh")
+) -> list[Row]:
+    """Rows that `draw(random, language)` gives, numbered in `case_id`; the languages take turns.
 
     The key `fault` is no fact: two rows that differ in it only are the same case. The same name, seed and number give
     the same rows.
@@ -22,7 +24,7 @@ def distinct(draw: Callable[[random.Random, str], Row], rows: int, seed: int) ->
     made: list[Row] = []
     fruitless = 0
     while len(made) < rows:
-        language = ("en", "zh")[len(made) % 2]
+        language = languages[len(made) % len(languages)]
         row = draw(rng, language)
         facts = json.dumps([language, *(value for key, value in row.items() if key != "fault")], ensure_ascii=False)
         if facts in seen:
