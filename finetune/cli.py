@@ -99,7 +99,12 @@ def audit(options: argparse.Namespace) -> int:
 
 
 def new(options: argparse.Namespace) -> int:
-    """Write a data template to start from, guessed from a file of rows."""
+    """Write a data template, or a whole pack, to start from, guessed from a file of rows."""
+    if options.what == "pack":
+        from finetune.newpack.command import new_pack_command
+
+        print(*new_pack_command(options), sep="\n")
+        return EXIT_OK
     from finetune.data.scaffold import write_template
 
     write_template(options.sample, options.answer, options.output)
@@ -223,10 +228,17 @@ def _overrides(command: argparse.ArgumentParser) -> None:
 
 
 def _new_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("what", choices=["template"], help="what to write")
-    command.add_argument("sample", type=Path, help="a file of rows: .jsonl, .json, .csv, ...")
-    command.add_argument("--answer", help="the column to be answered (default: the last)")
-    command.add_argument("--output", type=Path, required=True, help="the template's YAML file")
+    kinds = command.add_subparsers(dest="what", required=True)
+    template = kinds.add_parser("template", help="a data template", allow_abbrev=False)
+    pack = kinds.add_parser("pack", help="template, sample, recipes and page of an industry's task", allow_abbrev=False)
+    for kind in (template, pack):
+        kind.add_argument("sample", type=Path, help="a file of rows: .jsonl, .json, .csv, ...")
+        kind.add_argument("--answer", metavar="COLUMN", help="the column to be answered (default: the last)")
+    template.add_argument("--output", type=Path, required=True, help="the template's YAML file")
+    pack.add_argument("--industry", required=True, metavar="NAME", help="the folder of the pack, as shipping")
+    pack.add_argument("--task", required=True, metavar="NAME", help="the task's file name and run, as port_delay")
+    pack.add_argument("--group", metavar="COLUMN", help="its rows stay on one side of the split (default: guessed)")
+    pack.add_argument("--into", type=Path, default=Path(), metavar="FOLDER", help="where to write (default: here)")
 
 
 def _raft_arguments(command: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ LAYERS = [
         "finetune.smoke",
         "finetune.doctor",
         "finetune.parity",
+        "finetune.newpack",
     },
     {"finetune.run"},
     {

@@ -178,6 +178,10 @@ class DataTemplate:
             raise DropRowError("no task applies" if only is None else f"task {only} does not apply")
         return samples
 
+    def _cells(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The record; a column called `record` stands in its place in Jinja."""
+        return {name: values[name] for name in self.columns}
+
     def _sample(
         self, task: CompiledTask, variant: CompiledVariant, values: dict[str, Any], row: Row, name: str
     ) -> Sample:
@@ -185,7 +189,7 @@ class DataTemplate:
         tools = record.tools(task)
         messages = record.messages(variant.messages)
         record.check_calls(messages, tools)
-        sample = Sample(values["record"], messages, row.where, tools, name)
+        sample = Sample(self._cells(values), messages, row.where, tools, name)
         if self.rows in ("conversation", "text"):
             return sample
         asked = tuple({**m, "train": False} if m["role"] == "assistant" else m for m in messages[:-1])
@@ -213,7 +217,7 @@ class DataTemplate:
         if len(task.variants) == 1:
             variant = next(iter(task.variants.values()))
             return variant if self._holds(variant.when, values, row, f"variant {variant.name}") else None
-        record = json.dumps(values["record"], ensure_ascii=False, sort_keys=True, default=str)
+        record = json.dumps(self._cells(values), ensure_ascii=False, sort_keys=True, default=str)
         applying = [v for v in task.variants.values() if self._holds(v.when, values, row, f"variant {v.name}")]
         keys = {v.name: hashlib.sha256(f"{task.name}\n{v.name}\n{record}".encode()).digest() for v in applying}
         return max(applying, key=lambda v: keys[v.name], default=None)

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from finetune.data.answering import schema_of
+from finetune.data.guess import guess
 from finetune.data.rows import Row
-from finetune.data.scaffold import guess, scaffold, scaffold_rows, write_template
+from finetune.data.scaffold import scaffold, scaffold_rows, write_template
 from finetune.data.template import load_template
 from finetune.errors import DataError
 from tests.conftest import ROOT
@@ -132,6 +134,62 @@ def test_the_answer_column_and_a_chinese_question():
         assert caught.value.problems == [problem]
 
 
+STOPS = [{"port": "A", "h": 1}, {"port": "B", "h": None}]
+
+
+@pytest.mark.parametrize(
+    ("values", "reply", "metric"),
+    [
+        (["late", "early"], "{{ a }}", 'label, labels: ["early", "late"]'),
+        (["A+", "A-", "a+"], "a: {{ a }}", 'fields, separator: ": "'),  # two classes that are one but for case
+        (["+", "-"], "a: {{ a }}", 'fields, separator: ": "'),  # classes without a word
+        ([True, False], "{{ 'yes' if a else 'no' }}", 'label, labels: ["yes", "no"]'),
+        ([1, 2.5], "a: {{ a | number }}", 'number, separator: ": "'),
+        ([10**20, 1], "a: {{ a }}", 'fields, separator: ": "'),  # number reads 18 digits at most
+        (["2024-03-05", "2024-03-06"], "a: {{ a }}", 'date, separator: ": "'),
+        ([f"{n}.5 t" for n in range(16)], "a: {{ a }}", 'quantity, separator: ": "'),
+        ([f"1,{n:03d} 小时" for n in range(16)], "a: {{ a }}", 'quantity, separator: ": "'),
+        ([f"{n} March 2024" for n in range(16)], "a: {{ a }}", 'fields, separator: ": "'),
+        ([f"x{n}" for n in range(16)], "a: {{ a }}", 'fields, separator: ": "'),
+        ([f"x{n}\na: y\na: z" for n in range(16)], "{{ a }}", "exact_match"),  # a field given twice
+        (STOPS, "{{ a | tojson }}",
+         'json, schema: {"type": "object", "properties": {"port": {"type": "string"}, "h": {"type": ["integer", "null"]}}, '
+         '"required": ["port", "h"]}'),
+        ([json.dumps({"n": n}) for n in range(16)], "{{ a }}",
+         'json, schema: {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}'),
+        ([[{"p": 1, "q": "z"}], [{"p": 2, "q": "y"}]], "{{ a | table }}", "table"),
+        ([[1, 2], [3]], "a: {{ a | or_null }}", 'fields, separator: ": "'),
+    ],
+)  # fmt: skip
+def test_the_answer_decides_how_it_is_scored(values, reply, metric):
+    rows = [Row({"q": f"x{n}", "a": values[n % len(values)]}, "f", n) for n in range(16)]
+    lines = scaffold_rows(rows, "t").splitlines()
+    assert f"      {reply}" in lines and f"metric: {{name: {metric}}}" in lines
+
+
+def test_the_question_lists_few_classes():
+    rows = [Row({"q": f"x{n}", "a": ["a b", "c", "d"][n % 3]}, "f", n) for n in range(12)]
+    assert "      Give a: a b, c or d." in scaffold_rows(rows, "t").splitlines()
+    chinese = [Row({"描述": "样品一切正常", "合格": n % 2 == 0}, "f", n) for n in range(12)]
+    assert "      请给出合格：是或否。" in scaffold_rows(chinese, "t").splitlines()
+    braces = [Row({"q": f"x{n}", "a": ["{{ q }}", "{% if %}"][n % 2]}, "f", n) for n in range(12)]
+    assert "      Give a." in scaffold_rows(braces, "t").splitlines()
+
+
+def test_a_schema_that_all_values_keep():
+    """Numbers of both kinds are numbers; keys that one object lacks are not required; items of all lists together."""
+    assert schema_of([{"n": 1, "l": [1, "x"]}, {"n": 2.5, "l": []}, {"n": 3, "l": [], "k": {"z": True}}]) == {
+        "type": "object",
+        "properties": {
+            "n": {"type": "number"},
+            "l": {"type": "array", "items": {"type": ["integer", "string"]}},
+            "k": {"type": "object", "properties": {"z": {"type": "boolean"}}, "required": ["z"]},
+        },
+        "required": ["n", "l"],
+    }
+    assert schema_of([{f"k{n}": 1 for n in range(51)}]) == {"type": "object"}
+
+
 def test_rows_that_give_no_template():
     for rows, problem in (
         ([], "there are no rows to guess a template from"),
@@ -139,7 +197,11 @@ def test_rows_that_give_no_template():
         ([Row({"a": 1, "b": None}, "f", 1)], "f: b: no row has a value"),
         (
             [Row({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "f", 1)],
-            "f: holds ready conversations; `data.format: messages` needs no template",
+            "f: holds ready conversations; `data.format: messages` (or `auto`) needs no template",
+        ),
+        (
+            [Row({"a": 1, "b": " "}, "f", 1), Row({"a": 1, "b": "x"}, "f", 2), Row({"a": 1, "b": ""}, "f", 3)],
+            "f:1: b: the answer is empty (2 rows: 1, 3); write one, or null, or leave the row out",
         ),
         (
             [Row({"record": 1, "a b": 2}, "f", 1)],

@@ -496,6 +496,18 @@ def test_columns_with_any_name_are_reached_through_record(tmp_path):
     )
 
 
+def test_a_column_called_record_is_not_the_record(tmp_path):
+    """In Jinja it hides the whole record; what a sample keeps for split and metric is all columns."""
+    file = tmp_path / "t.yaml"
+    file.write_text(
+        "name: t\ndescription: t\ncolumns: {record: {type: str}, a: {type: int}}\nmessages:\n"
+        '  - {role: user, content: "{{ record }}"}\n  - {role: assistant, content: "{{ a }}"}\n'
+        "metric: {name: number}\nexamples: [{row: {record: x, a: 1}, answer: '1'}]\n"
+    )
+    sample = load_template(file).render(Row({"record": "x", "a": 2}, "f", 1))
+    assert sample.record == {"record": "x", "a": 2} and sample.prompt[0]["content"] == "x"
+
+
 def test_nulls_by_rule():
     assert check_cell(None, Column(type="int", null="keep")) is None
     with pytest.raises(DropRowError):
