@@ -51,7 +51,8 @@ def small(base: Path, output: Path, recipe: Path | None = None) -> list[str]:
     settings = [
         f"model.name_or_path={base}", "model.gguf_file=null", "model.dtype=float32", "device=cpu",
         f"output_dir={output}", "data.max_length=4096", "train.max_steps=2", "train.num_train_epochs=null",
-        "train.torch_compile=false", "train.optim=adamw_torch", "train.global_batch_size=2", "evaluate.rows=3", "evaluate.max_new_tokens=4",
+        "train.torch_compile=false", "train.optim=adamw_torch", "train.global_batch_size=2",
+        "evaluate.rows=3", "evaluate.max_new_tokens=4",
         "gate.min={}", "gate.better_than_base=false", "export.parity_rows=1",
         *(f"{at}grpo.{key}" for at, stage in stages.items() if "grpo" in stage
           for key in ("num_generations=2", "max_completion_length=4")),

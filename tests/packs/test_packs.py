@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from finetune.cli import main
+from finetune.cli import _parser, main
 from finetune.recipe import resolved
 from finetune.recipefile import load_recipe
 from finetune.run import Extent, run
+from scripts.make.__main__ import tasks
 from tests.conftest import ROOT
-from tests.test_shipped import small
+from tests.test_shipped import commands, small
 
 PACKS = sorted(file.parent.name for file in (ROOT / "recipes").glob("*/pack_gpu.yaml"))
 PAGES = {
@@ -39,6 +41,21 @@ def test_the_page_names_every_recipe_and_what_it_may_not_be_used_for(pack, langu
     assert re.findall(r"^## .*$", page, re.MULTILINE) == PAGES[language]
     unnamed = [file.stem for file in recipes(pack) if not re.search(rf"\b{file.stem}\b", page)]
     assert not unnamed
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_the_page_s_commands_are_understood(pack):
+    """Their spelling, their recipes and their tasks; the pages say which of them were run on real data."""
+    pages = [ROOT / f"docs/packs/{pack}.{language}" for language in PAGES]
+    found = [shlex.split(line) for line in commands(pages)]
+    assert any(words[:2] == ["finetune", "train"] for words in found)
+    for words in found:
+        if words[0] == "finetune":
+            _parser().parse_args(words[1:])
+        if words[:3] == ["python", "-m", "scripts.make"]:
+            assert words[3] in tasks()
+        for word in words:
+            assert not word.startswith(("recipes/", "scripts/")) or (ROOT / word).is_file(), word
 
 
 @pytest.mark.parametrize("pack", PACKS)
