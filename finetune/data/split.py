@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,22 @@ def split_by_time(samples: SampleFile, column: str, before: str, by: str | None 
     return train, evaluate
 
 
+def group_of(record: Mapping[str, Any], by: str) -> Any:
+    """The value of column `by`, or of `column.key` inside an object; a column whose own name has a dot goes first.
+
+    Raises:
+        KeyError: it is not there.
+    """
+    if by in record:
+        return record[by]
+    value: Any = record
+    for key in by.split("."):
+        if not isinstance(value, Mapping):
+            raise KeyError(by)
+        value = value[key]
+    return value
+
+
 def _groups(samples: SampleFile, by: str | None, seed: int) -> np.ndarray:
     """(samples,) S16, a hash of (seed, value) for the group of each sample."""
     if by is None:
@@ -99,9 +115,11 @@ def _groups(samples: SampleFile, by: str | None, seed: int) -> np.ndarray:
 
     def values() -> Iterator[str]:
         for sample in samples:
-            if by not in sample.record:
+            try:
+                yield repr(group_of(sample.record, by))
+            except KeyError:
                 problems.append(f"{sample.where}: {by}: is missing{did_you_mean(by, map(str, sample.record))}")
-            yield repr(sample.record.get(by))
+                yield ""
 
     keys = _hashes(values(), len(samples), seed)
     if problems:

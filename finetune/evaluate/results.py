@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.data.prepare import Prepared
+from finetune.data.split import group_of
 from finetune.errors import DataError
 from finetune.evaluate.intervals import Interval, Intervals, numbered
 from finetune.evaluate.metrics import Scores, aggregate, reference_of, reference_problem, score_rows
@@ -101,7 +102,7 @@ def tasks_of(data: Prepared) -> list[str]:
 def groups_of(data: Prepared, split: SplitSection | None) -> np.ndarray:
     """(samples,) numbers of what held-out samples are drawn by: the value of `split.by`; without it, the row."""
     by = split.by if split else None
-    return numbered([repr(sample.record.get(by)) if by else sample.where for sample in data.evaluate])
+    return numbered([repr(group_of(sample.record, by)) if by else sample.where for sample in data.evaluate])
 
 
 def scored(data: Prepared, rows: Sequence[Scores]) -> Scores:

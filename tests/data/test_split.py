@@ -33,6 +33,19 @@ def test_a_split_by_group_is_stable_under_reordering():
     assert set(wheres(split_rows(samples, "g", 20, seed=2)[1])) != set(wheres(held_out))
 
 
+def test_a_group_may_be_inside_an_object_and_a_name_with_a_dot_goes_first():
+    """TAT-QA's questions are held out by `table.uid`; a CSV may have a column of that very name."""
+    nested = rows(*({"table": {"uid": f"s{i % 30}"}, "n": i} for i in range(100)))
+    flat = rows(*({"g": f"s{i % 30}", "n": i} for i in range(100)))
+    dotted = rows(*({"table.uid": f"s{i % 30}", "table": {"uid": "x"}, "n": i} for i in range(100)))
+    held_out = wheres(split_rows(flat, "g", 20, seed=1)[1])
+    assert wheres(split_rows(nested, "table.uid", 20, seed=1)[1]) == held_out
+    assert wheres(split_rows(dotted, "table.uid", 20, seed=1)[1]) == held_out
+    for record in ({"table": {"id": "a"}}, {"table": "a"}, {"other": 1}):
+        with pytest.raises(DataError, match=r"f:1: table\.uid: is missing"):
+            split_rows(rows(record, {"table": {"uid": "b"}}), "table.uid", 1, seed=0)
+
+
 def test_without_a_group_what_shares_record_prompt_or_text_stays_together_in_any_order():
     """T45: variants in case, width and zero-width characters never fall on both sides."""
     samples = []
