@@ -223,7 +223,10 @@ def test_tatqa_itself_renders_one_question_a_row_and_its_answers_are_right():
     assert perfect_scores("tatqa", {"path": file, "explode": "questions"}) == (1668, {(1.0, 1.0, 1.0)})
 
 
-def test_finevals_sums_render_and_their_results_are_right():
-    file = real("fineval_rigor/numerical_calculation.csv")
-    count, scores = perfect_scores("fund_sums", {"path": file})
-    assert count == 42 and {value for one in scores for value in one} == {1.0}
+@pytest.mark.parametrize(
+    ("task", "name", "wanted"),
+    [("fund_sums", "numerical_calculation", 42), ("index_extraction", "index_extraction", 340)],
+)
+def test_finevals_questions_render_and_their_answers_are_right(task, name, wanted):
+    count, scores = perfect_scores(task, {"path": real(f"fineval_rigor/{name}.csv")})
+    assert count == wanted and {value for one in scores for value in one} == {1.0}

@@ -1,7 +1,8 @@
-"""The finance pack's prose, read back: labels of news by the stated rule, records of results by searching the text."""
+"""The finance pack's prose, read back: labels of news by the stated rule, records and statements by searching the text."""
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
 
@@ -79,3 +80,14 @@ def test_reports_are_what_their_text_says_and_fit_the_schema():
         assert schema.is_valid(row["report"]), row
         told = {name: None if value is None else Fraction(str(value)) for name, value in row["report"].items()}
         assert read_report(row["text"], row["language"] == "zh") == told, row
+
+
+def test_statements_are_all_that_the_passages_say():
+    for row in rows("index_extraction"):
+        subject, found = row["端到端query"].partition("的")[0], set()
+        for passage in re.findall(r"检索\d：(.+)", row["基座大模型query"]):
+            day = re.search(r"\d{4}年\d{2}月\d{2}日", passage)
+            for name, value in re.findall(r"([\w]+?)为([-+]?[\d.]+[^，、。]+)", passage):
+                found.add(f"{day[0]}，{subject}的{name.removeprefix(subject).removeprefix('的')}为{value}。")
+        said = json.loads(row["参考答案"])
+        assert len(said) == len(set(said)) and set(said) == found, row
