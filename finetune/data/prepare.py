@@ -147,7 +147,10 @@ def _check_split(split: SplitSection, template: DataTemplate | None) -> None:
         return
     for key in ("by", "time_column"):
         column = getattr(split, key)
-        if column is not None and column not in template.columns:
+        if column is None or column in template.columns:
+            continue
+        inside = template.columns.get(column.partition(".")[0])
+        if key == "time_column" or inside is None or inside.type != "object":
             raise RecipeError(
                 f"data.split.{key}: {column!r} is not a column of {template.path}{did_you_mean(column, template.columns)}"
             )

@@ -11,7 +11,7 @@ from finetune.data import convert
 from finetune.data.prepare import Lineage, Prepared, prepare
 from finetune.data.processes import CHUNK
 from finetune.data.template import load_template
-from finetune.errors import DataError
+from finetune.errors import DataError, RecipeError
 from finetune.recipe_data import DataSection
 
 TEMPLATE = """
@@ -226,6 +226,19 @@ def test_a_source_twice_with_its_own_weight(folder):
     left = 200 - len(data.evaluate)
     assert len(data.train) == left // 2 + left // 4
     assert data.train.facts("source").tolist() == [0] * (left // 4) + [1] * (left // 2)
+
+
+def test_a_group_inside_an_object_is_a_column_and_inside_anything_else_is_not(folder):
+    text = TEMPLATE.replace("hole: {type: str}", "hole: {type: str}\n  site: {type: object, nullable: true}")
+    (folder / "t.yaml").write_text(text, encoding="utf-8")
+    write(folder / "a.jsonl", [record(n, site={"name": f"S{n % 9}"}) for n in range(100)])
+    split = {"by": "site.name", "eval_rows": 20}
+    data = prepare(section(folder, "a.jsonl", split=split), 1)
+    sides = [{sample.record["site"]["name"] for sample in part} for part in (data.train, data.evaluate)]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 9
+    for by in ("hole.name", "site2.name", "place"):
+        with pytest.raises(RecipeError, match=f"data.split.by: '{by}' is not a column"):
+            prepare(section(folder, "a.jsonl", split=split | {"by": by}), 1)
 
 
 def test_rows_stream_through(folder, monkeypatch):
