@@ -159,7 +159,7 @@ TASKS = (
             "data.train=../shared/data/finance/finqa_dev200_train100/train_100.json",
             "data.eval=../shared/data/finance/finqa_dev200_train100/dev_200.json",
             "data.split=null",
-            "data.max_length=1152",
+            "data.max_length=1280",
             "train.max_steps=20",
         ),
     ),
