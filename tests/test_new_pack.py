@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from finetune.cli import _parser, main
 from finetune.data.rows import Row
@@ -285,12 +284,13 @@ def test_what_check_refuses_is_not_written(capsys):
 
 
 def test_a_guessed_group_over_which_rows_are_copies_is_let_go(capsys):
-    """Rows of two ships that are alike but for the ship: the prompt names it, so only copies of whole rows clash."""
-    rows = [{"text": f"call {i % 8}", "ship": f"s{i // 4}", "delay": i % 8} for i in range(40)]
-    assert new_pack(write(rows)) == 0
-    said = capsys.readouterr().out
-    template = yaml.safe_load(Path("data_templates/shipping/port_delay.yaml").read_text(encoding="utf-8"))
-    assert "group: " in said and "{{ ship }}" in template["messages"][0]["content"]
+    """Ships written in two ways: split by them, copies (but for case) would lie on both sides, which check refuses."""
+    ships = [{"ship": f"{'s' if i < 18 else 'S'}{i % 18 // 3}", "queue": i % 18, "delay": i % 18} for i in range(36)]
+    assert guess_group(guessed(ships)) == "ship"
+    assert new_pack(write(ships)) == 0
+    assert "group: none found" in capsys.readouterr().out
+    assert new_pack("calls.csv", "--group", "ship", task="again") == 2
+    assert "again" not in " ".join(files())
 
 
 @pytest.mark.parametrize(
