@@ -292,3 +292,13 @@ def test_the_snippet_of_a_template_with_tools_passes_them(bundle, manifest, monk
         assert prompt.startswith('<|im_start|>system\nTools:\n{"type": "function", "function": {"name": "double"')
         assert "skip_special_tokens=False" in snippet and '"arguments": {"x": 3}}]' in text
     capsys.readouterr()
+
+
+def test_a_worked_example_may_lack_a_nullable_column(bundle, manifest):
+    """Over all rows a column that none has is a typo; one example need not have every column that may be null."""
+    file = bundle / "data_template.yaml"
+    template = yaml.safe_load(file.read_text(encoding="utf-8"))
+    template["columns"]["remark"] = {"type": "str", "nullable": True}
+    file.write_text(yaml.safe_dump(template, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    text = card_of(bundle, manifest).text
+    assert template["examples"][0]["answer"].strip().splitlines()[0] in text
