@@ -27,10 +27,11 @@ _SCALE = (
     r"|\s?(?P<letter>[kKmMbB])(?![A-Za-z/^·\d]))?"
 )
 _SIGN = r"(?P<sign>(?<![\w.])[-+]|负|(?i:\bminus\s+))?\s*"
-_START = r"(?<![\^A-Za-z])(?<!\^-)"  # not the 3 of m3 or m^-3
+# Not the 3 of m3 or m^-3, not the 1.73 of mL/min/1.73 m2, and no part of it.
+_START = r"(?<![\^A-Za-z])(?<!\^-)(?<![A-Za-zµμ°Ω]/)(?<!\d)(?<!\d\.)"
 _NUMBER = re.compile(rf"{_START}(?P<of>[百千]分之)?{_SIGN}{_PREFIX}(?P<inner>(?<![\d.])-)?{_DIGITS}{_SCALE}")
 _NUMERALS = re.compile(rf"(?P<of>[百千]分之)?(?P<numeral>负?[{NUMERAL}萬億]+(?:[点點][零〇一二三四五六七八九]+)?)")
-_LATIN = re.compile(r"[°A-Za-zµμΩ$€£¥][A-Za-zµμΩ$]*(?:\^?-?\d)?(?:[/·][A-Za-zµμ°Ω]+(?:\^?-?\d)?)*|[%‰]")
+_LATIN = re.compile(r"[°A-Za-zµμΩ$€£¥][A-Za-zµμΩ$]*(?:\^?-?\d)?(?:[/·](?:\d+(?:\.\d+)? ?)?[A-Za-zµμ°Ω]+(?:\^?-?\d)?)*|[%‰]")
 _CHINESE = sorted((name for name in NAMES if not name.isascii() and name[0].isalpha()), key=len, reverse=True)
 _HAN_UNIT = re.compile(rf"(?:{'|'.join(_CHINESE)})(?:/(?:{'|'.join(_CHINESE)}|[A-Za-z]+))?")
 _ACCOUNTING = re.compile(r"([^\d(]{0,8})\(([^()]*\d[^()]*)\)(\D{0,12})")
@@ -123,6 +124,7 @@ def _plain(text: str) -> str:
     text = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda match: "^" + match[0].translate(_SUPER), text)
     text = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
+    text = re.sub(r"(?<=[A-Za-z]) ?\bper\b ?(?=\d+(?:\.\d+)? ?[A-Za-z])", "/", text)  # mL/min per 1.73 m2
     return re.sub(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)", lambda match: match[0].replace(" ", ""), text)
 
 
@@ -172,7 +174,7 @@ def _unit(after: str, first: str) -> tuple[str, str]:
     if first and after.startswith(first) and not re.match(r"[A-Za-z/^]", after[len(first) :]):
         return first, unit_named(first) or first
     found = _HAN_UNIT.match(after) or _LATIN.match(after) or re.match("[\u4e00-\u9fff]{1,4}", after)
-    said = found[0] if found else ""
+    said = found[0].replace(" ", "") if found else ""
     if said.lower() == "per" and after.lower().startswith("per cent"):
         said = "percent"
-    return said, unit_named(said) or said
+    return said, unit_named(said) or said.replace("^", "")

@@ -105,3 +105,13 @@ def test_names_of_units():
     assert [unit_named(text) for text in ("Tonnes", "mPa", "MPa", "吨/天", "吨/x", "公斤")] == [
         "t", None, "MPa", "t/d", None, "kg",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["92 mL/min/1.73m2", "92 mL/min/1.73 m²", "92 mL/min per 1.73 m2", "eGFR is 92 mL/min/1.73 m^2"])
+def test_a_number_inside_a_unit_is_no_value(text):
+    """An eGFR is given per 1.73 square metres: read as the last number, every such answer would have been right."""
+    metric = Metric(name="quantity")
+    assert quantity(text, "92 mL/min/1.73m2", metric) == {"exact": 1, "within_tolerance": 1, "unit_right": 1}
+    assert quantity(text, "80 mL/min/1.73m2", metric)["exact"] == 0
+    assert quantity("92 mL/min", "92 mL/min/1.73m2", metric)["unit_right"] == 0
+    assert quantity("6.5 L/100 km", "6.5 L/100km", metric)["exact"] == 1
