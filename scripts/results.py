@@ -27,15 +27,14 @@ sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 from scripts.results_page import STORE, write_pages  # noqa: E402
 from scripts.results_tasks import DATA, SEEDS, TASKS, Task  # noqa: E402
 
+RUN = [task.name for task in TASKS if not task.runs]
 # Runs of minutes: compiling takes longer than it saves, and nothing is resumed.
 SHORT = ("train.torch_compile=false", "train.save_steps=0", "data.cache=false")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", nargs="+", choices=[task.name for task in TASKS], default=[task.name for task in TASKS]
-    )
+    parser.add_argument("--only", nargs="+", choices=RUN, default=RUN)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--again", action="store_true", help="what is there already too")
     parser.add_argument("--pages", action="store_true", help="only write the pages")
@@ -97,9 +96,9 @@ def one_run(task: Task, seed: int, folder: Path) -> None:
     run(recipe, overwrite=True, extent=extent)
     ended = time.time()
     said = json.loads((output / "scores.json").read_text(encoding="utf-8"))
+    scores = [name for one in TASKS if one.stored == task.name for name in (one.score, *one.beside)]
     intervals = {
-        who: {name: said["intervals"][who].get(name) for name in (task.score, *task.beside)}
-        for who in ("base", "tuned", "difference")
+        who: {name: said["intervals"][who].get(name) for name in scores} for who in ("base", "tuned", "difference")
     }
     found = {
         "base": said["scores"]["base"], "tuned": said["scores"]["tuned"], "intervals": intervals,

@@ -32,19 +32,20 @@ def page(found: dict[str, dict[str, Run]], at: int) -> str:
     Args:
         found: of each task by seed, as results.json has it. at: 0 for English, 1 for Chinese.
     """
-    tasks = [task for task in TASKS if task.name in found]
-    runs = [run for task in tasks for run in found[task.name].values()]
+    tasks = [task for task in TASKS if task.stored in found]
+    runs = [run for task in tasks for run in found[task.stored].values()]
     texts = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False)
     texts.filters |= {
-        "cells": lambda score, task: cells(list(found[task.name].values()), score),
-        "cost": lambda task: cost(list(found[task.name].values())),
+        "cells": lambda score, task: cells(list(found[task.stored].values()), score),
+        "cost": lambda task: cost(list(found[task.stored].values())),
+        "seeds_of": lambda task: len(found[task.stored]),
         "in_chinese": CHINESE.__getitem__,
         "as_settings": lambda settings: "".join(f" `--set {setting}`" for setting in settings),
     }
     return texts.from_string((HERE / f"{PAGES[at]}.jinja").read_text(encoding="utf-8")).render(
         tasks=tasks,
         at=at,
-        seeds=sorted({seed for task in tasks for seed in found[task.name]}),
+        seeds=sorted({seed for task in tasks for seed in found[task.stored]}),
         dates=sorted({run["date"] for run in runs}),
         machine=runs[0]["environment"],
     )
