@@ -187,6 +187,7 @@ TASKS = (
             "data.split=null",
             "data.max_length=1280",
             "train.max_steps=20",
+            "train.micro_batch_size=4",
         ),
     ),
 )
