@@ -47,7 +47,7 @@ FILES = {
     ),
     "chat.jsonl": (
         b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}',
-        "holds ready conversations; `data.format: messages` needs no template",
+        "holds ready conversations; `data.format: messages` (or `auto`) needs no template",
     ),
 }
 

@@ -21,7 +21,6 @@ from tests.conftest import ROOT
 
 RECIPES = sorted(file for file in (ROOT / "recipes").rglob("*.yaml") if "name" in yaml.safe_load(file.read_text()))
 TEMPLATES = sorted((ROOT / "data_templates").rglob("*.yaml"))
-EXPLODE = {"tatqa": "questions"}  # samples whose rows are items of a column
 READMES = [
     ROOT / f"{name}{language}.md"
     for name in ("README", "docs/recipe", "docs/reliability")
@@ -101,7 +100,7 @@ def test_every_template_holds_its_examples_and_renders_its_sample(file):
     """Worked examples run at load; the sample beside the template has at least 1,000 rows, or 600 kB, no two alike."""
     template = load_template(file)
     sample = next(file.parent.glob(f"{file.stem}.sample.json*"))
-    samples = template.render_all(read_source(SourceSection(path=str(sample), explode=EXPLODE.get(file.stem))))
+    samples = template.render_all(read_source(SourceSection(path=str(sample))))
     assert len(samples) >= 1000 or sample.stat().st_size >= 600_000
     prompts = {json.dumps([message["content"] for message in sample.prompt]) for sample in samples}
     assert len(prompts) == len(samples)

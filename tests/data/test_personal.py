@@ -157,7 +157,7 @@ def test_the_samples_that_ship_hold_nothing_private():
         template = load_template(beside) if beside.exists() else None  # ready pairs have none
         for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             row = Row(json.loads(text), file.name, line)
-            samples = template.render_all([row]) if template else []
+            samples = template.render_chunk([row]).samples if template else []
             contents = [message["content"] for sample in samples for message in sample.everything_said]
             found += [(row.where, match) for content in contents or [text] for match in find_private(content)]
     assert found == []

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune.data.chat import ChatEncoder
 from finetune.data.formats import to_samples
 from finetune.data.rows import Row
+from finetune.evaluate.measure import Measured
 from finetune.fullstate import full_tensors
 from finetune.model.head import TrainedPositions
 from finetune.recipe_stages import DpoSection, KtoSection, OrpoSection, SimpoSection
@@ -166,12 +168,15 @@ def test_resumed_from_the_cache(tiny_base, tmp_path, precomputed, monkeypatch, c
         run(recipe)
     capsys.readouterr()
 
+    def unmeasured(_model, _stage, items, *_):
+        return Measured(("count",), np.ones((len(items), 1)), lambda means: {"chosen_preferred": 0 * means["count"]})
+
     def not_again(*_):
         raise AssertionError("the reference was computed again")
 
     with monkeypatch.context() as patch:
         patch.setattr(Dpo, "reference_logps", lambda self, model, batch: batch["reference"].view(2, -1).T)
-        patch.setattr("finetune.evaluate.measure.measure", lambda *_: {"chosen_preferred": 0.0})  # has no cache
+        patch.setattr("finetune.evaluate.measure.measure", unmeasured)  # it has no cache
         patch.setattr("finetune.reference_logps._computed", not_again)
         run(recipe, resume="auto")
     said = capsys.readouterr().out
