@@ -1,7 +1,8 @@
 """One reading underground against its limit in China's coal mine safety regulations (煤矿安全规程), in Chinese and English.
 
 Limits and articles: edition of 2016 as amended in 2022, articles 135 (air, table 4), 136 (air speed, table 5), 171 to 174
-(methane, carbon dioxide). "超过" (above) and "达到" (reaches) differ at the limit itself, so readings at it are frequent.
+(methane, carbon dioxide); a revised edition is in force since 1 February 2026. "超过" (above) and "达到" (reaches) differ at the
+limit itself, so readings at it are frequent.
 """
 
 from __future__ import annotations

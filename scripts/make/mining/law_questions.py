@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scripts.make import law
 
-ROWS, SEED = 1020, 29
+ROWS, SEED = 960, 29
 ARTICLES = Path(__file__).parents[3] / "data_templates/mining/law_articles.jsonl"
 
 
