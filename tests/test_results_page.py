@@ -14,8 +14,16 @@ from tests.conftest import ROOT
 
 
 def run(base: float, tuned: float, **more) -> dict:
-    ends = {"base": [base, base], "tuned": [tuned - 0.1, tuned + 0.1], "difference": [tuned - base - 0.1, tuned - base + 0.2]}
-    return {"base": {"f1": base}, "tuned": {"f1": tuned}, "intervals": {who: {"f1": its} for who, its in ends.items()}} | more
+    ends = {
+        "base": [base, base],
+        "tuned": [tuned - 0.1, tuned + 0.1],
+        "difference": [tuned - base - 0.1, tuned - base + 0.2],
+    }
+    return {
+        "base": {"f1": base},
+        "tuned": {"f1": tuned},
+        "intervals": {who: {"f1": its} for who, its in ends.items()},
+    } | more
 
 
 def test_cells_by_hand():

@@ -31,7 +31,9 @@ _SIGN = r"(?P<sign>(?<![\w.])[-+]|负|(?i:\bminus\s+))?\s*"
 _START = r"(?<![\^A-Za-z])(?<!\^-)(?<![A-Za-zµμ°Ω]/)(?<!\d)(?<!\d\.)"
 _NUMBER = re.compile(rf"{_START}(?P<of>[百千]分之)?{_SIGN}{_PREFIX}(?P<inner>(?<![\d.])-)?{_DIGITS}{_SCALE}")
 _NUMERALS = re.compile(rf"(?P<of>[百千]分之)?(?P<numeral>负?[{NUMERAL}萬億]+(?:[点點][零〇一二三四五六七八九]+)?)")
-_LATIN = re.compile(r"[°A-Za-zµμΩ$€£¥][A-Za-zµμΩ$]*(?:\^?-?\d)?(?:[/·](?:\d+(?:\.\d+)? ?)?[A-Za-zµμ°Ω]+(?:\^?-?\d)?)*|[%‰]")
+_LATIN = re.compile(
+    r"[°A-Za-zµμΩ$€£¥][A-Za-zµμΩ$]*(?:\^?-?\d)?(?:[/·](?:\d+(?:\.\d+)? ?)?[A-Za-zµμ°Ω]+(?:\^?-?\d)?)*|[%‰]"
+)
 _CHINESE = sorted((name for name in NAMES if not name.isascii() and name[0].isalpha()), key=len, reverse=True)
 _HAN_UNIT = re.compile(rf"(?:{'|'.join(_CHINESE)})(?:/(?:{'|'.join(_CHINESE)}|[A-Za-z]+))?")
 _ACCOUNTING = re.compile(r"([^\d(]{0,8})\(([^()]*\d[^()]*)\)(\D{0,12})")

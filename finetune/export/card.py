@@ -237,7 +237,9 @@ def _example(bundle: Path) -> dict[str, Any] | None:
         return None
     template = load_template(file)
     first = template.examples[0]
-    samples = template.render_chunk([Row(first.row, str(file), 1)]).samples  # one row need not have every nullable column
+    samples = template.render_chunk(
+        [Row(first.row, str(file), 1)]
+    ).samples  # one row need not have every nullable column
     sample = next((item for item in samples if item.answer == first.answer), None)
     if sample is None or not sample.prompt:
         return None

@@ -160,4 +160,6 @@ def test_the_samples_that_ship_hold_nothing_private():
             samples = template.render_chunk([row]).samples if template else []
             contents = [message["content"] for sample in samples for message in sample.everything_said]
             found += [(row.where, match) for content in contents or [text] for match in find_private(content)]
-    assert found == []
+    # Numbers of made-up firms are what this one is about.
+    assert [(where, match) for where, match in found if not where.startswith("identifiers.sample.jsonl")] == []
+    assert {match.kind for _, match in found} <= {"credit_code"}

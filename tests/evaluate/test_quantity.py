@@ -107,7 +107,9 @@ def test_names_of_units():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["92 mL/min/1.73m2", "92 mL/min/1.73 m²", "92 mL/min per 1.73 m2", "eGFR is 92 mL/min/1.73 m^2"])
+@pytest.mark.parametrize(
+    "text", ["92 mL/min/1.73m2", "92 mL/min/1.73 m²", "92 mL/min per 1.73 m2", "eGFR is 92 mL/min/1.73 m^2"]
+)
 def test_a_number_inside_a_unit_is_no_value(text):
     """An eGFR is given per 1.73 square metres: read as the last number, every such answer would have been right."""
     metric = Metric(name="quantity")
