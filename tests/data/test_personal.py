@@ -148,6 +148,10 @@ def test_redaction_reaches_every_part_and_json_stays_json():
     assert sample.messages[0]["content"] == "call 13800138000"  # the original is not touched
 
 
+MEANT = {"identifiers": "credit_code", "log_alert": "ip_address"}  # made-up ones that the task is about
+
+
+@pytest.mark.slow
 def test_the_samples_that_ship_hold_nothing_private():
     files = sorted((ROOT / "data_templates").glob("*/*.sample.jsonl"))
     assert len(files) >= 2
@@ -160,6 +164,5 @@ def test_the_samples_that_ship_hold_nothing_private():
             samples = template.render_chunk([row]).samples if template else []
             contents = [message["content"] for sample in samples for message in sample.everything_said]
             found += [(row.where, match) for content in contents or [text] for match in find_private(content)]
-    # Numbers of made-up firms are what this one is about.
-    assert [(where, match) for where, match in found if not where.startswith("identifiers.sample.jsonl")] == []
-    assert {match.kind for _, match in found} <= {"credit_code"}
+    unmeant = [(where, match) for where, match in found if match.kind != MEANT.get(where.partition(".")[0])]
+    assert unmeant == []

@@ -169,7 +169,11 @@ def test_resumed_from_the_cache(tiny_base, tmp_path, precomputed, monkeypatch, c
     capsys.readouterr()
 
     def unmeasured(_model, _stage, items, *_):
-        return Measured(("count",), np.ones((len(items), 1)), lambda means: {"chosen_preferred": 0 * means["count"]})
+        return Measured(
+            ("chosen_preferred", "count"),
+            np.ones((len(items), 2)),
+            lambda means: {"chosen_preferred": means["chosen_preferred"]},
+        )
 
     def not_again(*_):
         raise AssertionError("the reference was computed again")
