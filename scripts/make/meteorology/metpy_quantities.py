@@ -6,10 +6,10 @@ attachment SR 90-23, with the adjustment for damp air of the Weather Prediction 
 
 CAPE: Rd times the sum of (virtual temperature of parcel - environment) d ln p from the level of free convection to the
 equilibrium level (Hobbs 1977; Glossary of Meteorology, American Meteorological Society). Both are levels of the table, so
-nothing is interpolated. The answer is the sum of its rounded layers. No service has one official scale of CAPE; the
-classes are those in use with United States forecasters, weak below 1000 J/kg, moderate to 2500, strong to 4000, extreme
-beyond, as WDRB's meteorologists give them (https://www.wdrb.com/weather/wdrb-weather-blog/, 23 June 2023). The University of
-Kentucky (http://wwwagwx.ca.uky.edu/cape.html) has 1000 and 2500 too, and 3000 and 5000 above. Nothing is drawn near a bound.
+nothing is interpolated. The answer is the sum of its rounded layers. No official scale of CAPE was found; the classes are
+some that forecasters in the United States use, weak below 1000 J/kg, moderate to 2500, strong to 4000, extreme beyond, as
+WDRB gives them (https://www.wdrb.com/weather/wdrb-weather-blog/, 23 June 2023). The University of Kentucky
+(http://wwwagwx.ca.uky.edu/cape.html) has 1000 and 2500 too, and 3000 and 5000 above. Nothing is drawn near a bound.
 """
 
 from __future__ import annotations
