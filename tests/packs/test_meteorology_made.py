@@ -98,6 +98,63 @@ def test_quantities_by_hand():
     assert metpy_quantities.worked("wind_chill", -10, 30) == ([1.723], -20)
 
 
+def soundings_for_metpy(rows: list[dict]) -> list[tuple]:
+    """Pressure, temperature, dew point and parcel of each row, whose virtual temperatures by MetPy are those of its table.
+
+    MetPy takes no virtual temperatures. So the parcel is one that is saturated, as the table's is, the air beside it has its
+    dew point 8 K below (at the first level none, where parcel and air are the same), and T = Tv * T / Tv(T) is repeated.
+    """
+    from metpy import calc
+    from metpy.units import units
+
+    hpa, parcel, air = np.concatenate([row["levels"] for row in rows]).T + np.array([[0], [273.15], [273.15]])
+    depression = np.concatenate([[0.0, *[8.0] * (len(row["levels"]) - 1)] for row in rows])
+    pressure, kelvin = hpa * units.hPa, units.kelvin
+    rising, beside = parcel, air
+    for _ in range(15):
+        wet = calc.saturation_mixing_ratio(pressure, rising * kelvin)
+        rising = parcel * rising / calc.virtual_temperature(rising * kelvin, wet).m
+        dew_point = (beside - depression) * kelvin
+        beside = (
+            air * beside / calc.virtual_temperature_from_dewpoint(pressure, beside * kelvin, dew_point).m_as("kelvin")
+        )
+    columns = (pressure, beside * kelvin, (beside - depression) * kelvin, rising * kelvin)
+    ends = np.cumsum([len(row["levels"]) for row in rows])[:-1]
+    return [
+        tuple(part * column.u for part, column in zip(parts, columns, strict=True))
+        for parts in zip(*(np.split(column.m, ends) for column in columns), strict=True)
+    ]
+
+
+def test_cape_and_its_class_are_those_of_metpy():
+    """MetPy sums the same layers unrounded. Ours may be off, in each layer, by 0.5 J/kg for its whole J/kg and by 0.05
+    J/(kg K) of the factor times the mean difference. No case lies that near to a bound, so the classes are all the same."""
+    from metpy import calc
+    from metpy.units import units
+
+    rows = [row for row in sample("metpy_quantities") if row["quantity"] == "cape"]
+    assert {row["grade"] for row in rows} == {"weak", "moderate", "strong", "extreme"} and len(rows) > 150
+    for row, sounding in zip(rows, soundings_for_metpy(rows), strict=True):
+        cape = calc.cape_cin(*sounding)[0].m_as("J/kg")
+        assert abs(cape - row["answer"]) <= sum(0.5 + 0.05 * mean for mean, _, _ in row["layers"]), row
+        assert row["grade"] == ("weak", "moderate", "strong", "extreme")[np.searchsorted((1000, 2500, 4000), cape)], row
+        assert sum(layer[2] for layer in row["layers"]) == row["answer"]
+        assert [parcel - air for _, parcel, air in row["levels"]] == row["steps"]
+    for pressure, _, _, parcel in soundings_for_metpy(rows[::20]):
+        # whole degrees at the first level (0.5 K, up to 1 K aloft) and at each other one
+        assert np.abs((calc.moist_lapse(pressure, parcel[0]) - parcel).m_as(units.delta_degC)).max() <= 1.5
+
+
+def test_cape_by_hand():
+    """0, 4, 0 K at 700, 500 and 400 hPa: 287.05 ln(7/5) = 96.6 and 287.05 ln(5/4) = 64.1 J/(kg K); 2 x 96.6 = 193.2,
+    2 x 64.1 = 128.2; 193 + 128 = 321 J/kg. Halves go up: 2.5 x 96.6 = 241.5."""
+    layers = metpy_quantities.positive_layers((850, 700, 500, 400, 300), [-1, 0, 4, 0, -2])
+    assert layers == [[2, 96.6, 193], [2, 64.1, 128]]
+    assert metpy_quantities.positive_layers((700, 500), [0, 5]) == [[2.5, 96.6, 242]]
+    grades = [metpy_quantities.grade(cape) for cape in (321, 981, 1020, 2480, 3999, 4020)]
+    assert grades == ["weak", None, "moderate", "moderate", None, "extreme"]
+
+
 def test_bulletins_say_what_their_tables_say():
     """The extremes are found again in the text of the prompt, and the sentences are read back."""
     file = TEMPLATES / "bulletin_drafting.sample.jsonl"

@@ -1,8 +1,15 @@
-"""Dew point, humidity, heat index, wind chill, potential temperature and mixing ratio by their published formulas.
+"""Dew point, humidity, heat index, wind chill, potential temperature, mixing ratio and CAPE by their published formulas.
 
 Vapour pressure: Bolton (1980), Mon. Wea. Rev. 108, equations 10 and 11. Heat index: Rothfusz (1990), NWS technical
 attachment SR 90-23, with the adjustment for damp air of the Weather Prediction Center. Wind chill: NWS and Environment Canada
 (2001). Steps are rounded; a case whose rounded steps lead to another answer is not used.
+
+CAPE: Rd times the sum of (virtual temperature of parcel - environment) d ln p from the level of free convection to the
+equilibrium level (Hobbs 1977; Glossary of Meteorology, American Meteorological Society). Both are levels of the table, so
+nothing is interpolated. The answer is the sum of its rounded layers. No official scale of CAPE was found; the classes are
+some that forecasters in the United States use, weak below 1000 J/kg, moderate to 2500, strong to 4000, extreme beyond, as
+WDRB gives them (https://www.wdrb.com/weather/wdrb-weather-blog/, 23 June 2023). The University of Kentucky
+(http://wwwagwx.ca.uky.edu/cape.html) has 1000 and 2500 too, and 3000 and 5000 above. Nothing is drawn near a bound.
 """
 
 from __future__ import annotations
@@ -16,7 +23,13 @@ ROWS, SEED = 1200, 53
 KAPPA = 0.2857  # gas constant of dry air over its heat capacity at constant pressure
 EPSILON = 0.622  # mass of a molecule of water over that of dry air's mean
 MOST_FELT = 137  # °F, the end of the chart of the National Weather Service
-QUANTITIES = ("dew_point", "relative_humidity", "heat_index", "wind_chill", "potential_temperature", "mixing_ratio")
+QUANTITIES = (
+    "dew_point", "relative_humidity", "heat_index", "wind_chill", "potential_temperature", "mixing_ratio", "cape",
+)  # fmt: skip
+STANDARD = (1000, 925, 850, 700, 500, 400, 300, 250, 200)  # hPa, standard levels of the WMO's reports of soundings
+RD, CP, LATENT = 287.05, 1005.7, 2.5e6  # J/(kg K), J/(kg K), J/kg
+CLASSES = (("weak", 0), ("moderate", 1000), ("strong", 2500), ("extreme", 4000))  # from this CAPE on, J/kg
+NEAREST = 20  # J/kg from a bound to a case
 
 
 def make(rows: int, seed: int) -> list[Row]:
@@ -27,6 +40,8 @@ def metpy_quantities(rng: random.Random, language: str) -> Row:
     """One sum; `first` and `second` are what is given, `steps` what is written down on the way."""
     while True:
         quantity = rng.choice(QUANTITIES)
+        if quantity == "cape":
+            return sounding(rng)
         first, second = given(rng, quantity)
         steps, answer = worked(quantity, first, second)
         if answer is not None:
@@ -34,8 +49,11 @@ def metpy_quantities(rng: random.Random, language: str) -> Row:
                 "quantity": quantity,
                 "first": first,
                 "second": second,
+                "levels": None,
                 "steps": steps,
+                "layers": None,
                 "answer": answer,
+                "grade": None,
                 "profile": f"{quantity}:{first:g}:{second:g}",
             }
 
@@ -114,3 +132,99 @@ def heat_index(t: float, rh: float) -> float:
 def wind_chill(celsius: float, power: float) -> float:
     """In °C; `power` is the wind at 10 m in km/h to the power of 0.16."""
     return 13.12 + 0.6215 * celsius - 11.37 * power + 0.3965 * celsius * power
+
+
+def sounding(rng: random.Random) -> Row:
+    """A saturated parcel lifted from the lowest level, over or under an environment, of a class drawn first."""
+    wanted = rng.choice([name for name, _ in CLASSES])
+    while True:
+        bottom = rng.randrange(3)
+        pressures = STANDARD[bottom : bottom + rng.randint(6, 8)]
+        parcel = lifted(rng.randint(14, 25) - 3 * bottom, pressures)
+        warmer = differences(rng, pressures)
+        environment = [of_parcel - by for of_parcel, by in zip(parcel, warmer, strict=True)]
+        layers = positive_layers(pressures, warmer)
+        cape = sum(layer[2] for layer in layers)
+        if grade(cape) == wanted and not too_steep(pressures, environment):
+            levels = [list(level) for level in zip(pressures, parcel, environment, strict=True)]
+            return {
+                "quantity": "cape",
+                "first": None,
+                "second": None,
+                "levels": levels,
+                "steps": [float(by) for by in warmer],
+                "layers": layers,
+                "answer": float(cape),
+                "grade": wanted,
+                "profile": "cape:" + " ".join(f"{p}:{t}:{e}" for p, t, e in levels),
+            }
+
+
+def lifted(celsius: int, pressures: tuple[int, ...]) -> list[int]:
+    """Virtual temperature in whole °C of a parcel that rises saturated, without its rain, from the first level in hPa.
+
+    Pseudoadiabat of Bakhshaii and Stull (2013), J. Appl. Meteor. Climatol. 52, by midpoints, in steps of 4 % of the pressure.
+    """
+    kelvin, at, virtual = celsius + 273.15, float(pressures[0]), []
+    for pressure in pressures:
+        while at > pressure:
+            higher = max(at * 0.96, pressure)
+            half = kelvin - moist(kelvin, at) * math.log(at / higher) / 2
+            kelvin -= moist(half, math.sqrt(at * higher)) * math.log(at / higher)
+            at = higher
+        ratio = saturated(kelvin, at)
+        virtual.append(round(kelvin * (1 + ratio / EPSILON) / (1 + ratio) - 273.15))
+    return virtual
+
+
+def moist(kelvin: float, pressure: float) -> float:
+    """dT / d ln p of a saturated parcel, in K."""
+    ratio = saturated(kelvin, pressure)
+    return (RD * kelvin + LATENT * ratio) / (CP + LATENT**2 * ratio * EPSILON / (RD * kelvin**2))
+
+
+def saturated(kelvin: float, pressure: float) -> float:
+    """Mixing ratio of saturation at a pressure in hPa, in kg/kg."""
+    full = vapour_pressure(kelvin - 273.15)
+    return EPSILON * full / (pressure - full)
+
+
+def differences(rng: random.Random, pressures: tuple[int, ...]) -> list[int]:
+    """By how many K the parcel is warmer: nothing at the first level, the level of free convection and that of
+    equilibrium; a bulge between these two; colder outside, where there is an outside."""
+    free, equilibrium = rng.choice((1, 2)), len(pressures) - rng.choice((1, 2))
+    depth = math.log(pressures[free] / pressures[equilibrium])
+    peak = rng.randint(1, 20)
+    warmer = [0] * len(pressures)
+    for at in range(free + 1, equilibrium):
+        share = math.log(pressures[free] / pressures[at]) / depth
+        warmer[at] = max(1, round(peak * math.sin(math.pi * share)) + rng.choice((-1, 0, 0, 1)))
+    for at in (*range(1, free), *range(equilibrium + 1, len(pressures))):
+        warmer[at] = -rng.randint(1, 4)
+    return warmer
+
+
+def positive_layers(pressures: tuple[int, ...], warmer: list[int]) -> list[list[float]]:
+    """Mean difference in K, Rd ln(p1 / p2) in J/(kg K) and their product in whole J/kg, of layers with a warmer parcel."""
+    layers = []
+    for at in range(len(pressures) - 1):
+        mean = (warmer[at] + warmer[at + 1]) / 2
+        factor = round(RD * math.log(pressures[at] / pressures[at + 1]), 1)
+        if mean > 0:
+            layers.append([mean, factor, math.floor(mean * factor + 0.5 + 1e-9)])  # halves go up
+    return layers
+
+
+def grade(cape: float) -> str | None:
+    """The class; None too near to a bound for rounded steps to decide."""
+    if any(abs(cape - bound) < NEAREST for _, bound in CLASSES[1:]):
+        return None
+    return [name for name, bound in CLASSES if cape >= bound][-1]
+
+
+def too_steep(pressures: tuple[int, ...], celsius: list[int]) -> bool:
+    """Whether a layer cools faster than a dry adiabat, by more than the rounding to whole degrees."""
+    return any(
+        upper + 273.15 < (lower + 273.15) * (above / below) ** KAPPA - 1
+        for below, above, lower, upper in zip(pressures, pressures[1:], celsius, celsius[1:], strict=False)
+    )
