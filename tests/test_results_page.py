@@ -46,6 +46,7 @@ def test_the_pages_are_those_of_the_file(at):
     assert (STORE.parent / PAGES[at]).read_text(encoding="utf-8") == page(found, at)
 
 
+@pytest.mark.slow
 def test_every_task_names_scores_that_it_has():
     """On the shipped sample; where the data lies, its settings are right for it too."""
     from finetune.inputs import load_data
