@@ -70,28 +70,30 @@ def open_source(source: SourceSection, findings: Findings) -> dict[DataFile, str
 def rows_of(source: SourceSection, files: dict[DataFile, str], findings: Findings) -> Iterator[Row]:
     """The rows of the files of `open_source`; what is wrong goes to `findings`."""
     for file, kind in files.items():
-        count, before = 0, findings.count
+        count, empty, before = 0, 0, findings.count
         try:
             for row in _read(file, kind, source, findings):
+                if source.explode is not None and row.values.get(source.explode) == []:
+                    empty += 1
                 for one in [row] if source.explode is None else _exploded(row, source.explode, findings):
                     count += 1
                     yield one
         except OSError as error:
             findings.problem(f"{file.label}: can't be read: {error.strerror or error}")
+        if empty:
+            findings.note(f"{file.label}: explode: {empty:,} rows whose {source.explode} is empty give none")
         if count == 0 and findings.count == before:
             findings.problem(f"{file.label}: holds no rows")
 
 
 def _exploded(row: Row, column: str, findings: Findings) -> Iterator[Row]:
-    """A row for each item of a column's list, as pandas' `explode` makes them; an empty list gives none, and is counted."""
+    """A row for each item of a column's list, as pandas' `explode` makes them, but none of an empty list."""
     items = row.values.get(column)
     if column not in row.values:
         findings.problem(f"{row.where}: explode: no column {column}{did_you_mean(column, map(str, row.values))}")
     elif not isinstance(items, list):
         findings.problem(f"{row.where}: explode: {column} is no list: {str(items)[:60]!r}")
     else:
-        if not items:
-            findings.note(f"{row.where}: explode: {column} is an empty list, so there is no row of it")
         yield from (Row(row.values | {column: item}, row.file, row.line) for item in items)
 
 
