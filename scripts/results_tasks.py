@@ -73,6 +73,11 @@ TASKS = (
             "the rule on decoded values: 1.000 of 4,401; always VFR: 0.799 of all reports, 0.41 of balanced ones",
             "对解码值用规则：4,401 份全对；总答 VFR：全部报文 0.799，平衡后 0.41",
         ),
+        note=(
+            "Ceiling and visibility are copied right more often than the category follows from them; LIFR, the rarest class, "
+            "is hardly ever given. The rule on decoded values is exact: use it.",
+            "云底高和能见度抄对的比例高于由它们得出类别的比例；最少的 LIFR 几乎从不给出。对解码值用规则是精确的：请用规则。",
+        ),
     ),
     Task(
         name="maintie",
