@@ -98,6 +98,7 @@ def test_the_page_is_true(page):
     assert text.count("EDIT ME") >= 6 and "{" not in text
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_to_a_bundle(tiny_base):
     """With the lengths that were guessed: the tiny base has a token for each byte, which is the bound they stand on."""
     assert new_pack(write(ROWS)) == 0

@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 
 FOLDER = ROOT / "data_templates/mining"
 REAL = ROOT.parent / "shared/data/mining"
+pytestmark = pytest.mark.slow  # whole published sets
 CLASSES = {"PhysicalObject", "Activity", "State", "Process", "Property"}
 # What MaintIE's gold release relates to what, by top class.
 RELATED = {

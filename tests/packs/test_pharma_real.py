@@ -20,6 +20,7 @@ from tests.packs.smiles_reader import count
 
 FOLDER = ROOT / "data_templates/pharma"
 REAL = ROOT.parent / "shared/data/pharma"
+pytestmark = pytest.mark.slow  # whole published sets
 
 
 def real(name: str) -> Path:
