@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--from", dest="source", type=Path, help="real data in its published form")
     parser.add_argument("--output", type=Path, help="the shipped sample where left out")
     options = parser.parse_args()
+    if options.rows is not None and options.rows < 1:
+        parser.error(f"--rows: {options.rows}: at least one row is needed")
     module = load(options.task)
     if options.source is None:
         if not hasattr(module, "make"):

@@ -40,6 +40,7 @@ def test_the_command_writes_what_it_is_asked_for(tmp_path):
         (("mining/law_articles", "--from", str(tmp_path)), "--from needs --output"),
         (("mining/law_articles",), "makes no rows; give it real data with --from"),
         (("mining/gas",), "invalid choice: 'mining/gas'"),
+        (("mining/gas_report", "--rows", "0"), "--rows: 0: at least one row is needed"),
     ):
         refused = run(*words)
         assert refused.returncode == 2 and said in refused.stderr, words
