@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from scripts.results_tasks import ROOT, TASKS
+from scripts.results_tasks import ROOT, SEEDS, TASKS
 
 HERE = Path(__file__).resolve().parent
 STORE = ROOT / "docs/results.json"
@@ -45,6 +45,7 @@ def page(found: dict[str, dict[str, Run]], at: int) -> str:
     return texts.from_string((HERE / f"{PAGES[at]}.jinja").read_text(encoding="utf-8")).render(
         tasks=tasks,
         at=at,
+        unfinished=[task.name for task in TASKS if len(found.get(task.stored, ())) < len(SEEDS)],
         seeds=sorted({seed for task in tasks for seed in found[task.stored]}),
         dates=sorted({run["date"] for run in runs}),
         machine=runs[0]["environment"],
