@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.chain import BASE, KEPT, Before
 from finetune.data.prepare import Prepared
@@ -43,15 +43,14 @@ class Extent:
 
     Attributes:
         rows: of each stage's data that are trained on at most, see inputs.few; None: all.
-        to_adapter: it ends when the adapter is on disk; nothing is scored or exported.
-        to_scores: it ends when base and tuned are scored; no gate, no bundle.
+        until: it ends when the `adapter` is on disk, nothing scored; when base and tuned have `scores`, without gate; or
+            with the `bundle`.
         entering: told the name of each part of the line as it begins: data, base, training, scores, export.
         look: shown what is trained at the "start" and at the "end" of (the last stage's) training.
     """
 
     rows: int | None = None
-    to_adapter: bool = False
-    to_scores: bool = False
+    until: Literal["adapter", "scores", "bundle"] = "bundle"
     entering: Callable[[str], None] = lambda part: None
     look: Callable[[str, Ready, Placement], None] = lambda when, ready, placement: None
 
@@ -104,13 +103,13 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
             progress = train_adapter(last, ready, placement, folder, stop, log)
             with ready.fused:
                 extent.look("end", ready, placement)
-            if extent.to_adapter:
+            if extent.until == "adapter":
                 placement.accelerator.end_training()
                 return None
             extent.entering("scores")
             with ready.fused:
                 evaluated = evaluate(last, ready, placement, log)
-            if evaluated is None or extent.to_scores:
+            if evaluated is None or extent.until == "scores":
                 return None
             pass_gate(recipe.gate, evaluated.scores["base"], evaluated.scores["tuned"], evaluated.intervals)
             extent.entering("export")

@@ -181,8 +181,15 @@ def micro_batches_of(
     A process without rows for one of them (the short last batch of an epoch) gets a row with nothing to train on: its
     loss is 0 and it still takes part in the exchange of gradients.
     """
-    by_length = sorted(chosen, key=lambda item: item.length, reverse=True)
+    groups = deal([item.length for item in chosen], processes, micro_batch, process)
+    shortest = min(chosen, key=lambda item: item.length)
+    return [stage.collate([chosen[index] for index in group] or [shortest.blank()]) for group in groups]
+
+
+def deal(lengths: Sequence[int], processes: int, micro_batch: int, process: int) -> list[list[int]]:
+    """Places of a process's items, micro-batch by micro-batch, like lengths together; empty where there is none left for
+    a micro-batch that other processes have."""
+    by_length = sorted(range(len(lengths)), key=lambda index: lengths[index], reverse=True)
     share = by_length[process::processes]
-    count = math.ceil(math.ceil(len(chosen) / processes) / micro_batch)
-    groups = [share[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]
-    return [stage.collate(group or [by_length[-1].blank()]) for group in groups]
+    count = math.ceil(math.ceil(len(lengths) / processes) / micro_batch)
+    return [share[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]

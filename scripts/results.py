@@ -89,7 +89,7 @@ def one_run(task: Task, seed: int, folder: Path) -> None:
     began: dict[str, float] = {}
     seen: dict[str, int] = {}
     extent = Extent(
-        to_scores=True,
+        until="scores",
         entering=lambda part: began.update({part: time.time()}),
         look=lambda when, ready, placement: seen.update({when: len(ready.parts[0].examples)}),
     )

@@ -136,6 +136,8 @@ def _of_rows(found: Intervals, before: str, rows: Rows, chosen: np.ndarray) -> N
 
 def _of_losses(found: Intervals, before: str, losses: Losses) -> None:
     """The intervals of one part's scores of the held-out loss into `found`; draws in which nothing is counted are left out."""
+    from finetune.stages.base import counted_for
+
     groups = int(losses.groups.max()) + 1
     drawn: dict[str, dict[str, np.ndarray]] = {}
     weights = np.concatenate(list(_weights(groups, max(1, AT_ONCE // groups))))
@@ -144,7 +146,7 @@ def _of_losses(found: Intervals, before: str, losses: Losses) -> None:
         np.add.at(of_groups, losses.groups, one.sums)
         sums = dict(zip(one.names, (weights @ of_groups).T, strict=True))
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = {name: its / sums.get(f"{name}:count", sums["count"]) for name, its in sums.items()}
+            means = {name: its / counted_for(name, sums) for name, its in sums.items()}
         drawn[who] = one.of_means(means)
     for name in drawn["tuned"]:
         base, tuned = drawn["base"][name], drawn["tuned"][name]

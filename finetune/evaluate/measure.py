@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import torch
 from finetune.evaluate.metrics import Scores
 from finetune.stages.base import Stage, means
 from finetune.stages.batch import on_device
-from finetune.step import share
+from finetune.step import deal, micro_batches_of, share
 
 if TYPE_CHECKING:
     from finetune.data.items import Item
@@ -57,15 +56,12 @@ def measure(
 
     accelerator = placement.accelerator
     wrapped = wrap(model.eval(), start).eval()
-    order = sorted(range(len(items)), key=lambda index: items[index].length, reverse=True)
-    own = order[accelerator.process_index :: accelerator.num_processes]
-    # Every process runs the model equally often; one without an item for it takes one with nothing in it.
-    idle = math.ceil(len(items) / accelerator.num_processes) - len(own)
+    dealt = deal([item.length for item in items], accelerator.num_processes, 1, accelerator.process_index)
+    own = [place for group in dealt for place in group]
     rows: list[list[torch.Tensor]] = []
     names: tuple[str, ...] = ()
     with placement.autocast(), torch.compiler.set_stance("force_eager"):
-        batches = [stage.collate([items[index]]) for index in own]
-        batches += [stage.collate([items[order[-1]].blank()])] * idle
+        batches = micro_batches_of(stage, items, accelerator.num_processes, 1, accelerator.process_index)
         share(wrapped, stage, batches, placement)
         for batch in batches:
             batch = on_device(batch, accelerator.device)
@@ -76,5 +72,6 @@ def measure(
             rows.append([value.to(placement.sum_dtype) for value in found.values()])
     wrapped.release()
     sums = torch.zeros(len(items), len(names), dtype=placement.sum_dtype, device=accelerator.device)
-    sums[own] = torch.stack([torch.stack(row) for row in rows[: len(own)]]) if own else sums[own]
+    for place, row in zip(own, rows, strict=False):  # a process may have one row more, of no item
+        sums[place] = torch.stack(row)
     return Measured(names, accelerator.reduce(sums, reduction="sum").double().cpu().numpy(), stage.scores)

@@ -51,7 +51,7 @@ def run_here(folder: Path) -> None:
     rows = (recipe.train.max_steps or 1) * recipe.train.global_batch_size
     started = time.perf_counter()
     extent = Extent(
-        rows, to_adapter=True, entering=lambda part: note(folder, at=part), look=partial(look, folder, recipe)
+        rows, until="adapter", entering=lambda part: note(folder, at=part), look=partial(look, folder, recipe)
     )
     run(recipe, overwrite=True, extent=extent)
     shutil.rmtree(folder / RUN / BASE, ignore_errors=True)  # a copy of a GGUF base

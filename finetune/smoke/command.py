@@ -65,7 +65,7 @@ def smoke(recipe: Recipe, folder: Path, table: Table, told: dict[str, Any]) -> P
     from finetune.run import Extent, run
 
     with table.parts(lambda part: _said(log, part)) as entering, _into(log):
-        run(small.recipe, extent=Extent(ROWS, to_adapter=True, entering=entering))
+        run(small.recipe, extent=Extent(ROWS, until="adapter", entering=entering))
     result = _resumed(small.recipe, folder, table)
     told["proof"] = result.manifest.get("merge_proof") or result.manifest.get("adapter_proof")
     _asked(small.recipe, result.bundle, folder, table, told)

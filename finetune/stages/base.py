@@ -113,10 +113,15 @@ class LossSum:
     sums: dict[str, torch.Tensor]
 
 
+def counted_for(name: str, sums: Mapping[str, Any]) -> Any:
+    """What a sum is divided by: `NAME:count` where there is one, else `count`."""
+    return sums.get(f"{name}:count", sums["count"])
+
+
 def means(sums: Mapping[str, float]) -> dict[str, float]:
     """Sums as means: over `NAME:count` where there is one (left out where that is 0), else over `count`."""
     return {
-        name: value / max(1.0, sums.get(f"{name}:count", sums["count"]))
+        name: value / max(1.0, counted_for(name, sums))
         for name, value in sums.items()
         if name != "count" and not name.endswith(":count") and sums.get(f"{name}:count") != 0
     }

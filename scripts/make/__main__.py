@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,7 +33,7 @@ def tasks() -> list[str]:
     return sorted(
         str(file.relative_to(HERE).with_suffix(""))
         for file in HERE.glob("*/*.py")
-        if {"make", "read"} & {line[4:].partition("(")[0] for line in file.read_text(encoding="utf-8").splitlines()}
+        if re.search(r"^def (make|read)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
     )
 
 

@@ -81,7 +81,7 @@ def train(job: dict[str, Any]) -> None:
     plain = train.take_step
     train.take_step = steps = Steps(plain, {job.get("kill"): signal.SIGKILL, job.get("stop"): signal.SIGTERM})  # type: ignore[assignment]
     try:
-        run(recipe, resume=job.get("resume"), extent=Extent(to_adapter=not job.get("whole")))
+        run(recipe, resume=job.get("resume"), extent=Extent(until="bundle" if job.get("whole") else "adapter"))
     finally:
         train.take_step = plain
     (recipe.output_dir / "counts.json").write_text(json.dumps(steps.told(), indent=1), encoding="utf-8")

@@ -100,7 +100,7 @@ class Runs:
 
     def on_cpu(self, name: str, *changes: str, whole: bool = False) -> Path:
         recipe = load_recipe(self.file(name), changes)
-        run(recipe, extent=Extent(to_adapter=not whole))
+        run(recipe, extent=Extent(until="bundle" if whole else "adapter"))
         return recipe.output_dir
 
     def of(self, name: str) -> Path:

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 
 import pytest
 
@@ -17,6 +18,9 @@ from finetune.data.template import load_template
 from finetune.evaluate.metrics import score
 from finetune.recipe_data import SourceSection
 from tests.conftest import ROOT
+from tests.packs.reading import shipped
+
+rows_of = partial(shipped, "education")
 
 TEMPLATES = ROOT / "data_templates/education"
 GSM8K = ROOT.parent / "shared/data/education/gsm8k/test.jsonl"
@@ -63,10 +67,6 @@ def value(expression: str) -> Fraction:
 
 def figures(text: str) -> list[Fraction]:
     return [Fraction(number) for number in re.findall(NUMBER, text)]
-
-
-def rows_of(task: str) -> list[dict]:
-    return [json.loads(line) for line in (TEMPLATES / f"{task}.sample.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_every_worked_step_and_every_result_is_right():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,13 +12,11 @@ import pytest
 from scripts.make.government.workdays import HOLIDAYS, ONE_DAY, days_after, is_off
 from scripts.make.law import read_laws
 from tests.conftest import ROOT
+from tests.packs.reading import shipped
+
+rows = partial(shipped, "government")
 
 Day = datetime.date
-
-
-def rows(task: str) -> list[dict]:
-    text = (ROOT / f"data_templates/government/{task}.sample.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def days_told(notice: str, start: Day) -> tuple[set[Day], set[Day]]:

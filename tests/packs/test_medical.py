@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_left
 from collections import Counter
+from functools import partial
 
 import pint
 import pytest
@@ -15,13 +15,12 @@ from finetune.data.template import load_template
 from finetune.evaluate.metrics import score
 from finetune.recipe_data import SourceSection
 from tests.conftest import ROOT
+from tests.packs.reading import shipped
+
+rows_of = partial(shipped, "medical")
 
 TEMPLATES = ROOT / "data_templates/medical"
 MOLAR = {"creatinine": 113.12, "calcium": 40.078}  # g/mol
-
-
-def rows_of(task: str) -> list[dict]:
-    return [json.loads(line) for line in (TEMPLATES / f"{task}.sample.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")

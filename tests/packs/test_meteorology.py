@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -18,24 +18,16 @@ from finetune.evaluate.metrics import aggregate, score_rows
 from finetune.recipe_data import SourceSection
 from scripts.make.meteorology import flight_category, vtec, warning_facts, warning_level
 from tests.conftest import ROOT
+from tests.packs.reading import published, shipped
 
-REAL = ROOT.parent / "shared/data/meteorology"
+real = partial(published, "meteorology")
+
+sample = partial(shipped, "meteorology")
+
 TEMPLATES = ROOT / "data_templates/meteorology"
 
 
 @cache
-def sample(task: str) -> list[dict]:
-    text = (TEMPLATES / f"{task}.sample.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def real(name: str) -> Path:
-    path = REAL / name
-    if not path.exists():
-        pytest.skip(f"no real data at {path}")
-    return path
-
-
 def perfect(task: str, file: Path) -> tuple[int, set[float]]:
     """How many samples the template makes of a file's rows, and the scores of its own answers."""
     template = load_template(TEMPLATES / f"{task}.yaml")

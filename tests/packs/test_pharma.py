@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import pint
 import pytest
 
-from finetune.data.source import read_source
 from finetune.data.template import load_template
 from finetune.evaluate.metrics import aggregate, score_rows
-from finetune.recipe_data import SourceSection
 from tests.conftest import ROOT
+from tests.packs.reading import rendered
 from tests.packs.smiles_reader import count
+
+samples = partial(rendered, "pharma")
 
 FOLDER = ROOT / "data_templates/pharma"
 TASKS = (
@@ -25,12 +27,6 @@ TASKS = (
     "pubmedqa",
     "drug_law_questions",
 )
-
-
-def samples(task: str) -> list:
-    """The sample's rows, rendered."""
-    source = SourceSection(path=str(FOLDER / f"{task}.sample.jsonl"))
-    return load_template(FOLDER / f"{task}.yaml").render_all(read_source(source))
 
 
 def asked(sample) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,18 +17,13 @@ from finetune.recipe_data import SourceSection
 from scripts.make import law
 from scripts.make.pharma import adverse_events, pubmedqa, smiles_properties, solubility
 from tests.conftest import ROOT
+from tests.packs.reading import published
 from tests.packs.smiles_reader import count
 
+real = partial(published, "pharma")
+
 FOLDER = ROOT / "data_templates/pharma"
-REAL = ROOT.parent / "shared/data/pharma"
 pytestmark = pytest.mark.slow  # whole published sets
-
-
-def real(name: str) -> Path:
-    """A published file or folder; skips the test where it is not there."""
-    if not (REAL / name).exists():
-        pytest.skip(f"no real data: {REAL / name}")
-    return REAL / name
 
 
 def rendered(task: str, file: Path, **source):

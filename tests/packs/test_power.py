@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import cmath
-import json
 import math
 import re
+from functools import partial
 
 import pint
 import pytest
 
 from scripts.make.power.switching_order import refusal, steps
-from tests.conftest import ROOT
+from tests.packs.reading import shipped
+
+rows = partial(shipped, "power")
 
 UNITS = pint.UnitRegistry(cache_folder=None)
 KEYWORDS = {  # kind: what its question has and no other
@@ -23,11 +25,6 @@ KEYWORDS = {  # kind: what its question has and no other
     "unbalance": r"nbalance|不平衡",
     "compensation": r"kvar(?!h)",
 }
-
-
-def rows(task: str) -> list[dict]:
-    text = (ROOT / f"data_templates/power/{task}.sample.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def figure(question: str, pattern: str) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pint
@@ -15,6 +15,9 @@ from finetune.data.template import load_template
 from finetune.evaluate.metrics import score
 from finetune.recipe_data import SourceSection
 from tests.conftest import ROOT
+from tests.packs.reading import shipped
+
+rows_of = partial(shipped, "remote_sensing")
 
 TEMPLATES = ROOT / "data_templates/remote_sensing"
 # by wavelength in µm, from the sensors' own tables: centre of each band that the task names
@@ -27,10 +30,6 @@ CENTRES = {
 }
 RANGES = {"green": (0.50, 0.60), "red": (0.62, 0.69), "nir": (0.75, 0.95), "swir": (2.05, 2.35)}  # µm
 WANTED = {"ndvi": ("nir", "red"), "ndwi": ("green", "nir"), "dnbr": ("nir", "swir")}
-
-
-def rows_of(task: str) -> list[dict]:
-    return [json.loads(line) for line in (TEMPLATES / f"{task}.sample.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def band(sensor: str, colour: str) -> str:

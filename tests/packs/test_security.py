@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from fractions import Fraction
+from functools import partial
 
 import pytest
 from cvss import CVSS3
@@ -17,11 +18,9 @@ from finetune.recipe_data import SourceSection
 from scripts.make.security import cvss_vector
 from scripts.make.security.cvss_words import WORDS
 from tests.conftest import ROOT
+from tests.packs.reading import shipped
 
-
-def rows(task: str) -> list[dict]:
-    text = (ROOT / f"data_templates/security/{task}.sample.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+rows = partial(shipped, "security")
 
 
 def test_every_base_vector_has_the_score_of_the_cvss_library():

@@ -1,0 +1,164 @@
+"""The options of each command."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from finetune.model.quantization import METHODS
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1 on, of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on is needed, got {text!r}")
+    return int(text)
+
+
+def recipe_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, help="the recipe's YAML file")
+    _overrides(command)
+
+
+def _overrides(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, as train.learning_rate=1e-4"
+    )
+
+
+def new_arguments(command: argparse.ArgumentParser) -> None:
+    kinds = command.add_subparsers(dest="what", required=True)
+    template = kinds.add_parser("template", help="a data template", allow_abbrev=False)
+    pack = kinds.add_parser("pack", help="template, sample, recipes and page of an industry's task", allow_abbrev=False)
+    for kind in (template, pack):
+        kind.add_argument("sample", type=Path, help="a file of rows: .jsonl, .json, .csv, ...")
+        kind.add_argument("--answer", metavar="COLUMN", help="the column to be answered (default: the last)")
+    template.add_argument("--output", type=Path, required=True, help="the template's YAML file")
+    pack.add_argument("--industry", required=True, metavar="NAME", help="the folder of the pack, as shipping")
+    pack.add_argument("--task", required=True, metavar="NAME", help="the task's file name and run, as port_delay")
+    pack.add_argument("--group", metavar="COLUMN", help="its rows stay on one side of the split (default: guessed)")
+    pack.add_argument("--into", type=Path, default=Path(), metavar="FOLDER", help="where to write (default: here)")
+
+
+def raft_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("questions", type=Path, help="rows of question, answer and gold (ids of passages)")
+    command.add_argument("passages", type=Path, help="rows of id and text")
+    command.add_argument("--distractors", type=_positive, default=3, help="other passages beside the gold (default 3)")
+    command.add_argument(
+        "--without-gold", type=float, default=0.2, metavar="SHARE", help="of the rows, lose their gold (default 0.2)"
+    )
+    command.add_argument(
+        "--then", choices=["refuse", "memory"], default="refuse", help="what is right without gold (default refuse)"
+    )
+    command.add_argument("--folds", type=_positive, default=10, help="parts that share no passage (default 10)")
+    command.add_argument("--seed", type=int, default=0, help="(default 0)")
+    command.add_argument("--output", type=Path, required=True, help="the rows, as JSON Lines")
+
+
+def show_arguments(command: argparse.ArgumentParser) -> None:
+    recipe_arguments(command)
+    command.add_argument("--rows", type=_positive, default=3, help="how many samples (default 3)")
+
+
+def audit_arguments(command: argparse.ArgumentParser) -> None:
+    recipe_arguments(command)
+    command.add_argument("--output", type=Path, help="folder (default: <output_dir>.audit)")
+
+
+def smoke_arguments(command: argparse.ArgumentParser) -> None:
+    recipe_arguments(command)
+    command.add_argument(
+        "--output", type=Path, help="an empty folder to work in, which is kept (default: a temporary one)"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write steps, times and reasons here as JSON")
+    command.add_argument("--keep", action="store_true", help="keep the temporary folder (a failure always does)")
+
+
+def parity_arguments(command: argparse.ArgumentParser) -> None:
+    recipe_arguments(command)
+    command.add_argument(
+        "--devices", metavar="cpu,npu", help="the reference first (default: cpu, and every other device that is here)"
+    )
+    command.add_argument("--steps", type=_positive, default=8, help="optimizer steps (default 8)")
+    command.add_argument("--dtype", choices=["float32", "bfloat16"], help="to compute in (default: the recipe's)")
+    command.add_argument(
+        "--tiny", action="store_true", help="on a tiny random model of the base's architecture, as smoke does"
+    )
+    command.add_argument("--output", type=Path, help="folder (default: <output_dir>.parity)")
+
+
+def doctor_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "recipe", type=Path, nargs="?", metavar="RECIPE", help="also say whether it can run on this machine"
+    )
+    _overrides(command)
+    command.add_argument("--json", metavar="FILE|-", help="write the lines here as JSON; -: print nothing else")
+
+
+def train_arguments(command: argparse.ArgumentParser) -> None:
+    recipe_arguments(command)
+    earlier = command.add_mutually_exclusive_group()
+    earlier.add_argument("--overwrite", action="store_true", help="replace an earlier run in output_dir")
+    earlier.add_argument(
+        "--resume", metavar="auto|FOLDER", help="go on from the newest valid checkpoint, or from this one"
+    )
+
+
+def export_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("adapter", type=Path, metavar="RUN|ADAPTER", help="a run's folder, or a PEFT adapter's")
+    command.add_argument("--base", help="hub id or folder (default: the one that the run or the adapter names)")
+    command.add_argument("--output", type=Path, help="the bundle's folder (default: <run>/bundle)")
+    command.add_argument("--prompts", type=Path, help="JSON Lines of messages to prove the merge of a bare adapter on")
+    command.add_argument(
+        "--trained-on", choices=[*METHODS], help="how the adapter's base was quantised as it was loaded (QLoRA: nf4)"
+    )
+    command.add_argument(
+        "--merge-into",
+        choices=["dequantised", "original"],
+        help="of an adapter on a quantised base (default: dequantised)",
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier bundle")
+    command.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the bundle to the Hugging Face hub")
+    command.add_argument("--push-to-modelscope", metavar="ORG/NAME", help="upload the bundle to ModelScope")
+    command.add_argument("--revision", help="branch of the hub to upload to (default: its main one)")
+    command.add_argument("--public", action="store_true", help="uploads that all may read (default: private)")
+    _overrides(command)
+
+
+def merge_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("adapters", nargs="+", metavar="FOLDER[=WEIGHT]", help="PEFT adapters of one base")
+    command.add_argument(
+        "--method", default="linear", help="linear, ties, dare_linear, dare_ties, ... (default linear)"
+    )
+    command.add_argument("--density", type=float, help="share of values kept, for ties and dare (0 to 1)")
+    command.add_argument("--seed", type=int, default=0, help="of dare's choice of values (default 0)")
+    command.add_argument("--output", type=Path, required=True, help="the new adapter's folder")
+
+
+def verify_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "server", metavar="URL|DIR", help="an OpenAI-compatible server (http://host:8000/v1), or a bundle"
+    )
+    command.add_argument("--bundle", type=Path, help="the bundle whose golden samples are asked (needed with a URL)")
+    command.add_argument("--model", help="the model's name at the server (default: the only one it lists)")
+    command.add_argument("--json", type=Path, help="write the report here as JSON")
+    command.add_argument("--api-key-file", type=Path, help="a file that holds the server's key")
+    command.add_argument("--samples", type=_positive, help="ask this many golden samples (default: all)")
+    command.add_argument("--timeout", type=float, default=120.0, help="seconds without a byte (default 120)")
+    command.add_argument("--tolerance", type=float, help="how far a mean score may fall (default 0.02, or one sample)")
+    command.add_argument(
+        "--divergence", type=float, default=0.02, help="answers that part from the golden ones, a token (default 0.02)"
+    )
+    command.add_argument("--exact", type=float, help="least share of answers equal to the letter (default: any)")
+    command.add_argument("--first-token", type=float, metavar="SECONDS", help="latest first token (95th percentile)")
+    command.add_argument("--tokens-per-second", type=float, metavar="N", help="slowest answer (median)")
+    command.add_argument(
+        "--trust-remote-code", action="store_true", help="run the folder's own *.py, where its model needs them"
+    )
+    command.add_argument("--concurrency", type=_positive, default=1, help="ask again, this many at a time (default 1)")
+
+
+def reproduce_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", type=Path, help="a bundle's folder")
+    command.add_argument("--output", type=Path, help="folder of the new run (default: <bundle>.reproduced)")
+    _overrides(command)
