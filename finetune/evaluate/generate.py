@@ -13,9 +13,10 @@ from finetune.data.chat import IGNORED, ChatEncoder, Example
 from finetune.data.rows import Sample
 from finetune.device import Placement
 from finetune.evaluate.callforms import answer_text
+from finetune.evaluate.decode import Choose, decode, decodes, likeliest
 from finetune.log import Log
 from finetune.model.attention import attend_for_answers
-from finetune.model.virtual import generation_inputs
+from finetune.model.virtual import generation_inputs, is_prompted
 from finetune.recipe import EvaluateSection
 
 
@@ -47,20 +48,16 @@ def answer(
     prompts = [encoder.encode_prompt(sample.prompt, sample.tools, sample.where) for sample in samples]
     longest_first = sorted(range(len(samples)), key=lambda index: len(prompts[index]), reverse=True)
     mine = longest_first[accelerator.process_index :: accelerator.num_processes]
-    batches = [mine[start : start + section.batch_size] for start in range(0, len(mine), section.batch_size)]
+    own = [prompts[index] for index in mine]
     found: list[tuple[int, Answer]] = []
     model.eval()
     attend_for_answers(model.get_base_model(), placement.generation_attention)
     # Compiled layers are made for training's shapes; one token at a time would compile them anew again and again.
     with torch.inference_mode(), torch.compiler.set_stance("force_eager"), adapter_in(model, placement.torch_dtype):
-        for batch in log.track(batches, len(batches), what):
-            batched = [prompts[index] for index in batch]
-            answers = generate_batch(model, encoder.tokenizer, batched, section.max_new_tokens, placement)
-            said = [
-                with_calls(item, samples[index].tools, encoder.tokenizer)
-                for index, item in zip(batch, answers, strict=True)
-            ]
-            found += zip(batch, said, strict=True)
+        answers = generate(model, encoder.tokenizer, own, section.max_new_tokens, section.batch_size, placement)
+        for place, item in log.track(answers, len(own), what):
+            index = mine[place]
+            found.append((index, with_calls(item, samples[index].tools, encoder.tokenizer)))
     everyone = gather_object(found) if accelerator.num_processes > 1 else found
     return [item for _, item in sorted(everyone, key=lambda pair: pair[0])]
 
@@ -112,6 +109,50 @@ def adapter_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
     finally:
         for parameter, data in kept:
             parameter.data = data
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    rows_at_once: int,
+    placement: Placement,
+    choose: Choose = likeliest,
+) -> Iterator[tuple[int, Answer]]:
+    """The number of each prompt with its answer, as answers end: by `decode` where that computes what the model does.
+
+    Args:
+        model: a peft model, or one of transformers.
+        choose: of each row's scores the next token, see decode.py.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    stops = model.generation_config.eos_token_id
+    if decodes(base) and (not is_prompted(model) or model._adapters_disabled):
+        ends = [stops] if isinstance(stops, int) else stops
+        with placement.autocast():
+            for row, ids in decode(base, prompts, max_new_tokens, ends, rows_at_once, choose):
+                yield row, as_answer(tokenizer, ids, stops)
+        return
+    for start in range(0, len(prompts), rows_at_once):
+        rows = range(start, min(start + rows_at_once, len(prompts)))
+        batch = [prompts[row] for row in rows]
+        processors = [] if choose is likeliest else [_Chosen(choose, rows)]
+        yield from zip(
+            rows, generate_batch(model, tokenizer, batch, max_new_tokens, placement, processors), strict=True
+        )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A logits processor that leaves one token of each row: what `choose` takes."""
+
+    choose: Choose
+    rows: Sequence[int]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        chosen = self.choose(scores, self.rows)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
 
 def generate_batch(

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from finetune.device import Placement
-from finetune.evaluate.generate import Answer, adapter_in, generate_batch
+from finetune.evaluate.decode import Choose, likeliest
+from finetune.evaluate.generate import Answer, adapter_in, generate
 from finetune.evaluate.paged import paged_answers
 from finetune.model.attention import attend_for_answers
 
@@ -60,19 +61,18 @@ def sample_answers(
             given = [prompts[index] for index in mine]
             found += zip(mine, paged_answers(model.get_base_model(), tokenizer, given, own_seed, sampling), strict=True)
             mine = []
-        for start in range(0, len(mine), sampling.batch_size):
-            batch = mine[start : start + sampling.batch_size]
-            seeds = [] if seed is None else [_seed_of(seed, index) for index in batch]
-            processors = _processors(sampling, seeds, accelerator.device) if seeds else []
-            batched = [prompts[index] for index in batch]
-            answers = generate_batch(model, tokenizer, batched, sampling.max_new_tokens, placement, processors)
-            found += zip(batch, answers, strict=True)
+        choose = likeliest
+        if seed is not None:
+            choose = _draw(sampling, Gumbel([_seed_of(seed, index) for index in mine], accelerator.device))
+        own = [prompts[index] for index in mine]
+        answers = generate(model, tokenizer, own, sampling.max_new_tokens, sampling.batch_size, placement, choose)
+        found += ((mine[place], answer) for place, answer in answers)
     everyone = gather_object(found) if accelerator.num_processes > 1 else found
     return [item for _, item in sorted(everyone, key=lambda pair: pair[0])]
 
 
 class Gumbel:
-    """A logits processor that makes the highest score a draw: argmax(log p + g), g of Gumbel(0, 1), has p's distribution.
+    """Noise that makes the highest score a draw: argmax(log p + g), g of Gumbel(0, 1), has p's distribution.
 
     (Gumbel 1954; Maddison et al., "A* sampling", arXiv 1411.0030, section 2.)
 
@@ -83,15 +83,16 @@ class Gumbel:
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         self.streams = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(B, V) scores with noise; -log of an exponential variable is a Gumbel one."""
+    def __call__(self, scores: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """(B, V) scores with noise of the rows' own streams; -log of an exponential variable is a Gumbel one."""
         noise = torch.empty_like(scores)
-        for row, stream in zip(noise, self.streams, strict=True):
-            row.exponential_(generator=stream)
+        for row, number in zip(noise, rows, strict=True):
+            row.exponential_(generator=self.streams[number])
         return scores - noise.log()
 
 
-def _processors(sampling: Sampling, seeds: Sequence[int], device: torch.device) -> list[Any]:
+def _draw(sampling: Sampling, noise: Gumbel) -> Choose:
+    """A token of each row by its probability, as `sampling` bends it."""
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     found: list[Any] = []
@@ -101,7 +102,13 @@ def _processors(sampling: Sampling, seeds: Sequence[int], device: torch.device) 
         found.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1.0:
         found.append(TopPLogitsWarper(sampling.top_p))
-    return [*found, Gumbel(seeds, device)]
+
+    def choose(scores: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        for warper in found:
+            scores = warper(None, scores)  # none of them looks at the tokens before
+        return noise(scores, rows).argmax(-1)
+
+    return choose
 
 
 def _seed_of(seed: int, index: int) -> int:

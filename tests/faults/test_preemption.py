@@ -149,7 +149,7 @@ def test_signal_outside_of_training(tiny_base, tiny_data, tmp_path, monkeypatch,
         assert main(["train", str(file)]) == 75
     assert not (tmp_path / "run").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.evaluate.generate, "generate_batch", killed)
+        patch.setattr(finetune.evaluate.generate, "decode", killed)
         assert main(["train", str(file)]) == 75
     assert state(tmp_path / "run") == ("preempted", 9)
     assert main(["train", str(file), "--resume", "auto"]) == 0

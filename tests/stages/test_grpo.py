@@ -97,11 +97,11 @@ def test_noise_draws_from_the_distribution():
     """20,000 draws from (1/2, 1/3, 1/6): shares within 4 standard errors; rows of one seed are the same row."""
     scores = torch.tensor([1 / 2, 1 / 3, 1 / 6]).log()
     rows = 20_000
-    drawn = Gumbel(range(rows), torch.device("cpu"))(torch.empty(0), scores.expand(rows, 3)).argmax(-1)
+    drawn = Gumbel(range(rows), torch.device("cpu"))(scores.expand(rows, 3), range(rows)).argmax(-1)
     for token, probability in enumerate((1 / 2, 1 / 3, 1 / 6)):
         error = sqrt(probability * (1 - probability) / rows)
         assert float((drawn == token).float().mean()) == pytest.approx(probability, abs=4 * error)
-    one, other = (Gumbel([7], torch.device("cpu"))(torch.empty(0), scores[None]) for _ in range(2))
+    one, other = (Gumbel([7], torch.device("cpu"))(scores[None], [0]) for _ in range(2))
     assert torch.equal(one, other)
 
 
