@@ -130,7 +130,7 @@ def generate(
     stops = model.generation_config.eos_token_id
     if decodes(base) and (not is_prompted(model) or model._adapters_disabled):
         ends = [stops] if isinstance(stops, int) else stops
-        with placement.autocast():
+        with placement.autocast(), head_on_rows(base):
             for row, ids in decode(base, prompts, max_new_tokens, ends, rows_at_once, choose):
                 yield row, as_answer(tokenizer, ids, stops)
         return
@@ -141,6 +141,24 @@ def generate(
         yield from zip(
             rows, generate_batch(model, tokenizer, batch, max_new_tokens, placement, processors), strict=True
         )
+
+
+@contextmanager
+def head_on_rows(model: Any) -> Iterator[None]:
+    """Inside, the output head gets what it reads in one piece.
+
+    The last position of many rows is a view with gaps, (B, 1, D) out of (B, T, D). torch.matmul does not fold such a one
+    into a matrix: it copies the weights (V, D) once a row, gigabytes of them, and multiplies row by row.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @dataclass(frozen=True)
@@ -183,7 +201,8 @@ def generate_batch(
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=pad, use_cache=True
     )
-    with placement.autocast():
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with placement.autocast(), head_on_rows(base):
         asked, inputs, before = generation_inputs(model, input_ids, attention_mask)
         output = asked.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList(processors))
     return [as_answer(tokenizer, row, stops) for row in output[:, before:].tolist()]
