@@ -73,11 +73,20 @@ def check(options: argparse.Namespace) -> int:
     from finetune.recipefile import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)
+    from finetune.evaluate.previous import find_previous
     from finetune.inputs import load_stages
+    from finetune.suites import load_suites
 
-    for stage, data in zip(recipe.stages or recipe.mixture or (recipe,), load_stages(recipe), strict=True):
+    loaded = load_stages(recipe)
+    suites = load_suites(recipe, loaded)
+    previous = find_previous(recipe.evaluate.previous) if recipe.evaluate.previous else None
+    for stage, data in zip(recipe.stages or recipe.mixture or (recipe,), loaded, strict=True):
         named = f"{'stage' if recipe.stages else 'part'} {stage.name}: " if recipe.stages or recipe.mixture else ""
         print(f"{options.recipe}: {named}right; {len(data.train)} samples to train on, {len(data.evaluate)} held out")
+    for name, its in suites.items():
+        print(f"suite {name}: {len(its.evaluate)} questions")
+    if previous:
+        print(f"previous release: {previous.name}, {previous.created}")
     return EXIT_OK
 
 

@@ -21,8 +21,9 @@ from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, row_score_names, score_names
-from finetune.evaluate.results import check_references, groups_of
-from finetune.recipe import GateSection, Recipe
+from finetune.evaluate.results import FINISHED, check_references, groups_of
+from finetune.recipe import Recipe
+from finetune.recipe_evaluate import GateSection
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def load_data(recipe: Recipe) -> Prepared:
     if problems:
         raise (DataError if data.refusals else RecipeError)(problems)
     of_loss = recipe.settings.held_out_scores
-    check_gate(recipe.gate, [*of_loss, *(known_scores(data) if recipe.settings.answers else ())])
+    names = [*of_loss, *((*known_scores(data), FINISHED) if recipe.settings.answers else ())]
+    check_gate(recipe.gate, names, elsewhere=recipe.evaluate.suites)
     data = replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
     if recipe.settings.answers:
         check_references(data)
@@ -117,7 +119,7 @@ def load_stages(recipe: Recipe, rows: int | None = None) -> list[Prepared]:
     if problems:
         raise kind(problems)
     if recipe.mixture:
-        check_gate(recipe.gate, _known_of_parts(recipe, data))
+        check_gate(recipe.gate, _known_of_parts(recipe, data), elsewhere=recipe.evaluate.suites)
         for part, its in zip(stages, data, strict=True) if recipe.gate.confident else ():
             _check_groups(part, with_good_answers(its, part.stage))
         for index in range(len(stages)):  # each part's held-out rows against the other parts
@@ -134,7 +136,7 @@ def _known_of_parts(recipe: Recipe, data: Sequence[Prepared]) -> list[str]:
     return [
         f"{part_name(recipe, part)}/{name}"
         for part, its in zip(recipe.mixture, data, strict=True)
-        for name in (*part.settings.held_out_scores, *(known_scores(its) if part.settings.answers else ()))
+        for name in (*part.settings.held_out_scores, *((*known_scores(its), FINISHED) if part.settings.answers else ()))
     ]
 
 
@@ -160,7 +162,7 @@ def known_scores(data: Prepared) -> list[str]:
 def row_scores(data: Prepared) -> list[str]:
     """Names that a single answer may have a score under."""
     found = _scores_of_tasks(data, row_score_names)
-    return [*dict.fromkeys(name for _task, names in found for name in names), "finished"]
+    return [*dict.fromkeys(name for _task, names in found for name in names), FINISHED]
 
 
 def _scores_of_tasks(

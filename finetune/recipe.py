@@ -13,6 +13,7 @@ from finetune.errors import did_you_mean
 from finetune.lora_fields import lora_fa_problems, under_a_score_head
 from finetune.optimizer import OPTIMIZERS
 from finetune.recipe_data import DataSection
+from finetune.recipe_evaluate import EvaluateSection, GateSection
 from finetune.recipe_methods import method_problems
 from finetune.recipe_peft import (
     PEFT_SECTIONS,
@@ -74,25 +75,6 @@ class ModelSection(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return words
-
-
-class EvaluateSection(Section):
-    """Greedy answers to the held-out rows, base and tuned, scored by the data template's metric."""
-
-    rows: int | None = Field(None, ge=1)
-    batch_size: int = Field(32, ge=1)
-    max_new_tokens: int = Field(256, ge=1)
-
-
-class GateSection(Section):
-    """Least scores of the tuned model; below one of them nothing is exported.
-
-    `confident`: the lower end of the 95 % interval counts, of a score and of what it is better by.
-    """
-
-    min: dict[str, float] = Field(default_factory=dict)
-    better_than_base: bool = True
-    confident: bool = False
 
 
 class TargetSection(Section):
@@ -279,6 +261,20 @@ class Recipe(Section):
             problems.append(f"data.too_long: split is for documents (stage cpt); stage {self.stage} has none")
         if problems:
             raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def previous_is_there_to_be_compared_with(self) -> Recipe:
+        if self.evaluate.previous is None and self.gate.of_previous:
+            keys = " and ".join(self.gate.of_previous)
+            raise ValueError(f"{keys}: there is no `evaluate.previous` to compare with")
+        clashing = [
+            part.name.rpartition(".")[2]
+            for part in self.mixture
+            if part.name.rpartition(".")[2] in self.evaluate.suites
+        ]
+        if clashing:
+            raise ValueError(f"evaluate.suites: {', '.join(clashing)}: a part of the mixture has this name")
         return self
 
     @model_validator(mode="after")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import glob
 import types
 import typing
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +14,9 @@ from finetune.errors import RecipeError, did_you_mean, plainly
 from finetune.recipe import ExportSection, Recipe, Section
 from finetune.recipe_peft import PEFT_SECTIONS, section_problems
 from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
+from finetune.recipepaths import Origin, folder_of, missing_files, near_file, resolve_paths
 from finetune.tokenlist import read_words
 from finetune.yamlfile import parse_scalar, read_yaml
-
-Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
-
-# Keys that hold paths: resolved against the folder of the file that gives them.
-PATH_KEYS = (
-    ("model", "name_or_path"), ("model", "tokenizer_name_or_path"), ("model", "adapter_name_or_path"),
-    ("data", "template"), ("data", "train"), ("data", "eval"), ("data", "screen", "benchmarks"), ("export", "targets"),
-    ("export", "adapters"), ("distill", "teacher", "name_or_path"), ("distill", "teacher", "adapter_name_or_path"),
-)  # fmt: skip
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -82,13 +71,13 @@ def _recipes(
 def _recipe(path: Path, data: dict[str, Any], origin: Origin, problems: list[str]) -> Recipe:
     """The recipe of one run; raises RecipeError with what was found before, too."""
     problems = problems + _peft_problems(data, origin) + _listed_tokens(data, origin)
-    _resolve_paths(data, origin)
+    resolve_paths(data, origin)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError(problems + [_problem(path, item, origin) for item in error.errors()]) from None
     problems = problems or [_of_key(recipe.peft_type, *found, origin) for found in recipe.adapter.conflicts()]
-    problems += _missing_files(recipe, origin)
+    problems += missing_files(recipe, origin)
     if problems:
         raise RecipeError(problems)
     return recipe
@@ -112,7 +101,7 @@ def export_section(settings: dict[str, Any], overrides: Sequence[str]) -> Export
         if not override.startswith("export.")
     ]
     problems += _apply_overrides(data, origin, overrides)
-    _resolve_paths(data, origin)
+    resolve_paths(data, origin)
     try:
         section = _Export.model_validate({"export": data["export"]}).export
     except ValidationError as error:
@@ -197,91 +186,12 @@ def _listed_tokens(data: dict[str, Any], origin: Origin) -> list[str]:
     if not isinstance(model, dict) or not isinstance(given, str):
         return []
     where = origin.get(("model", "add_tokens"), "--set")
-    file = _folder_of(where) / given
+    file = folder_of(where) / given
     if not file.is_file():
-        near, model["add_tokens"] = _near_file(file), []
+        near, model["add_tokens"] = near_file(file), []
         return [f"{where}: model.add_tokens: no such file: {file.resolve()}{near}; tokens are written as a list"]
     model["add_tokens"], problems = read_words(file)
     return problems
-
-
-def _folder_of(where: str) -> Path:
-    """The folder that a value's relative paths start from: of its file, or the current one for `--set`."""
-    return Path() if where == "--set" else Path(where.rpartition(":")[0]).parent
-
-
-def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
-    """Every path made absolute, from the folder of the file that names it; a source that is plain text made one."""
-    for location in PATH_KEYS:
-        *sections, key = location
-        values: Any = data
-        for section in sections:
-            values = values.get(section) if isinstance(values, dict) else None
-        if not isinstance(values, dict) or values.get(key) is None:
-            continue
-        folder = _folder_of(origin.get(location, "--set"))
-        value = values[key]
-        if key.endswith("name_or_path"):
-            # A hub id looks like a relative path: only what exists, or starts with a dot, is one.
-            if isinstance(value, str) and (value.startswith(".") or (folder / value).is_dir()):
-                values[key] = str((folder / value).resolve())
-        elif key == "adapters":
-            if isinstance(value, dict):
-                values[key] = {n: (folder / f).resolve() if isinstance(f, str) else f for n, f in value.items()}
-        elif key == "template":
-            values[key] = (folder / value).resolve() if isinstance(value, str) else value
-        else:
-            items = value if isinstance(value, list) else [value]
-            place = _target if key == "targets" else partial(_located, as_source=key != "benchmarks")
-            values[key] = [place(item, folder) for item in items]
-
-
-def _target(item: Any, folder: Path) -> Any:
-    """A target (or an engine's plain name) with its converter's path absolute."""
-    if isinstance(item, str):
-        return {"engine": item}
-    if isinstance(item, dict) and isinstance(item.get("converter"), str):
-        return item | {"converter": (folder / item["converter"]).resolve()}
-    return item
-
-
-def _located(item: Any, folder: Path, as_source: bool) -> Any:
-    """A source (or a plain path) with its path absolute. Glob characters pass through."""
-    if isinstance(item, str):
-        path = (folder / item).resolve()
-        return {"path": str(path)} if as_source else path
-    if isinstance(item, dict) and isinstance(item.get("path"), str):
-        return item | {"path": str((folder / item["path"]).resolve())}
-    if isinstance(item, dict) and isinstance(item.get("hub"), str):
-        name, at, revision = item["hub"].rpartition("@")
-        if not at or (folder / item["hub"]).is_dir():
-            name, at, revision = item["hub"], "", ""
-        if name.startswith(".") or (folder / name).is_dir():  # a copy on this machine, else a hub id
-            return item | {"hub": f"{(folder / name).resolve()}{at}{revision}"}
-    return item
-
-
-def _missing_files(recipe: Recipe, origin: Origin) -> list[str]:
-    wanted: list[tuple[str, str]] = [("template", str(recipe.data.template))] if recipe.data.template else []
-    for key, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
-        wanted += [(key, source.path) for source in sources if source.path is not None]
-        copies = [source.hub for source in sources if source.hub is not None and Path(source.hub).is_absolute()]
-        wanted += [(key, name if Path(name).is_dir() else name.rpartition("@")[0] or name) for name in copies]
-    wanted += [("screen.benchmarks", str(path)) for path in recipe.data.screen.benchmarks]
-    problems = []
-    for key, path in wanted:
-        found = glob.has_magic(path) or Path(path).exists()
-        if not found:
-            where = origin.get(("data", *key.split(".")), "--set")
-            problems.append(f"{where}: data.{key}: no such file: {path}{_near_file(Path(path))}")
-    return problems
-
-
-def _near_file(path: Path) -> str:
-    """The nearest name in the folder where a file was expected."""
-    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.85)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _problem(path: Path, item: Any, origin: Origin) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from finetune.chain import BASE, KEPT, Before
 from finetune.data.prepare import Prepared
 from finetune.errors import RecipeError
-from finetune.evaluate.gate import pass_gate
+from finetune.evaluate.gate import judge, pass_gate
 from finetune.evaluate.metrics import Scores
+from finetune.evaluate.previous import find_previous
+from finetune.evaluate.release import write_release
 from finetune.evaluate.results import Evaluated
 from finetune.inputs import data_record, data_record_of_parts, load_stages
 from finetune.ready import Ready, get_ready, recipe_cache
@@ -19,6 +21,7 @@ from finetune.recipe import Recipe, resolved
 from finetune.runfolder import AUTO, RunFolder
 from finetune.score import evaluate
 from finetune.stop import Stop, stop_with_parent
+from finetune.suites import load_suites
 from finetune.tune import train_adapter
 
 if TYPE_CHECKING:
@@ -76,6 +79,8 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
     with Stop() as stop:
         extent.entering("data")
         data = load_stages(recipe, extent.rows)
+        suites = load_suites(recipe, data, extent.rows)
+        previous = find_previous(recipe.evaluate.previous) if recipe.evaluate.previous else None
         placement = device.start(recipe)
         with RunFolder(recipe.output_dir, placement.accelerator, overwrite, resume) as folder:
             from finetune.engine import check_checkpoints, check_method, check_training
@@ -108,10 +113,12 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
                 return None
             extent.entering("scores")
             with ready.fused:
-                evaluated = evaluate(last, ready, placement, log)
+                evaluated = evaluate(last, ready, placement, log, suites, previous)
             if evaluated is None or extent.until == "scores":
                 return None
-            pass_gate(recipe.gate, evaluated.scores["base"], evaluated.scores["tuned"], evaluated.intervals)
+            checks = judge(recipe.gate, evaluated)
+            write_release(recipe, evaluated, checks, previous)
+            pass_gate(checks)
             extent.entering("export")
             with ready.fused:
                 record = make_record(recipe, ready, progress, evaluated, before, placement)

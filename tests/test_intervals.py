@@ -10,12 +10,12 @@ import pytest
 
 from finetune.errors import GateError, RecipeError
 from finetune.evaluate.corpus import counts
-from finetune.evaluate.gate import pass_gate
+from finetune.evaluate.gate import judge, pass_gate
 from finetune.evaluate.intervals import RESAMPLES, Drawn, Intervals, Losses, Rows, _weights, intervals, numbered
 from finetune.evaluate.measure import Measured
 from finetune.evaluate.metrics import aggregate
-from finetune.evaluate.results import score_lines
-from finetune.recipe import GateSection
+from finetune.evaluate.results import Evaluated, score_lines
+from finetune.recipe_evaluate import GateSection
 
 
 def rows_of(values, tuned=None, groups=None, tasks=None) -> Rows:
@@ -127,25 +127,29 @@ def test_the_printed_table():
 FOUND = Intervals({"": 9}, {"": 9}, {"exact": (0.4, 0.6)}, {"exact": (0.89, 0.95)}, {"exact": (-0.01, 0.5)})
 
 
+def gate(section: GateSection, base: dict[str, float], tuned: dict[str, float], found: Intervals | None = None) -> None:
+    pass_gate(judge(section, Evaluated({"base": base, "tuned": tuned}, found)))
+
+
 def test_the_gate_asks_for_the_lower_end():
     base, tuned = {"exact": 0.5}, {"exact": 0.92}
     loose = GateSection(min={"exact": 0.9})
-    pass_gate(loose, base, tuned, FOUND)
+    gate(loose, base, tuned, FOUND)
     with pytest.raises(GateError) as error:
-        pass_gate(GateSection(min={"exact": 0.9}, confident=True), base, tuned, FOUND)
+        gate(GateSection(min={"exact": 0.9}, confident=True), base, tuned, FOUND)
     assert [*str(error.value).splitlines()][1:] == [
         "gate.min.exact: 0.9200 [0.8900, 0.9500]: the lower end is not 0.9000 or more (gate.confident)",
         "gate.better_than_base: exact: tuned - base lies in [-0.0100, 0.5000]: the lower end is not above 0 (gate.confident)",
     ]
-    pass_gate(GateSection(min={"exact": 0.89}, better_than_base=False, confident=True), base, tuned, FOUND)
+    gate(GateSection(min={"exact": 0.89}, better_than_base=False, confident=True), base, tuned, FOUND)
     with pytest.raises(GateError, match="nan"):
-        pass_gate(GateSection(confident=True), base, tuned, None)
+        gate(GateSection(confident=True), base, tuned, None)
 
 
 def test_a_score_that_no_held_out_row_has_does_not_pass():
     """A type of the worked example that the held-out references lack."""
     with pytest.raises(GateError, match=r"gate.min.entity_f1/rare: no held-out row has this score"):
-        pass_gate(GateSection(min={"entity_f1/rare": 0.5}), {"exact": 0.1}, {"exact": 0.2})
+        gate(GateSection(min={"entity_f1/rare": 0.5}), {"exact": 0.1}, {"exact": 0.2})
 
 
 def test_held_out_losses_by_hand():

@@ -6,9 +6,10 @@ import pytest
 
 from finetune.data.template import Metric
 from finetune.errors import GateError, RecipeError
-from finetune.evaluate.gate import check_gate, pass_gate
+from finetune.evaluate.gate import check_gate, judge, pass_gate
 from finetune.evaluate.metrics import fields, number, score
-from finetune.recipe import GateSection
+from finetune.evaluate.results import Evaluated
+from finetune.recipe_evaluate import GateSection
 
 FIELDS = Metric(name="fields", separator=" ")
 
@@ -61,10 +62,14 @@ def test_score_is_the_mean_over_the_rows_that_have_it():
 def test_gate():
     section = GateSection(min={"all_fields": 0.6})
     base = {"field_match": 0.1, "all_fields": 0.0}
-    pass_gate(section, base, {"field_match": 0.9, "all_fields": 0.6})
+
+    def gate(section: GateSection, tuned: dict[str, float]) -> None:
+        pass_gate(judge(section, Evaluated({"base": base, "tuned": tuned})))
+
+    gate(section, {"field_match": 0.9, "all_fields": 0.6})
     with pytest.raises(GateError, match=r"gate.min.all_fields: 0.5900 is below 0.6000 \(base 0.0000\)"):
-        pass_gate(section, base, {"field_match": 0.9, "all_fields": 0.59})
+        gate(section, {"field_match": 0.9, "all_fields": 0.59})
     with pytest.raises(GateError, match="better_than_base"):
-        pass_gate(GateSection(), base, base)
+        gate(GateSection(), base)
     with pytest.raises(RecipeError, match="did you mean 'all_fields'"):
         check_gate(GateSection(min={"all_feilds": 0.6}), base)

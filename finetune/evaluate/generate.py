@@ -17,7 +17,7 @@ from finetune.evaluate.decode import Choose, decode, decodes, likeliest
 from finetune.log import Log
 from finetune.model.attention import attend_for_answers
 from finetune.model.virtual import generation_inputs, is_prompted
-from finetune.recipe import EvaluateSection
+from finetune.recipe_evaluate import EvaluateSection
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ def answer(
     log: Log,
     what: str,
 ) -> list[Answer]:
-    """One greedy answer a sample, in the order of the samples, on every process the same list."""
+    """One greedy answer a sample, in the order of the samples, on every process the same list.
+
+    Args:
+        model: a peft model, or one of transformers.
+    """
     from accelerate.utils import gather_object
 
     accelerator = placement.accelerator
@@ -51,7 +55,7 @@ def answer(
     own = [prompts[index] for index in mine]
     found: list[tuple[int, Answer]] = []
     model.eval()
-    attend_for_answers(model.get_base_model(), placement.generation_attention)
+    attend_for_answers(plain(model), placement.generation_attention)
     # Compiled layers are made for training's shapes; one token at a time would compile them anew again and again.
     with torch.inference_mode(), torch.compiler.set_stance("force_eager"), adapter_in(model, placement.torch_dtype):
         answers = generate(model, encoder.tokenizer, own, section.max_new_tokens, section.batch_size, placement)
@@ -126,7 +130,7 @@ def generate(
         model: a peft model, or one of transformers.
         choose: of each row's scores the next token, see decode.py.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = plain(model)
     stops = model.generation_config.eos_token_id
     if decodes(base) and (not is_prompted(model) or model._adapters_disabled):
         ends = [stops] if isinstance(stops, int) else stops
@@ -141,6 +145,11 @@ def generate(
         yield from zip(
             rows, generate_batch(model, tokenizer, batch, max_new_tokens, placement, processors), strict=True
         )
+
+
+def plain(model: Any) -> Any:
+    """The model of transformers in a peft model; one without adapter is that itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @contextmanager
@@ -201,8 +210,7 @@ def generate_batch(
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=pad, use_cache=True
     )
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    with placement.autocast(), head_on_rows(base):
+    with placement.autocast(), head_on_rows(plain(model)):
         asked, inputs, before = generation_inputs(model, input_ids, attention_mask)
         output = asked.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList(processors))
     return [as_answer(tokenizer, row, stops) for row in output[:, before:].tolist()]

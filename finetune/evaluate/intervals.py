@@ -8,7 +8,7 @@ bootstrap). Base and tuned see the same draws, so their difference is paired.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,9 @@ class Intervals:
     """The 95 % intervals of scores, lower and upper end, by name.
 
     Attributes:
-        rows, groups: held out and drawn from, by the name of a mixture's part (empty without parts).
+        rows, groups: held out and drawn from, by the name of a mixture's part or of a suite (empty for a run's own rows).
         difference: of tuned - base.
+        previous, difference_previous: of the release before, and of tuned - previous; empty without one.
     """
 
     rows: dict[str, int]
@@ -42,10 +43,14 @@ class Intervals:
     base: dict[str, Interval]
     tuned: dict[str, Interval]
     difference: dict[str, Interval]
+    previous: dict[str, Interval] = field(default_factory=dict)
+    difference_previous: dict[str, Interval] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """What the manifest says."""
         ends = {"base": self.base, "tuned": self.tuned, "difference": self.difference}
+        if self.previous:
+            ends |= {"previous": self.previous, "difference_previous": self.difference_previous}
         return {
             "method": "percentile bootstrap", "confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED,
             "rows": self.rows, "groups": self.groups,
@@ -55,22 +60,24 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one part's evaluation, of base and tuned in the same order.
+    """The rows of one part's evaluation, of all models in the same order.
 
     Attributes:
         groups: what is drawn together, by its number from 0, (rows,).
         tasks: of each row; empty where there is one task only.
+        previous: of the release before; None without one.
     """
 
     base: Sequence[Scores]
     tuned: Sequence[Scores]
     groups: np.ndarray
     tasks: Sequence[str]
+    previous: Sequence[Scores] | None = None
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The held-out items of one part through its stage's loss, base and tuned in the same order.
+    """The held-out items of one part through its stage's loss, of all models in the same order.
 
     Attributes:
         groups: as in Rows, (items,).
@@ -79,6 +86,7 @@ class Losses:
     base: Measured
     tuned: Measured
     groups: np.ndarray
+    previous: Measured | None = None
 
 
 def numbered(keys: Sequence[str]) -> np.ndarray:
@@ -110,15 +118,17 @@ def intervals(
             chosen = np.array([not task or own == task for own in rows.tasks])
             before = "".join(f"{name}/" for name in (part, task) if name)
             _of_rows(found, before, rows, chosen)
-    base, tuned, difference = (
-        {name: ends[name] for name in names if name in ends} for ends in (found.base, found.tuned, found.difference)
-    )
-    return replace(found, base=base, tuned=tuned, difference=difference)
+    kept = {
+        who: {name: ends[name] for name in names if name in (ends := getattr(found, who))}
+        for who in ("base", "tuned", "difference", "previous", "difference_previous")
+    }
+    return replace(found, **kept)
 
 
 def _of_rows(found: Intervals, before: str, rows: Rows, chosen: np.ndarray) -> None:
     """The intervals of one task's rows, or of all, into `found`."""
-    draws = {"base": Drawn(rows.base, rows.groups, chosen), "tuned": Drawn(rows.tuned, rows.groups, chosen)}
+    models = {"base": rows.base, "tuned": rows.tuned, "previous": rows.previous}
+    draws = {who: Drawn(its, rows.groups, chosen) for who, its in models.items() if its is not None}
     drawn: dict[str, list[dict[str, np.ndarray]]] = {who: [] for who in draws}
     width = max(len(one.names) for one in draws.values()) + int(rows.groups.max()) + 1
     for weights in _weights(int(rows.groups.max()) + 1, max(1, AT_ONCE // width)):
@@ -128,10 +138,17 @@ def _of_rows(found: Intervals, before: str, rows: Rows, chosen: np.ndarray) -> N
         who: {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
         for who, blocks in drawn.items()
     }
-    for who, into in (("base", found.base), ("tuned", found.tuned)):
-        into.update({f"{before}{name}": _middle(values) for name, values in whole[who].items()})
-    both = [name for name in whole["tuned"] if name in whole["base"]]
-    found.difference.update({f"{before}{name}": _middle(whole["tuned"][name] - whole["base"][name]) for name in both})
+    _enter(found, before, whole)
+
+
+def _enter(found: Intervals, before: str, drawn: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """The intervals of scores drawn by model and name, and of what the tuned model's differ by, into `found`."""
+    for who, scores in drawn.items():
+        getattr(found, who).update({f"{before}{name}": _middle(values) for name, values in scores.items()})
+    tuned = drawn["tuned"]
+    for other, into in (("base", found.difference), ("previous", found.difference_previous)):
+        theirs = drawn.get(other, {})
+        into.update({f"{before}{name}": _middle(tuned[name] - theirs[name]) for name in tuned if name in theirs})
 
 
 def _of_losses(found: Intervals, before: str, losses: Losses) -> None:
@@ -141,17 +158,16 @@ def _of_losses(found: Intervals, before: str, losses: Losses) -> None:
     groups = int(losses.groups.max()) + 1
     drawn: dict[str, dict[str, np.ndarray]] = {}
     weights = np.concatenate(list(_weights(groups, max(1, AT_ONCE // groups))))
-    for who, one in (("base", losses.base), ("tuned", losses.tuned)):
+    for who, one in (("base", losses.base), ("tuned", losses.tuned), ("previous", losses.previous)):
+        if one is None:
+            continue
         of_groups = np.zeros((groups, len(one.names)))
         np.add.at(of_groups, losses.groups, one.sums)
         sums = dict(zip(one.names, (weights @ of_groups).T, strict=True))
         with np.errstate(invalid="ignore", divide="ignore"):
             means = {name: its / counted_for(name, sums) for name, its in sums.items()}
         drawn[who] = one.of_means(means)
-    for name in drawn["tuned"]:
-        base, tuned = drawn["base"][name], drawn["tuned"][name]
-        for into, values in ((found.base, base), (found.tuned, tuned), (found.difference, tuned - base)):
-            into[f"{before}{name}"] = _middle(values)
+    _enter(found, before, drawn)
 
 
 class Drawn:

@@ -41,34 +41,40 @@ def check_references(data: Prepared) -> None:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Scores of `base` and `tuned`, and the intervals of those that come of answers (None without answers)."""
+    """Scores of `base`, `tuned` and, where there is one, `previous`; the intervals of those that come of rows."""
 
     scores: dict[str, Scores]
     intervals: Intervals | None = None
 
 
 def score_lines(scores: dict[str, Scores], intervals: Intervals | None = None) -> list[str]:
-    """Base and tuned side by side, one score a line, with their intervals and that of the difference where there are any.
+    """The models side by side, one score a line, with their intervals and those of the differences where there are any.
 
     What a model gives a token on average comes as perplexity too.
     """
-    cells = [("score", " base", "tuned", "tuned - base" if intervals else "")]
+    others = [who for who in ("base", "previous") if who in scores]
+    differences = {"base": "difference", "previous": "difference_previous"}
+    ends = {who: getattr(intervals, who) if intervals else {} for who in (*others, "tuned", *differences.values())}
+    heads = [f" {who}" for who in others] + ["tuned"] + ([f"tuned - {who}" for who in others] if intervals else [])
+    cells = [("score", *heads)]
     for name, value in scores["tuned"].items():
-        before = scores["base"][name]
-        of_name = [
-            ends.get(name) for ends in ((intervals.base, intervals.tuned, intervals.difference) if intervals else ())
-        ]
-        own = of_name or [None, None, None]
-        cells.append(
-            (name, _cell(before, own[0]), _cell(value, own[1]), _cell(value - before, own[2]) if own[2] else "")
-        )
+        line = [_cell(scores[who].get(name), ends[who].get(name)) for who in others]
+        line.append(_cell(value, ends["tuned"].get(name)))
+        for who in others if intervals else ():
+            both, before = ends[differences[who]].get(name), scores[who].get(name)
+            line.append(_cell(value - before, both) if both and before is not None else "")
+        cells.append((name, *line))
         if name.endswith(MEAN_LOGPROB):
-            cells.append(("(perplexity)", f"{math.exp(-before):.3f}", f"{math.exp(-value):.3f}", ""))
-    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+            of_all = [scores[who].get(name) for who in (*others, "tuned")]
+            told = ["" if one is None else f"{math.exp(-one):.3f}" for one in of_all]
+            cells.append(("(perplexity)", *told, *([""] * (len(heads) - len(told)))))
+    widths = [max(len(line[column]) for line in cells) for column in range(len(heads) + 1)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
-def _cell(value: float, ends: Interval | None) -> str:
+def _cell(value: float | None, ends: Interval | None) -> str:
+    if value is None:
+        return "-"
     return f"{value:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
 
 

@@ -18,6 +18,8 @@ import yaml
 
 from finetune import device
 from finetune.errors import RecipeError
+from finetune.evaluate.release import FILE as RELEASE
+from finetune.evaluate.release import PAGES as RELEASE_PAGES
 from finetune.export.adapterfile import PROMPTS
 from finetune.export.beside import add_beside
 from finetune.export.canon import Canonical, canonical
@@ -175,11 +177,11 @@ def _fill_unmerged(
 
 
 def _write_sources(draft: Path, record: Record, run: Path | None) -> None:
-    """Recipe, template and golden samples, as far as there are any."""
+    """Recipe, template, golden samples and what was decided of the model, as far as there are any."""
     for text, name in ((record.template, "data_template.yaml"), (_yaml(record.recipe), "recipe.yaml")):
         if text is not None:
             (draft / name).write_text(text, encoding="utf-8")
-    for name in (SAMPLES, FACTS):
+    for name in (SAMPLES, FACTS, RELEASE, *RELEASE_PAGES):
         if run is not None and (run / name).is_file():  # a run without answers has none
             shutil.copyfile(run / name, draft / name)
 

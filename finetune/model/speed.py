@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 def wrap(model: Any, start: dict[str, torch.Tensor] | None = None) -> TrainedPositions | SequenceScores:
-    """The peft model as the losses call it: for logits at trained positions, or with a score head for rewards."""
-    wrapped = SequenceScores(model) if hasattr(model.get_base_model(), SCORE) else TrainedPositions(model)
+    """The peft model (or one without adapter) as the losses call it: for logits at trained positions, or with a score
+    head for rewards."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapped = SequenceScores(model) if hasattr(base, SCORE) else TrainedPositions(model)
     wrapped.start = start
     return wrapped
 

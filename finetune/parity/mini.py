@@ -12,6 +12,7 @@ from finetune.errors import RecipeError
 from finetune.optimizer import OPTIMIZERS
 from finetune.parity.look import ROWS
 from finetune.recipe import Recipe
+from finetune.recipe_evaluate import OPEN_GATE
 
 SAME_ADAMW = ("adamw_torch_fused", "adamw_torch_npu_fused")  # other code for what adamw_torch computes
 
@@ -118,6 +119,6 @@ def _small(recipe: Recipe, row: Device, shared: Shared, dtype: str, output: Path
         "early_stopping_threshold": 0.0,
         "on_nonfinite": "stop",
     }
-    told["gate"] |= {"min": {}, "better_than_base": False}
+    told["gate"] |= OPEN_GATE
     told["export"] |= {"targets": (), "adapters": {}, "parity_rows": ROWS}
     return told

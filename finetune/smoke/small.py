@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.errors import RecipeError
 from finetune.recipe import Recipe
+from finetune.recipe_evaluate import OPEN_GATE
 from finetune.recipe_train import device_problems
 
 STEPS, ANSWERS, TOKENS = 3, 2, 8  # optimizer steps, answers to a prompt (grpo), tokens of an answer
@@ -111,8 +112,8 @@ def _changes(recipe: Recipe, tiny: Tiny) -> Mapping[str, tuple[Any, str]]:
         "train.early_stopping_threshold": (0.0, ""),
         "evaluate.rows": (None, ""),
         "evaluate.max_new_tokens": (TOKENS, ""),
-        "gate.min": ({}, ""),
-        "gate.better_than_base": (False, ""),
+        "evaluate.previous": (None, ""),
+        **{f"gate.{key}": (value, "") for key, value in OPEN_GATE.items()},
         "export.dtype": ("auto", ""),  # that of the base
         "export.parity_rows": (1, ""),
         "export.targets": ((), "its files are made of the real model"),

@@ -1,0 +1,90 @@
+"""What is decided of a trained model, for people and machines: release.md (English, Chinese) and release.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from finetune.evaluate.gate import Check
+from finetune.evaluate.previous import Previous, held_out_notes
+from finetune.evaluate.results import Evaluated
+from finetune.recipe import Recipe
+
+FILE = "release.json"
+PAGES = {"release.md": "release.md.jinja", "release.zh-CN.md": "release.zh-CN.md.jinja"}
+
+
+def write_release(recipe: Recipe, evaluated: Evaluated, checks: Sequence[Check], previous: Previous | None) -> None:
+    """The three files into the run's folder, whether the gate passed or not; the bundle takes them from there."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    facts = release_facts(recipe, evaluated, checks, previous)
+    text = json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
+    (recipe.output_dir / FILE).write_text(text, encoding="utf-8")
+    environment = Environment(
+        loader=PackageLoader("finetune", "evaluate"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"cell": _cell, "score": _score}
+    for name, template in PAGES.items():
+        page = environment.get_template(template).render(facts | {"sections": _sections(facts)})
+        (recipe.output_dir / name).write_text(page, encoding="utf-8")
+
+
+def release_facts(
+    recipe: Recipe, evaluated: Evaluated, checks: Sequence[Check], previous: Previous | None
+) -> dict[str, Any]:
+    """What release.json says."""
+    split = recipe.data.split
+    told = None
+    if previous is not None:
+        plain = split.model_dump(mode="json", exclude_none=True) if split else None
+        notes = held_out_notes(previous, recipe.seed, plain)
+        told = {"name": previous.name, "created": previous.created, "notes": notes}
+    return {
+        "name": recipe.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "passed": all(check.passed for check in checks),
+        "checks": [asdict(check) for check in checks],
+        "confident": recipe.gate.confident,
+        "previous": told,
+        "scores": evaluated.scores,
+        "intervals": evaluated.intervals.record() if evaluated.intervals else None,
+        "suites": list(recipe.evaluate.suites),
+    }
+
+
+def _sections(facts: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """The table of each suite, the run's own rows first (with an empty name): score, models, differences."""
+    scores, suites = facts["scores"], facts["suites"]
+    models = list(scores)
+    found: dict[str, list[list[str]]] = {"": [], **{name: [] for name in suites}}
+    for name in scores["tuned"]:
+        suite, _, rest = name.partition("/")
+        line = [_score(scores[who].get(name), _ends(facts, who, name)) for who in models]
+        for other, key in (("base", "difference"), ("previous", "difference_previous")):
+            if other in scores:
+                before = scores[other].get(name)
+                between = None if before is None else scores["tuned"][name] - before
+                line.append(_score(between, _ends(facts, key, name), signed=True))
+        found[suite if suite in suites else ""].append([rest if suite in suites else name, *line])
+    return [(name, lines) for name, lines in found.items() if lines]
+
+
+def _ends(facts: Mapping[str, Any], who: str, name: str) -> Sequence[float] | None:
+    return ((facts["intervals"] or {}).get(who) or {}).get(name)
+
+
+def _score(value: float | None, ends: Sequence[float] | None = None, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    sign = "+" if signed else ""
+    return f"{value:{sign}.3f}" + (f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]" if ends else "")
+
+
+def _cell(text: str) -> str:
+    """Text inside a table's cell."""
+    return str(text).replace("|", "\\|").replace("\n", " ")

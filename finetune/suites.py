@@ -1,0 +1,92 @@
+"""Suites: further questions that the models of an evaluation are asked, beside the recipe's own held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from finetune.chain import check_leaks
+from finetune.data.few import few
+from finetune.data.prepare import Prepared, prepare
+from finetune.errors import RecipeError
+from finetune.evaluate.gate import check_gate
+from finetune.evaluate.metrics import check_metric
+from finetune.evaluate.results import FINISHED, check_references
+from finetune.inputs import known_scores
+from finetune.recipe import Recipe
+from finetune.recipe_data import DataSection, ScreenSection
+from finetune.recipe_evaluate import LIKELIHOOD, SuiteSection
+from finetune.recipe_stages import STAGE_SECTIONS, SftSection
+
+# A suite is not trained on: its rows may be alike. Whether they are among what is trained on is looked at apart.
+UNSCREENED = ScreenSection(exact_duplicates="off", train_eval_overlap="off", personal_data="off", secrets="off")  # type: ignore[call-arg]
+
+
+def suite_recipe(recipe: Recipe, name: str) -> Recipe:
+    """What a run would be that held out the suite's rows: stage sft on its data."""
+    suite = recipe.evaluate.suites[name]
+    data = DataSection(
+        template=suite.template, format=None if suite.template else "auto", train=suite.data, eval=suite.data,
+        max_length=suite.max_length, screen=UNSCREENED,
+    )  # type: ignore[call-arg]  # fmt: skip
+    evaluate = recipe.evaluate.model_copy(update={"max_new_tokens": suite.max_new_tokens, "rows": suite.rows})
+    others = dict.fromkeys(STAGE_SECTIONS) | {"stages": (), "mixture": ()}
+    own = {"name": name, "stage": "sft", "data": data, "evaluate": evaluate, "sft": SftSection()}
+    return recipe.model_copy(update=others | own)
+
+
+def load_suites(recipe: Recipe, data: Sequence[Prepared], rows: int | None = None) -> dict[str, Prepared]:
+    """The rows of every suite by its name, in `evaluate`; checked as held-out rows are.
+
+    Args:
+        data: what is trained on, of each stage or part.
+        rows: each is cut to `few` of them, once all were checked.
+
+    Raises:
+        RecipeError, DataError: of all suites: bad rows, references that their metric can't read, rows that are trained
+            on, scores in the gate that there are none of.
+    """
+    found: dict[str, Prepared] = {}
+    problems: list[str] = []
+    kind: type[RecipeError] = RecipeError
+    stages = recipe.stages or recipe.mixture or (recipe,)
+    for name, suite in recipe.evaluate.suites.items():
+        own = suite_recipe(recipe, name)
+        try:
+            its = prepare(own.data, recipe.seed)
+            for metric in its.metrics.values():
+                check_metric(metric, str(suite.template or ""))
+            its = replace(its, evaluate=its.evaluate.pick(_evenly(len(its.evaluate), suite.rows)))
+            check_gate(recipe.gate, suite_scores(name, suite, its), _others(recipe, name, its))
+            if suite.answers:
+                check_references(its)
+            checked = own.model_copy(update={"data": own.data.model_copy(update={"screen": recipe.data.screen})})
+            check_leaks([*stages, checked], [*data, its])
+            found[name] = its if rows is None else few(its, rows)
+        except RecipeError as error:
+            problems += [f"evaluate.suites.{name}: {problem}" for problem in error.problems]
+            kind = type(error)
+    if problems:
+        raise kind(problems)
+    return found
+
+
+def suite_scores(name: str, suite: SuiteSection, data: Prepared) -> list[str]:
+    """Names of all its scores."""
+    names = [*(LIKELIHOOD if suite.likelihood else ()), *((*known_scores(data), FINISHED) if suite.answers else ())]
+    return [f"{name}/{score}" for score in names]
+
+
+def _others(recipe: Recipe, name: str, data: Prepared) -> set[str]:
+    """Beginnings of the gate's names that are not this suite's."""
+    given: Mapping[str, float] = recipe.gate.min | recipe.gate.max_drop | recipe.gate.max_drop_previous
+    return {score.partition("/")[0] for score in given} - {name}
+
+
+def _evenly(count: int, most: int | None) -> np.ndarray:
+    """(at most `most`,) places spread over all, so that every kind of question of a sorted file stays in."""
+    if most is None or most >= count:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
