@@ -104,6 +104,20 @@ def train_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+def evaluate_arguments(command: argparse.ArgumentParser) -> None:
+    recipe_arguments(command)
+    command.add_argument("--adapter", type=Path, metavar="FOLDER", help="(default: the one of the recipe's run)")
+    command.add_argument("--output", type=Path, help="folder (default: <output_dir>.evaluation)")
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
+
+
+def gate_arguments(command: argparse.ArgumentParser) -> None:
+    recipe_arguments(command)
+    command.add_argument(
+        "--scores", type=Path, metavar="FOLDER", help="of a run or an evaluation (default: the recipe's output_dir)"
+    )
+
+
 def export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("adapter", type=Path, metavar="RUN|ADAPTER", help="a run's folder, or a PEFT adapter's")
     command.add_argument("--base", help="hub id or folder (default: the one that the run or the adapter names)")

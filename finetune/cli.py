@@ -14,7 +14,9 @@ from finetune import __version__
 from finetune.arguments import (
     audit_arguments,
     doctor_arguments,
+    evaluate_arguments,
     export_arguments,
+    gate_arguments,
     merge_arguments,
     new_arguments,
     parity_arguments,
@@ -143,6 +145,22 @@ def raft(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def evaluate(options: argparse.Namespace) -> int:
+    """Ask base, adapter and previous release everything that the recipe says; exit code 3 when the gate says no."""
+    from finetune.evaluation import evaluate_command
+
+    print(*evaluate_command(options), sep="\n")
+    return EXIT_OK
+
+
+def gate(options: argparse.Namespace) -> int:
+    """Hold the recipe's gate against scores that are there; exit code 3 when it says no."""
+    from finetune.evaluation import gate_command
+
+    print(*gate_command(options), sep="\n")
+    return EXIT_OK
+
+
 def export(options: argparse.Namespace) -> int:
     """Write the bundle of a finished run, or of an adapter made elsewhere: merge, proof, serving files."""
     from finetune.export.command import export_command
@@ -242,6 +260,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "smoke": (smoke, smoke_arguments),
     "parity": (parity, parity_arguments),
     "train": (train, train_arguments),
+    "evaluate": (evaluate, evaluate_arguments),
+    "gate": (gate, gate_arguments),
     "export": (export, export_arguments),
     "merge": (merge, merge_arguments),
     "verify": (verify, verify_arguments),

@@ -57,6 +57,13 @@ class Intervals:
             **{who: {name: list(both) for name, both in its.items()} for who, its in ends.items()},
         }  # fmt: skip
 
+    @classmethod
+    def of_record(cls, told: Mapping[str, Any]) -> Intervals:
+        """Those that a `record` tells of."""
+        names = ("base", "tuned", "difference", "previous", "difference_previous")
+        ends = {who: {name: (low, high) for name, (low, high) in (told.get(who) or {}).items()} for who in names}
+        return cls(told["rows"], told["groups"], **ends)
+
 
 @dataclass(frozen=True)
 class Rows:

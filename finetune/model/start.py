@@ -44,21 +44,9 @@ def start_from(model: Any, folder: Path, base: str) -> str:
             f"{KEY}: with init_lora_weights {init!r} an adapter belongs to a base that was changed for it; start from the "
             "adapter of its bundle, with lora.init_lora_weights: true"
         )
-    now = {key: _plain(value) for key, value in own.to_dict().items()}
-    kind = str(now["peft_type"]).lower()
-    if told.get("peft_type") != now["peft_type"]:
-        raise RecipeError(
-            f"{KEY}: peft_type: {kind}, but the adapter in {folder} is {str(told.get('peft_type')).lower()}; set peft_type"
-        )
-    new_head = now["task_type"] == "SEQ_CLS" != told.get("task_type")  # a reward model from a language model's adapter
-    free = FREE | {"modules_to_save"} if new_head else FREE
-    problems = [
-        f"{kind}.{key}: {now[key]!r}, but the adapter in {folder} has {_plain(told[key])!r}"
-        for key in sorted(now.keys() & told.keys() - free)
-        if _plain(told[key]) != now[key]
-    ]
-    if problems:
-        raise RecipeError(problems)
+    # A reward model from a language model's adapter:
+    new_head = _plain(own.task_type) == "SEQ_CLS" != told.get("task_type")
+    check_same_settings(told, own, folder, FREE | {"modules_to_save"} if new_head else FREE)
     from finetune.checkpoint.training import load_weights
 
     try:
@@ -68,6 +56,28 @@ def start_from(model: Any, folder: Path, base: str) -> str:
     named = told.get("base_model_name_or_path")
     other = f"; it names the base {named}, this run has {base}" if named and named != base else ""
     return f"starting from the adapter in {folder}{', under a new score head' if new_head else ''}{other}"
+
+
+def check_same_settings(told: dict[str, Any], own: Any, folder: Path, free: frozenset[str] = FREE) -> None:
+    """Raises RecipeError for an adapter with another method or other settings than a peft model's, each with both values.
+
+    Args:
+        told: its adapter_config.json. own: the peft model's configuration. folder: where it lies.
+        free: settings that may differ.
+    """
+    now = {key: _plain(value) for key, value in own.to_dict().items()}
+    kind = str(now["peft_type"]).lower()
+    if told.get("peft_type") != now["peft_type"]:
+        raise RecipeError(
+            f"{KEY}: peft_type: {kind}, but the adapter in {folder} is {str(told.get('peft_type')).lower()}; set peft_type"
+        )
+    problems = [
+        f"{kind}.{key}: {now[key]!r}, but the adapter in {folder} has {_plain(told[key])!r}"
+        for key in sorted(now.keys() & told.keys() - free)
+        if _plain(told[key]) != now[key]
+    ]
+    if problems:
+        raise RecipeError(problems)
 
 
 def _plain(value: Any) -> Any:

@@ -205,3 +205,38 @@ def test_a_run_that_does_not_pass_says_why_on_its_page(tiny_base, tiny_data, tmp
     page = (tmp_path / "run/release.md").read_text()
     assert page.startswith("# tiny: DID NOT PASS THE GATE") and "gate.min.all_fields: " in page
     assert not (tmp_path / "run/bundle").exists()
+
+
+def test_evaluating_an_adapter_again(compared, tiny_base, tiny_data, capsys):
+    """The same scores to the last digit as at the end of its run; without training, in a folder of its own."""
+    from finetune.cli import main
+
+    folder = compared.parent
+    suite = [word for override in write_suite(folder) for word in ("--set", override)]
+    command = ["evaluate", str(folder / "tiny.yaml"), *suite]
+    assert main(command) == 0
+    assert f"{folder}/run.evaluation/release.md" in capsys.readouterr().out
+    again, before = (json.loads((place / "scores.json").read_text()) for place in (folder / "run.evaluation", compared))
+    assert again["scores"] == {who: before["scores"][who] for who in ("base", "tuned")}
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        f"--output: {folder}/run.evaluation already exists; give another, or --overwrite it\n"
+    )
+    assert main([*command, "--overwrite", "--set", "lora.r=3"]) == 2
+    assert "lora.r: 3, but the adapter in" in capsys.readouterr().err
+
+
+def test_the_gate_alone(compared, capsys):
+    """Held against the scores of a finished run: exit code 0, 3 with the numbers, or 2 for a score that there is none of."""
+    from finetune.cli import main
+
+    command = ["gate", str(compared.parent / "tiny.yaml"), "--scores", str(compared)]
+    assert main([*command, "--set", "gate.min.finished=0"]) == 0
+    assert "passed: gate.min.finished: " in capsys.readouterr().out
+    assert main([*command, "--set", "gate.min.finished=1.5"]) == 3
+    assert "gate.min.finished: " in capsys.readouterr().err
+    assert (compared / "release.md").read_text().startswith("# tiny: DID NOT PASS THE GATE")
+    assert main([*command, "--set", "gate.min.finishd=1"]) == 2
+    assert "did you mean 'finished'?" in capsys.readouterr().err
+    assert main(["gate", str(compared.parent / "tiny.yaml"), "--scores", "/nowhere"]) == 2
+    assert "/nowhere/scores.json: no such file" in capsys.readouterr().err
