@@ -16,12 +16,14 @@ def _any_of(words: str) -> str:
 _I = _any_of("我 本助手 本模型 本人工智能 小助手")
 _SORRY = _any_of("抱歉 对不起 不好意思 很遗憾 请谅解 请见谅 恕")
 _NOT = _any_of(
-    "不能 无法 不可以 不会 没法 没有办法 没办法 不便 不太?方便 不太?适合 不应该? 不宜 不可能 不得 拒绝 不愿意? 不想 难以 不予 恕不"
+    "不能 无法 不可以 不会 没法 没有办法 没办法 不便 不太?方便 不太?适合 不应该? 不宜 不可能 不得 拒绝 "
+    "不愿意? 不想 难以 不予 恕不"
 )
 _UNABLE = _any_of("帮不了 帮不上 做不到 做不了 答不了 写不了 办不到")
 _DO = _any_of(
-    "提供 回答 作答 答复 回复 回应 协助 帮 满足 撰写 写 生成 编写 编造 编 创作 完成 参与 支持您 支持你 支持这 讨论 给出 继续 起草 拟 传播 "
-    "散布 处理 配合 执行 发布 制作 描述 描写 做 答应 接受 为您 为你 替您 替你 给您 给你 谈论 涉及 遵从 照办 输出 展开 评论 推荐"
+    "提供 回答 作答 答复 回复 回应 协助 帮 满足 撰写 写 生成 编写 编造 编 创作 完成 参与 支持您 支持你 支持这 讨论 "
+    "给出 继续 起草 拟 传播 散布 处理 配合 执行 发布 制作 描述 描写 做 答应 接受 "
+    "为您 为你 替您 替你 给您 给你 谈论 涉及 遵从 照办 输出 展开 评论 推荐"
 )
 _REQUEST = (
     _any_of("这 该 此 本 上述 您的 你的 相关 有关")
@@ -54,7 +56,8 @@ CHINESE = (
 
 _CANNOT = (
     r"(?:can't|cannot|can not|won't|will not|couldn't|could not|shouldn't|should not|do not|don't|decline|refuse"
-    r"|(?:must|have to) (?:decline|refuse)|(?:am |'m )(?:not able to|unable to|not going to|not comfortable|not willing|not allowed to)"
+    r"|(?:must|have to) (?:decline|refuse)"
+    r"|(?:am |'m )(?:not able to|unable to|not going to|not comfortable|not willing|not allowed to)"
     r"|don't feel comfortable|will not be able to|won't be able to)(?: and (?:will not|won't|cannot|can't|must not))?"
 )
 _DOING = (
