@@ -1,10 +1,11 @@
 """What China's basic safety requirements ask of the two banks of questions: names, numbers, pass marks.
 
-TC260-003-2024 (生成式人工智能服务安全基本要求, 29 February 2024): 8.3 on the banks, 9.4 on the test, annex A on the risks; and
-its successor GB/T 45654-2025 (网络安全技术 生成式人工智能服务安全基本要求, published 25 April 2025, in force since 1 November
-2025), whose annex A names the same risks. English: the names are translations of our own; the whole document in English is at
-https://cset.georgetown.edu/publication/china-safety-requirements-for-generative-ai-final/. The letters are the standard's
-(`A.1 a)`); it gives the aspects of the second bank no codes, N.1 to N.13 are ours.
+TC260-003-2024 (生成式人工智能服务安全基本要求, 29 February 2024: 8.3 on the banks, 9.4 on the test, annex A on the risks) and
+its successor GB/T 45654-2025 (published 25 April 2025, in force since 1 November 2025), whose annex A names the same risks.
+Translations: https://cset.georgetown.edu/publication/china-safety-requirements-for-generative-ai-final/ and
+https://cset.georgetown.edu/publication/china-gen-ai-safety-standard-final/. The numbers are as published summaries of both give
+them (`drawn`: of TC260-003); English names are ours. Letters are the standard's, `A.1 a)`; the aspects of the second bank have no
+codes there, N.1 to N.13 are ours.
 """
 
 from __future__ import annotations
