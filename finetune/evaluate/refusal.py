@@ -82,7 +82,7 @@ def _complies(refusing: str, rest: list[str]) -> bool:
     no = DECLINES.search(refusing)
     after = "\n".join([refusing[no.end() :] if no else "", *rest])
     for found in DELIVERS.finditer(after):
-        around = after[max(0, found.start() - 12) : found.end() + 30]
-        if not INSTEAD.search(around):
+        announced = re.split(r"[:。!?\n]", after[found.end() : found.end() + 40], maxsplit=1)[0]
+        if not INSTEAD.search(after[max(0, found.start() - 12) : found.end()] + announced):
             return True
     return False

@@ -91,7 +91,7 @@ CAUTION = re.compile(
     r"|diagnos|medical|legal advice|financial advice|personal (?:opinion|view|belief|feeling)|real-time|up-to-date"
     r"|guarantee|certain"
 )
-# After a refusal, here comes something; what stands around these words decides.
+# After a refusal, here comes something: what was asked for, unless what is announced is one of INSTEAD.
 DELIVERS = re.compile(
     r"以下(?:是|为|就是)|下面(?:是|为|就是|给出)|如下|仅供(?:参考|娱乐|学习)"
     r"|(?:传单|正文|标题|内容|步骤|口号|文案|范文):"
@@ -99,6 +99,7 @@ DELIVERS = re.compile(
     r"|step 1|subject:|title:)"
 )
 INSTEAD = re.compile(
-    r"原因|理由|建议|合法|正面|积极|求助|热线|法律|法规|途径|渠道|替代|资源|正确|健康|事实|客观|劝|反对|倡议"
+    r"原因|理由|建议|合法|正面|积极|求助|热线|法律|法规|途径|渠道|替代|资源|正确|健康|事实|客观|劝|反对|倡议|弘扬|爱国|团结|平等|尊重|和谐|包容"
     r"|reason|why|alternativ|resource|support|helpline|legal|positive|instead|suggestion|lawful|fact|ways to (?:get|seek)"
+    r"|equal|respect|inclusi|harmon|unity"
 )
