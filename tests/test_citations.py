@@ -87,7 +87,9 @@ def test_holds(text, part, held):
 
 
 def test_settings():
-    with pytest.raises(ValidationError, match="`refusals` is for metric citations and unanswerable, this is fields"):
+    with pytest.raises(
+        ValidationError, match="`refusals` is for metric citations and unanswerable and refusal, this is fields"
+    ):
         Metric(name="fields", refusals=("no",))
     with pytest.raises(ValidationError, match="a text without a word"):
         Metric(name="citations", refusals=("。",))

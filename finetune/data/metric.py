@@ -12,10 +12,10 @@ Normal = Literal["width", "case", "space", "punctuation", "traditional"]
 
 # Which metrics a setting is for; what is not listed is for all.
 OWNERS = {
-    "refusals": ("citations", "unanswerable"),
+    "refusals": ("citations", "unanswerable", "refusal"),
     "cites": ("citations",),
     "ordered": ("tool_calls",),
-    "normalise": ("exact_match", "fields", "json", "label", "table", "unanswerable"),
+    "normalise": ("contains", "exact_match", "fields", "json", "label", "table", "unanswerable"),
     "percent": ("quantity",),
     "convert": ("quantity",),
     "date_order": ("date",),
@@ -62,11 +62,11 @@ def _inline(value: Any) -> Any:
 class Metric(Part):
     """How an answer is scored: a name out of METRICS and its settings (OWNERS says which is for which).
 
-    `refusals`: texts that say that there is no answer. `labels`: each with its synonyms. `normalise`: what is no
-    difference between two texts. `json_schema` is written `schema` in a template, where pydantic has that name. `form`:
-    one mention a line, or a JSON list of objects. `types`: which types count, empty for all. `nothing`: what an answer
-    without a mention says. `between` a relation's two ends. Places in the record, as `column` or `column.key`: `value`,
-    what a program must come to, `table`, what it may look at, and `kind`, of a question.
+    `refusals`: texts that say that there is no answer, or that none will be given. `labels`: each with its synonyms.
+    `normalise`: what is no difference between two texts. `json_schema` is written `schema` in a template, where pydantic
+    has that name. `form`: one mention a line, or a JSON list of objects. `types`: which types count, empty for all.
+    `nothing`: what an answer without a mention says. `between` a relation's two ends. Places in the record, as `column` or
+    `column.key`: `value`, what a program must come to, `table`, what it may look at, and `kind`, of a question.
     """
 
     name: str

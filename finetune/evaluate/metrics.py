@@ -16,6 +16,7 @@ from finetune.data.template import Metric
 from finetune.errors import DataError, did_you_mean
 from finetune.evaluate.cells import table
 from finetune.evaluate.citations import citations
+from finetune.evaluate.contains import contains
 from finetune.evaluate.corpus import corpus_scores, family_of
 from finetune.evaluate.dates import date
 from finetune.evaluate.jsonanswer import json_answer, schema_problem
@@ -24,6 +25,7 @@ from finetune.evaluate.mentions import mentions
 from finetune.evaluate.normalise import no_simplifier, normalised, pairs, result_of
 from finetune.evaluate.program import program
 from finetune.evaluate.quantity import quantity
+from finetune.evaluate.refusal import REFERENCES, refusal
 from finetune.evaluate.tatqa import tatqa
 from finetune.evaluate.toolcalls import tool_calls
 from finetune.evaluate.unanswerable import unanswerable
@@ -92,6 +94,8 @@ METRICS: dict[str, Callable[[str, str, Metric], Scores]] = {
     "relations": mentions,
     "program": program,
     "tatqa": tatqa,
+    "refusal": refusal,
+    "contains": contains,
 }
 
 
@@ -166,12 +170,13 @@ READING = ("quantity", "date", "label", "json", "table")
 
 def reference_problem(reference: str, metric: Metric) -> str | None:
     """Why no answer could be right: the metric can't read the reference itself. None where it can."""
+    if metric.name == "refusal" and reference.strip() not in REFERENCES:
+        return f"metric refusal: the reference is {_short(reference)!r}; it must be {' or '.join(REFERENCES)}"
     if metric.name not in READING:
         return None
     scores = METRICS[metric.name](reference, reference, metric)
     low = [name for name, value in scores.items() if value < 1 and family_of(name) is None]
-    said = " ".join(reference.split())
-    said = said if len(said) <= 60 else said[:57] + "..."
+    said = _short(reference)
     return f"metric {metric.name} gives the reference {said!r} itself no 1 as {', '.join(low)}" if low else None
 
 
@@ -192,6 +197,11 @@ def _at(record: Mapping[str, Any], place: str) -> Any:
     for key in place.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def _short(text: str) -> str:
+    said = " ".join(text.split())
+    return said if len(said) <= 60 else said[:57] + "..."
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -17,7 +17,16 @@ from finetune.yamlfile import read_yaml
 from tests.conftest import ROOT
 
 PAGES = ["docs/metrics.md", "docs/metrics.zh-CN.md"]
-HERE = {"quantity", "date", "label", "json", "table", "unanswerable"}  # the others: docs/data_template.md
+HERE = {
+    "quantity",
+    "date",
+    "label",
+    "json",
+    "table",
+    "unanswerable",
+    "refusal",
+    "contains",
+}  # the others: docs/data_template.md
 
 
 def text_of(page: str) -> str:
