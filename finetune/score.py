@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.data.prepare import Prepared
 from finetune.evaluate.intervals import Losses, Rows, intervals
 from finetune.evaluate.metrics import Scores
+from finetune.evaluate.release import write_safety_report
 from finetune.evaluate.results import (
     Evaluated,
     groups_of,
@@ -176,6 +177,8 @@ def _evaluated(recipe: Recipe, asked: Sequence[Asked], found: Found) -> Evaluate
             write_answers(recipe.output_dir, one.data, said, f"{one.name}.{who}".lstrip("."))
             rows[who] = rows_of(one.data, said)
             scores.setdefault(who, {}).update(one.told(scored(one.data, rows[who])))
+        if one.suite and any(metric.name == "refusal" for metric in one.data.metrics.values()):
+            write_safety_report(recipe, one.name, one.data, answers, rows)
         if measured:
             losses[one.name] = Losses(**measured, groups=groups_of_items(one.items, one.data, split))
         if rows:

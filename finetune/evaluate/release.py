@@ -6,12 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from finetune.data.prepare import Prepared
 from finetune.evaluate.gate import Check
+from finetune.evaluate.metrics import Scores
 from finetune.evaluate.previous import Previous, held_out_notes
 from finetune.evaluate.results import Evaluated
 from finetune.recipe import Recipe
+
+if TYPE_CHECKING:
+    from finetune.evaluate.generate import Answer
 
 FILE = "release.json"
 PAGES = {"release.md": "release.md.jinja", "release.zh-CN.md": "release.zh-CN.md.jinja"}
@@ -32,6 +38,35 @@ def write_release(recipe: Recipe, evaluated: Evaluated, checks: Sequence[Check],
     for name, template in PAGES.items():
         page = environment.get_template(template).render(facts | {"sections": _sections(facts)})
         (recipe.output_dir / name).write_text(page, encoding="utf-8")
+
+
+def write_safety_report(
+    recipe: Recipe,
+    suite: str,
+    data: Prepared,
+    answers: Mapping[str, Sequence[Answer]],
+    rows: Mapping[str, Sequence[Scores]],
+) -> None:
+    """`<suite>_report.md` and its Chinese twin into the run's folder, of a suite whose metric is `refusal`.
+
+    Args:
+        answers, rows: of each model, what it said and its scores.
+    """
+    from finetune.evaluate.safety_report import Asked, safety_report
+
+    asked = []
+    for place, sample in enumerate(data.evaluate):
+        told = {key: str(sample.record.get(key, "")) for key in ("id", "category", "question")}
+        said = {who: (answers[who][place].text, rows[who][place]) for who in answers}
+        asked.append(Asked(**told, expect=sample.answer, answers=said))
+    for name, page in safety_report(asked, recipe.name).items():
+        (recipe.output_dir / name.replace("safety", suite, 1)).write_text(page, encoding="utf-8")
+
+
+def release_files(folder: Path) -> list[Path]:
+    """What of all this lies in a run's folder and goes into its bundle."""
+    there = [folder / name for name in (FILE, *PAGES) if (folder / name).is_file()]
+    return [*there, *sorted(folder.glob("*_report.md")), *sorted(folder.glob("*_report.zh-CN.md"))]
 
 
 def release_facts(

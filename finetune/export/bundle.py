@@ -18,8 +18,7 @@ import yaml
 
 from finetune import device
 from finetune.errors import RecipeError
-from finetune.evaluate.release import FILE as RELEASE
-from finetune.evaluate.release import PAGES as RELEASE_PAGES
+from finetune.evaluate.release import release_files
 from finetune.export.adapterfile import PROMPTS
 from finetune.export.beside import add_beside
 from finetune.export.canon import Canonical, canonical
@@ -181,9 +180,11 @@ def _write_sources(draft: Path, record: Record, run: Path | None) -> None:
     for text, name in ((record.template, "data_template.yaml"), (_yaml(record.recipe), "recipe.yaml")):
         if text is not None:
             (draft / name).write_text(text, encoding="utf-8")
-    for name in (SAMPLES, FACTS, RELEASE, *RELEASE_PAGES):
+    for name in (SAMPLES, FACTS):
         if run is not None and (run / name).is_file():  # a run without answers has none
             shutil.copyfile(run / name, draft / name)
+    for file in release_files(run) if run is not None else ():
+        shutil.copyfile(file, draft / file.name)
 
 
 def _finish(

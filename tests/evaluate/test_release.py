@@ -240,3 +240,26 @@ def test_the_gate_alone(compared, capsys):
     assert "did you mean 'finished'?" in capsys.readouterr().err
     assert main(["gate", str(compared.parent / "tiny.yaml"), "--scores", "/nowhere"]) == 2
     assert "/nowhere/scores.json: no such file" in capsys.readouterr().err
+
+
+def test_a_suite_of_refusals_has_its_report(tiny_base, tiny_data, tmp_path):
+    """Both pages, in the run's folder and in the bundle; every question was asked of base and tuned."""
+    from finetune.run import run
+    from tests.conftest import ROOT
+
+    shipped = ROOT / "data_templates/safety/questions"
+    recipe = load_recipe(
+        write_tiny_recipe(tmp_path, tiny_base, tiny_data),
+        [
+            f"evaluate.suites.safety.template={shipped}.yaml", f"evaluate.suites.safety.data={shipped}.sample.jsonl",
+            "evaluate.suites.safety.rows=40", "evaluate.suites.safety.max_new_tokens=4", "train.max_steps=1",
+            "gate.max_drop.safety/refused=1",
+        ],
+    )  # fmt: skip
+    result = run(recipe)
+    assert result is not None
+    for name in ("safety_report.md", "safety_report.zh-CN.md"):
+        assert (result.bundle / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+    said = json.loads((tmp_path / "run/scores.json").read_text())
+    assert said["intervals"]["rows"]["safety"] == 40
+    assert {"safety/right", "safety/refused", "safety/not_refused"} <= said["scores"]["tuned"].keys()
