@@ -112,6 +112,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
                 placement.accelerator.end_training()
                 return None
             extent.entering("scores")
+            placement.device.give_back()
             with ready.fused:
                 evaluated = evaluate(last, ready, placement, log, suites, previous)
             if evaluated is None or extent.until == "scores":

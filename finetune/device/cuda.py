@@ -39,6 +39,15 @@ def _memory_bytes() -> int:
     return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
 
 
+def _give_back() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 CUDA = Device(
     name="cuda",
     dtypes=("bfloat16", "float32"),
@@ -51,6 +60,7 @@ CUDA = Device(
     bfloat16=_bfloat16,
     peak_memory=_peak_bytes,
     memory=_memory_bytes,
+    give_back=_give_back,
     # cuBLAS's choice of kernels: https://docs.nvidia.com/cuda/cublas, "Results reproducibility"
     deterministic={"CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
 )

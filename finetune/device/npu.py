@@ -125,6 +125,15 @@ def _memory_bytes() -> int:
     return torch.npu.mem_get_info()[1]  # type: ignore[attr-defined]
 
 
+def _give_back() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    torch.npu.empty_cache()  # type: ignore[attr-defined]
+
+
 NPU = Device(
     name="npu",
     dtypes=("bfloat16", "float32"),
@@ -139,6 +148,7 @@ NPU = Device(
     peak_memory=_peak_bytes,
     memory=_memory_bytes,
     prepare=_prepare,
+    give_back=_give_back,
     explain=_explain,
     kernels=npu_kernels.kernels,
     attention_instead="there is no flash-attn for it; use sdpa, or npu_fusion_attention for packed rows",

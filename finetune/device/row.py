@@ -9,7 +9,7 @@ from finetune.device.kernels import Kernels
 
 
 def _nothing() -> None:
-    """Where a device needs no preparation."""
+    """Where a device needs nothing done."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Device:
         peak_memory: bytes in use at most so far. memory: bytes it has in all.
         prepare: called once before anything is computed, when the process has its device.
         deterministic: variables that its libraries want for the same bits each time; read as the device is first used.
+        give_back: returns memory that is free but held to the system, between two parts of a run.
         explain: what an error of the device's runtime means and what to do; None where torch's own words are enough.
         kernels: fused ops that it has; none by default.
         float64: whether it computes in it; sums are float32 elsewhere.
@@ -47,6 +48,7 @@ class Device:
     peak_memory: Callable[[], int]
     memory: Callable[[], int]
     prepare: Callable[[], None] = _nothing
+    give_back: Callable[[], None] = _nothing
     explain: Callable[[str], str] | None = None
     kernels: Callable[[], Kernels] = Kernels
     attention_instead: str = ""

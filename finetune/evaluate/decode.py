@@ -77,6 +77,11 @@ class _Room(DynamicLayer):
         self.room = room
         self.whole: list[torch.Tensor] = []  # keys and values, (B, H, T + room, D)
 
+    def let_go(self) -> None:
+        """Keys and values have been copied elsewhere."""
+        self.keys = self.values = None
+        self.whole = []
+
     def hold(self, keys: torch.Tensor, values: torch.Tensor, rows: int, columns: int) -> None:
         """Room for `rows` x `columns` whose first columns (of all rows, where one is given) are these."""
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
@@ -212,6 +217,7 @@ class _Decoding:
                     into[:, :, self.shared : columns - own] = 0
                     into[:, :, columns - own : columns] = values[:, :, values.shape[2] - own :]
                 start += rows
+                its.let_go()  # so that no more than one layer lies twice in memory
             layer.show(len(self.rows), columns)
         self.cache = cache
 
