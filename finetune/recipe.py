@@ -13,6 +13,7 @@ from finetune.errors import did_you_mean
 from finetune.lora_fields import lora_fa_problems, under_a_score_head
 from finetune.optimizer import OPTIMIZERS
 from finetune.recipe_data import DataSection
+from finetune.recipe_harness import LmEvalSection, VllmSection
 from finetune.recipe_methods import method_problems
 from finetune.recipe_peft import (
     PEFT_SECTIONS,
@@ -77,11 +78,17 @@ class ModelSection(Section):
 
 
 class EvaluateSection(Section):
-    """Greedy answers to the held-out rows, base and tuned, scored by the data template's metric."""
+    """Greedy answers to the held-out rows, base and tuned, scored by the data template's metric.
+
+    `engine`: what answers. `lm_eval`: further tasks, asked and scored by lm-eval.
+    """
 
     rows: int | None = Field(None, ge=1)
     batch_size: int = Field(32, ge=1)
     max_new_tokens: int = Field(256, ge=1)
+    engine: Literal["transformers", "vllm"] = "transformers"
+    vllm: VllmSection = VllmSection()  # type: ignore[call-arg]
+    lm_eval: LmEvalSection | None = None
 
 
 class GateSection(Section):

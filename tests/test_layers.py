@@ -49,6 +49,7 @@ LAYERS = [
         "finetune.recipe",
         "finetune.recipe_methods",
         "finetune.recipe_data",
+        "finetune.recipe_harness",
         "finetune.recipe_peft",
         "finetune.recipe_stages",
         "finetune.recipe_train",

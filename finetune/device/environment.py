@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def before_torch() -> None:
@@ -24,3 +26,17 @@ def local_rank() -> int:
 def launched() -> bool:
     """Whether a launcher (accelerate launch, torchrun) started this process."""
     return "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+
+
+@contextmanager
+def unchanged_environment() -> Iterator[None]:
+    """What a library sets in the environment inside is taken back at the end."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        for name, value in before.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value

@@ -1,0 +1,77 @@
+"""The model of a run in lm-eval's own wrapper: no second copy, nothing of it changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finetune.device import Placement
+from finetune.evaluate.generate import adapter_in, head_on_rows
+from finetune.model.attention import attend_for_answers
+from finetune.model.virtual import generation_inputs, is_prompted
+
+
+@contextmanager
+def wrapped(model: Any, tokenizer: Any, placement: Placement, batch_size: int) -> Iterator[Any]:
+    """lm-eval's HFLM around a peft model as it stands, adapter on or off, computing as for the run's own answers.
+
+    The log-probabilities are taken in float32 whatever the dtype of the matrix products: in bfloat16 choices would tie.
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    attend_for_answers(model.get_base_model(), placement.generation_attention)
+    training = model.training
+    model.eval()
+    precision = None if placement.dtype == "float32" else placement.dtype
+    settings = {"mixed_precision_dtype": precision, "softmax_dtype": "float32", "batch_size": batch_size}
+    try:
+        # Compiled layers are made for training's shapes, see generate.answer.
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager"), adapter_in(model, placement.torch_dtype):
+            asked = AsItStands(model, placement.accelerator.device)
+            # The wrapper changes its tokenizer's padding side, so it has one of its own.
+            yield HFLM(pretrained=asked, tokenizer=copy.deepcopy(tokenizer), backend="causal", **settings)
+    finally:
+        model.train(training)
+
+
+@dataclass(frozen=True)
+class AsItStands:
+    """What lm-eval's wrapper asks of a model: config, device, forward pass and generation.
+
+    It is no torch module on purpose: of a module the wrapper ties the weights anew, which would tear an adapter's layers
+    apart where embedding and output layer are one matrix.
+
+    Attributes:
+        model: a peft model.
+    """
+
+    model: Any
+    device: torch.device
+
+    @property
+    def config(self) -> Any:
+        """The base's configuration."""
+        return self.model.get_base_model().config
+
+    def __call__(self, input_ids: torch.Tensor) -> Any:
+        """Logits (B, T, V) of ids (B, T), padded on the right; with virtual tokens (B, P + T, V)."""
+        return self.model(input_ids=input_ids)
+
+    def generate(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, max_length: int, **options: Any
+    ) -> torch.Tensor:
+        """Prompts (B, T) padded on the left, and what follows, (B, up to max_length); virtual tokens where training has them."""
+        width = input_ids.shape[1]
+        if is_prompted(
+            self.model
+        ):  # the criteria count from the prompt's end, which lies elsewhere; the text is cut anyway
+            options.pop("stopping_criteria", None)
+        asked, inputs, before = generation_inputs(self.model, input_ids, attention_mask)
+        with head_on_rows(self.model.get_base_model()):
+            made = asked.generate(**inputs, max_new_tokens=max_length - width, **options)
+        return torch.cat([input_ids, made[:, before:]], 1)
