@@ -43,8 +43,8 @@ def wrapped(model: Any, tokenizer: Any, placement: Placement, batch_size: int) -
 class AsItStands:
     """What lm-eval's wrapper asks of a model: config, device, forward pass and generation.
 
-    It is no torch module on purpose: of a module the wrapper ties the weights anew, which would tear an adapter's layers
-    apart where embedding and output layer are one matrix.
+    It is no torch module on purpose: of a module the wrapper ties the weights anew, which transformers 5.23 can't where
+    embedding and output layer are one matrix and an adapter is on either (LoRA, modules_to_save, trained token rows).
 
     Attributes:
         model: a peft model.

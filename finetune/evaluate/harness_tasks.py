@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.device import quiet_libraries
 from finetune.device.environment import unchanged_environment
 from finetune.errors import RecipeError, did_you_mean, first_line
 from finetune.evaluate.harness_results import scores_of
@@ -57,6 +58,7 @@ def load_tasks(section: LmEvalSection) -> HarnessTasks:
         raise RecipeError(f"{KEY}: needs lm-eval, which is not installed (pip install 'finetune[lm-eval]')")
     if section.include_path is not None and not section.include_path.is_dir():
         raise RecipeError(f"{KEY}.include_path: no such folder: {section.include_path}")
+    quiet_libraries()
     with as_before():
         try:
             from lm_eval.tasks import TaskManager
@@ -183,15 +185,12 @@ def _not_loaded(name: str, manager: Any, error: Exception) -> str:
 
 def _tried(section: LmEvalSection, tasks: HarnessTasks) -> HarnessTasks:
     """Each task asked for one document; raises RecipeError where that fails or nothing comes of it."""
-    from lm_eval.models.dummy import DummyLM
-
+    # The stand-in has no chat template: the questions are put plainly here.
+    one = section.model_copy(update={"apply_chat_template": False, "limit": 1})
     try:
-        # The stand-in has no chat template: the questions are put plainly here.
-        found = run(DummyLM(), tasks, section.model_copy(update={"apply_chat_template": False, "limit": 1}))
-    except Exception as error:  # as above
-        raise RecipeError(
-            f"{KEY}.tasks: asking one question of each failed: {type(error).__name__}: {first_line(error)}"
-        ) from None
+        found = _stand_in(tasks, one)
+    except Exception:  # as above; which of them it was is not said: each alone
+        raise RecipeError(_failing(tasks, one)) from None
     if found is None:  # lm-eval gives its results to the first process of a machine only
         return tasks
     scores = {name: scores_of(found, name) for name in tasks.reported}
@@ -202,3 +201,23 @@ def _tried(section: LmEvalSection, tasks: HarnessTasks) -> HarnessTasks:
             [f"{KEY}.tasks: {name}: none of its scores is one of which higher is better" for name in without]
         )
     return replace(tasks, names=names)
+
+
+def _stand_in(tasks: HarnessTasks, section: LmEvalSection) -> Any:
+    """What lm-eval's own stand-in for a model, which answers at random, comes to."""
+    from lm_eval.models.dummy import DummyLM
+
+    return run(DummyLM(), tasks, section)
+
+
+def _failing(tasks: HarnessTasks, section: LmEvalSection) -> list[str]:
+    shots = "" if section.num_fewshot is None else f"; {KEY}.num_fewshot is {section.num_fewshot}"
+    problems = []
+    for one in tasks.loaded:
+        try:
+            _stand_in(replace(tasks, loaded=(one,)), section)
+        except Exception as error:  # as above
+            name = getattr(one, "task_name", None) or one.name
+            why = f"{type(error).__name__}: {first_line(error)}"
+            problems.append(f"{KEY}.tasks: {name}: asking one question failed: {why}{shots}")
+    return problems or [f"{KEY}.tasks: asking one question of each failed, though not of each alone"]

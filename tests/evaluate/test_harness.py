@@ -254,21 +254,40 @@ def test_nothing_of_the_process_or_the_model_is_changed(own):
         assert (id(after[name]), after[name].dtype) == (number, dtype) and torch.equal(after[name], data)
 
 
-def test_tied_embeddings_under_an_adapter_stay_as_they_are(own):
-    """lm-eval's wrapper ties the weights of a module anew; of a model whose output layer has LoRA that would replace
-    tensors. The scores are those of the merged copy all the same."""
+@pytest.mark.parametrize(
+    "on_the_tied",
+    [{"target_modules": ["lm_head", "q_proj"]}, {"modules_to_save": ["lm_head"]}, {"trainable_token_indices": [1, 2]}],
+)
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
+def test_adapters_on_tied_embeddings(own, on_the_tied):
+    """lm-eval's wrapper fails on such a peft model itself, as it ties the weights anew. Here log-likelihoods are those of
+    the model's own logits."""
+    from lm_eval.models.huggingface import HFLM
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(
-        tiny_llama(len(byte_tokenizer())),
-        LoraConfig(r=2, target_modules=["lm_head", "q_proj"], init_lora_weights=False),
-    )
-    names = list(model.state_dict())
-    section, tasks = own(["?"] * 12, tasks=("own_choose",))
-    found = scored(model, section, tasks, placement_of())
-    assert list(model.state_dict()) == names
-    logits = lambda one: one(input_ids=torch.tensor([[5, 6, 7]])).logits  # noqa: E731
-    assert found.scores and torch.equal(logits(model.eval()), logits(copy.deepcopy(model)))
+    from finetune.evaluate.harness_model import wrapped
+    from finetune.evaluate.harness_tasks import as_before, run
+
+    tokenizer = byte_tokenizer()
+    settings = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": False} | on_the_tied
+    model = get_peft_model(tiny_llama(len(tokenizer)), LoraConfig(**settings)).eval()
+    with pytest.raises((KeyError, AttributeError)):
+        HFLM(pretrained=model, tokenizer=tokenizer, backend="causal")
+    section, tasks = own(["?"] * 12, tasks=("own_choose",), limit=3)
+    with as_before(), wrapped(model, tokenizer, placement_of(), 4) as asked:
+        found = run(asked, tasks, section)
+    assert_log_likelihoods(model, tokenizer, found["samples"]["own_choose"])
+
+
+def assert_log_likelihoods(model, tokenizer, samples) -> None:
+    """Of each choice that of its ids after the question's, asked alone."""
+    for sample in samples:
+        for (question, choice), given in zip(sample["arguments"], sample["filtered_resps"], strict=True):
+            before, after = tokenizer(question)["input_ids"], tokenizer(choice)["input_ids"]
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([before + after])).logits
+            logprobs = logits.log_softmax(-1)[0, -len(after) - 1 : -1]
+            assert given[0] == pytest.approx(logprobs[range(len(after)), after].sum().item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["prompt_tuning", "prefix_tuning"])
@@ -289,13 +308,7 @@ def test_virtual_tokens_stand_before_every_question(own, kind):
     section, tasks = own(["?"] * 12, limit=4)
     with as_before(), wrapped(model, tokenizer, placement, 3) as asked:
         found = run(asked, tasks, section)
-    for sample in found["samples"]["own_choose"]:
-        for (question, choice), given in zip(sample["arguments"], sample["filtered_resps"], strict=True):
-            before, after = tokenizer(question)["input_ids"], tokenizer(choice)["input_ids"]
-            with torch.inference_mode():
-                logits = model(input_ids=torch.tensor([before + after])).logits
-            logprobs = logits.log_softmax(-1)[0, -len(after) - 1 : -1]
-            assert given[0] == pytest.approx(logprobs[range(len(after)), after].sum().item(), abs=1e-4)
+    assert_log_likelihoods(model, tokenizer, found["samples"]["own_choose"])
     asked_for = [sample["arguments"][0][0] for sample in found["samples"]["own_say"]]
     prompts = [tokenizer(text)["input_ids"] for text in asked_for]
     with torch.inference_mode():
@@ -311,7 +324,9 @@ def test_what_is_wrong_comes_up_before_training(own, tmp_path):
         RecipeError, match=r"no task 'own_chose'; did you mean 'own_choose'\?; read from include_path: own_"
     ):
         own(["?"] * 12, tasks=("own_chose",))
-    with pytest.raises(RecipeError, match=r"asking one question of each failed: .*13"):
+    with pytest.raises(
+        RecipeError, match=r"own_choose: asking one question failed: .*; evaluate\.lm_eval\.num_fewshot is 13"
+    ):
         own(["?"] * 12, num_fewshot=13)
     broken = yaml.safe_load((tmp_path / "choose.yaml").read_text()) | {
         "task": "own_gone",
