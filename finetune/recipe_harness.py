@@ -43,8 +43,10 @@ class VllmSection(Section):
     """vLLM, where it answers (`evaluate.engine: vllm`).
 
     Attributes:
+        python: of the environment that vLLM is in, which pins other versions than this toolkit; null: this one.
         gpu_memory_utilization: share of the whole card's memory that vLLM takes, weights and cache together; it has to be
             free when vLLM starts. The model in training lies in the host's memory meanwhile.
     """
 
+    python: Path | None = Field(None, strict=False)
     gpu_memory_utilization: float = Field(0.8, gt=0, lt=1)

@@ -27,7 +27,7 @@ PATH_KEYS = (
     ("model", "name_or_path"), ("model", "tokenizer_name_or_path"), ("model", "adapter_name_or_path"),
     ("data", "template"), ("data", "train"), ("data", "eval"), ("data", "screen", "benchmarks"), ("export", "targets"),
     ("export", "adapters"), ("distill", "teacher", "name_or_path"), ("distill", "teacher", "adapter_name_or_path"),
-    ("evaluate", "lm_eval", "include_path"),
+    ("evaluate", "lm_eval", "include_path"), ("evaluate", "vllm", "python"),
 )  # fmt: skip
 
 
@@ -231,6 +231,8 @@ def _resolve_paths(data: dict[str, Any], origin: Origin) -> None:
                 values[key] = {n: (folder / f).resolve() if isinstance(f, str) else f for n, f in value.items()}
         elif key in ("template", "include_path"):
             values[key] = (folder / value).resolve() if isinstance(value, str) else value
+        elif key == "python":  # a virtual environment's is a link that must not be followed
+            values[key] = (folder / value).absolute() if isinstance(value, str) else value
         else:
             items = value if isinstance(value, list) else [value]
             place = _target if key == "targets" else partial(_located, as_source=key != "benchmarks")
