@@ -111,6 +111,8 @@ def _changes(recipe: Recipe, tiny: Tiny) -> Mapping[str, tuple[Any, str]]:
         "train.early_stopping_threshold": (0.0, ""),
         "evaluate.rows": (None, ""),
         "evaluate.max_new_tokens": (TOKENS, ""),
+        "evaluate.engine": ("transformers", ""),
+        "evaluate.lm_eval": (None, "benchmarks say nothing of random weights"),
         "gate.min": ({}, ""),
         "gate.better_than_base": (False, ""),
         "export.dtype": ("auto", ""),  # that of the base

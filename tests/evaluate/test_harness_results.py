@@ -6,6 +6,7 @@ import pytest
 
 from finetune.errors import RecipeError
 from finetune.evaluate.harness_results import rows_of, scores_of, stderr_of
+from finetune.recipe import Recipe, resolved
 from finetune.recipe_harness import LmEvalSection
 
 FOUND = {
@@ -58,11 +59,12 @@ def test_a_recipe_that_asks_for_lm_eval_says_what_is_missing(monkeypatch):
 
 
 def test_the_section_of_a_recipe(tiny_recipe):
-    """Paths are read from where they are given; a task listed twice and no task at all are mistakes."""
+    """What is resolved loads again; a task listed twice and no task at all are mistakes."""
     recipe = tiny_recipe("evaluate.lm_eval.tasks=[mmlu_anatomy, ceval-valid_law]", "evaluate.lm_eval.include_path=/own")
     assert recipe.evaluate.lm_eval is not None
     assert recipe.evaluate.lm_eval.tasks == ("mmlu_anatomy", "ceval-valid_law")
     assert str(recipe.evaluate.lm_eval.include_path) == "/own"
+    assert Recipe.model_validate(resolved(recipe)) == recipe
     with pytest.raises(RecipeError, match=r"evaluate\.lm_eval\.tasks: listed twice: mmlu"):
         tiny_recipe("evaluate.lm_eval.tasks=[mmlu, mmlu]")
     with pytest.raises(RecipeError, match=r"evaluate\.lm_eval\.tasks: at least one is needed"):
