@@ -53,8 +53,13 @@ def harness_scores(
     from finetune.evaluate.harness_model import wrapped
 
     log.say(f"lm-eval: {', '.join(section.tasks)}: {who}")
-    with as_before(), wrapped(model, tokenizer, placement, section.batch_size) as asked:
+    with as_before() as said, wrapped(model, tokenizer, placement, section.batch_size) as asked:
         found = run(asked, tasks, section)
+    cut = [line for line in said if "runcat" in line]  # "Truncating" and "Left truncation"
+    if cut:
+        log.say(
+            f"lm-eval: {who}: prompts longer than the model takes lost their beginning, {len(cut)} times; the first: {cut[0]}"
+        )
     if found is None:
         return None
     scores: Scores = {}

@@ -67,9 +67,8 @@ class AsItStands:
     ) -> torch.Tensor:
         """Prompts (B, T) padded on the left, and what follows, (B, up to max_length); virtual tokens where training has them."""
         width = input_ids.shape[1]
-        if is_prompted(
-            self.model
-        ):  # the criteria count from the prompt's end, which lies elsewhere; the text is cut anyway
+        if is_prompted(self.model):
+            # The criteria count from the prompt's end, which lies elsewhere here; the text is cut at the stops anyway.
             options.pop("stopping_criteria", None)
         asked, inputs, before = generation_inputs(self.model, input_ids, attention_mask)
         with head_on_rows(self.model.get_base_model()):

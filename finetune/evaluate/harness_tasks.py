@@ -98,28 +98,44 @@ def run(asked: Any, tasks: HarnessTasks, section: LmEvalSection) -> Any:
 
 
 @contextmanager
-def as_before() -> Iterator[None]:
-    """What lm-eval changes in this process is put back: random states, environment, and its loggers are quiet inside.
+def as_before() -> Iterator[list[str]]:
+    """What lm-eval changes in this process is put back: random states, environment; what it warns of is yielded, not printed.
 
     lm-eval seeds Python, numpy and torch for its draws of worked examples, and importing it sets a variable of the hub's.
     """
     import torch
 
-    logger = logging.getLogger("lm_eval")
-    level, python, numbers = logger.level, random.getstate(), np.random.get_state()
+    python, numbers = random.getstate(), np.random.get_state()
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     # torch.manual_seed seeds the device too.
     kind, devices = ("cuda", []) if device is None else (device.type, [torch.accelerator.current_device_index()])
     seeds = torch.random.fork_rng(devices=devices, device_type=kind)
-    with warnings.catch_warnings(), seeds, unchanged_environment():
+    with warnings.catch_warnings(), seeds, unchanged_environment(), _heard() as said:
         warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
         try:
-            yield
+            yield said
         finally:
-            logger.setLevel(level)
             random.setstate(python)
             np.random.set_state(numbers)
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """What lm-eval's loggers warn of inside."""
+    said: list[str] = []
+    ear = logging.Handler()
+    ear.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("lm_eval")
+    before = (logger.level, logger.propagate)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    logger.addHandler(ear)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(ear)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def _unknown(name: str, manager: Any, section: LmEvalSection) -> str:
@@ -147,15 +163,7 @@ def _loaded(section: LmEvalSection, manager: Any) -> HarnessTasks:
             continue
         group = found["groups"].get(name)
         loaded += list(found["tasks"].values()) if group is None else [group]
-        problems += [
-            f"{KEY}.tasks: {name}: {task} {why}"
-            for task, its in found["tasks"].items()
-            for flag, why in (
-                ("UNSAFE_CODE", "runs code that the model wrote"),
-                ("MULTIMODAL", "asks about images or sound"),
-            )
-            if getattr(its, flag, False)
-        ]
+        problems += _not_asked(name, found["tasks"])
         if group is not None and group.has_aggregation:
             reported[name] = tuple(found["tasks"])
         else:
@@ -170,6 +178,16 @@ def _loaded(section: LmEvalSection, manager: Any) -> HarnessTasks:
 
     means = all(made is mean for task in tasks.values() for made in task.aggregation().values())
     return HarnessTasks(manager, tuple(loaded), reported, draws=DRAWS if means else 0)
+
+
+def _not_asked(name: str, tasks: Mapping[str, Any]) -> list[str]:
+    reasons = {"UNSAFE_CODE": "runs code that the model wrote", "MULTIMODAL": "asks about images or sound"}
+    return [
+        f"{KEY}.tasks: {name}: {task} {why}"
+        for task, its in tasks.items()
+        for flag, why in reasons.items()
+        if getattr(its, flag, False)
+    ]
 
 
 def _not_loaded(name: str, manager: Any, error: Exception) -> str:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,17 +123,13 @@ def placement_of(dtype: str = "float32"):
     return Placement(Accelerator(cpu=True), DEVICES["cpu"], dtype, "sdpa", "sdpa")
 
 
-class Silent:
-    """A log that nobody reads."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
+SILENT = SimpleNamespace(say=lambda text: None)
 
 
 def scored(model, section, tasks, placement, who="tuned"):
     from finetune.evaluate.harness import harness_scores
 
-    return harness_scores(model, byte_tokenizer(), tasks, section, placement, Silent(), who)
+    return harness_scores(model, byte_tokenizer(), tasks, section, placement, SILENT, who)
 
 
 def by_lm_eval(model, section, tasks):
@@ -148,6 +145,11 @@ def by_lm_eval(model, section, tasks):
         num_fewshot=section.num_fewshot,
         limit=section.limit,
     )
+
+
+def logger_of_lm_eval() -> tuple:
+    logger = logging.getLogger("lm_eval")
+    return logger.level, logger.propagate, list(logger.handlers)
 
 
 @pytest.mark.parametrize("shots", [0, 2])
@@ -244,14 +246,28 @@ def test_nothing_of_the_process_or_the_model_is_changed(own):
     before = {name: (id(p), p.dtype, p.detach().clone()) for name, p in model.named_parameters()}
     random.seed(7), np.random.seed(8), torch.manual_seed(9)
     state = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
-    outside = (dict(os.environ), torch.get_num_threads(), logging.getLogger("lm_eval").level)
+    outside = (dict(os.environ), torch.get_num_threads(), logger_of_lm_eval())
     scored(model, section, tasks, placement)
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == state
-    assert (dict(os.environ), torch.get_num_threads(), logging.getLogger("lm_eval").level) == outside
+    assert (dict(os.environ), torch.get_num_threads(), logger_of_lm_eval()) == outside
     after = dict(model.named_parameters())
     assert list(after) == list(before) and model.training
     for name, (number, dtype, data) in before.items():
         assert (id(after[name]), after[name].dtype) == (number, dtype) and torch.equal(after[name], data)
+
+
+def test_prompts_that_do_not_fit_are_said(own):
+    """lm-eval cuts them at their beginning; its warning comes into the log, once, with how often it happened."""
+    from finetune.evaluate.harness import harness_scores
+
+    model = tuned_llama()
+    model.get_base_model().config.max_position_embeddings = 16
+    section, tasks = own(["?"] * 12, tasks=("own_choose",), num_fewshot=2)
+    lines: list[str] = []
+    log = SimpleNamespace(say=lines.append)
+    harness_scores(model, byte_tokenizer(), tasks, section, placement_of(), log, "tuned")
+    assert lines[0] == "lm-eval: own_choose: tuned" and len(lines) == 2
+    assert "lost their beginning" in lines[1] and "maximum length (16)" in lines[1]
 
 
 @pytest.mark.parametrize(
