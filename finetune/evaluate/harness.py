@@ -44,7 +44,7 @@ def harness_scores(
 ) -> HarnessScores | None:
     """The peft model as it stands (adapter on or off) on lm-eval's tasks.
 
-    Every process computes all of it, and the one that is first on its machine has the scores; the others get None.
+    The questions are spread over the processes. The first on each machine has the scores, the others get None.
 
     Args:
         tasks: of `load_tasks`.

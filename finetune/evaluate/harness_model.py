@@ -1,14 +1,15 @@
-"""The model of a run in lm-eval's own wrapper: no second copy, nothing of it changed."""
+"""The model of a run in lm-eval's own wrapper: no second copy, nothing of it changed. Importing it needs lm-eval."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lm_eval.models.huggingface import HFLM
 
 from finetune.device import Placement
 from finetune.evaluate.generate import adapter_in, head_on_rows
@@ -22,8 +23,6 @@ def wrapped(model: Any, tokenizer: Any, placement: Placement, batch_size: int) -
 
     The log-probabilities are taken in float32 whatever the dtype of the matrix products: in bfloat16 choices would tie.
     """
-    from lm_eval.models.huggingface import HFLM
-
     attend_for_answers(model.get_base_model(), placement.generation_attention)
     training = model.training
     model.eval()
@@ -34,9 +33,47 @@ def wrapped(model: Any, tokenizer: Any, placement: Placement, batch_size: int) -
         with torch.inference_mode(), torch.compiler.set_stance("force_eager"), adapter_in(model, placement.torch_dtype):
             asked = AsItStands(model, placement.accelerator.device)
             # The wrapper changes its tokenizer's padding side, so it has one of its own.
-            yield HFLM(pretrained=asked, tokenizer=copy.deepcopy(tokenizer), backend="causal", **settings)
+            wrapper = Spread(pretrained=asked, tokenizer=copy.deepcopy(tokenizer), backend="causal", **settings)
+            wrapper.accelerator_of_run = placement.accelerator
+            yield wrapper
     finally:
         model.train(training)
+
+
+class Spread(HFLM):
+    """lm-eval's wrapper, its requests spread over the run's processes; each gets all answers.
+
+    lm-eval's own way of sharing gives each process its documents, and then other worked examples are drawn than by a single
+    process. Here every process draws all of them, and only the model's work is shared: the numbers do not change.
+    """
+
+    accelerator_of_run: Any
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
+        """(log-likelihood, whether greedy) of each request."""
+        return self._spread(super().loglikelihood, requests)
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
+        """The log-likelihood of each whole text."""
+        return self._spread(super().loglikelihood_rolling, requests)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
+        """What each prompt is answered."""
+        return self._spread(super().generate_until, requests)
+
+    def _spread(self, ask: Callable[..., list[Any]], requests: Sequence[Any]) -> list[Any]:
+        from accelerate.utils import gather_object
+
+        accelerator = self.accelerator_of_run
+        if accelerator.num_processes == 1:
+            return ask(requests)
+        # A document's requests stay together: choices after one context are computed at once.
+        mine = [
+            n for n, one in enumerate(requests) if one.doc_id % accelerator.num_processes == accelerator.process_index
+        ]
+        found = ask([requests[n] for n in mine]) if mine else []
+        everyone = gather_object(list(zip(mine, found, strict=True)))
+        return [answer for _, answer in sorted(everyone, key=lambda pair: pair[0])]
 
 
 @dataclass(frozen=True)

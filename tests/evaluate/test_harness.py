@@ -18,7 +18,8 @@ from finetune.errors import RecipeError
 from finetune.evaluate.intervals import intervals
 from finetune.model.reference import adapter_off
 from finetune.recipe_harness import LmEvalSection
-from tests.conftest import byte_tokenizer, tiny_llama
+from tests.conftest import ROOT, byte_tokenizer, tiny_llama
+from tests.equivalence.processes import torchrun
 
 pytest.importorskip("lm_eval")
 
@@ -193,6 +194,16 @@ def test_the_numbers_are_lm_evals_own(own, shots):
             else:
                 ours, theirs = ([part[0] for part in sample["filtered_resps"]] for sample in (one, wanted))
                 assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(own, tmp_path):
+    """The same score of every question, with worked examples drawn at random; one of the two has them."""
+    section, tasks = own(["?" if n % 2 else "x" for n in range(13)], num_fewshot=2)
+    alone = scored(tuned_llama(), section, tasks, placement_of())
+    said = torchrun([ROOT / "tests/evaluate/spread_harness.py", tmp_path])
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("[")]
+    assert lines == [[alone.scores, alone.rows]]
 
 
 def test_intervals_are_of_the_questions(own):
