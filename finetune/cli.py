@@ -75,20 +75,20 @@ def check(options: argparse.Namespace) -> int:
     from finetune.recipefile import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)
-    from finetune.evaluate.previous import find_previous
     from finetune.inputs import load_stages
-    from finetune.suites import load_suites
+    from finetune.suites import load_beside
 
     loaded = load_stages(recipe)
-    suites = load_suites(recipe, loaded)
-    previous = find_previous(recipe.evaluate.previous) if recipe.evaluate.previous else None
+    beside = load_beside(recipe, loaded)
     for stage, data in zip(recipe.stages or recipe.mixture or (recipe,), loaded, strict=True):
         named = f"{'stage' if recipe.stages else 'part'} {stage.name}: " if recipe.stages or recipe.mixture else ""
         print(f"{options.recipe}: {named}right; {len(data.train)} samples to train on, {len(data.evaluate)} held out")
-    for name, its in suites.items():
+    for name, its in beside.suites.items():
         print(f"suite {name}: {len(its.evaluate)} questions")
-    if previous:
-        print(f"previous release: {previous.name}, {previous.created}")
+    if beside.harness:
+        print(f"lm-eval: {', '.join(beside.harness.names)}")
+    if beside.previous:
+        print(f"previous release: {beside.previous.name}, {beside.previous.created}")
     return EXIT_OK
 
 

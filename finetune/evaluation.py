@@ -41,17 +41,18 @@ def evaluate_command(options: argparse.Namespace) -> list[str]:
     if output.exists() and not (output / KEPT).is_file():
         raise RecipeError(f"--output: {output} does not look like an evaluation (no {KEPT}); remove it")
     from finetune import device
+    from finetune.asked import check_engine
     from finetune.inputs import load_stages
     from finetune.log import Log
     from finetune.ready import get_ready
     from finetune.score import evaluate
-    from finetune.suites import load_suites
+    from finetune.suites import load_beside
 
     device.quiet_libraries()
     data = load_stages(recipe)
-    suites = load_suites(recipe, data)
-    previous = find_previous(recipe.evaluate.previous) if recipe.evaluate.previous else None
+    beside = load_beside(recipe, data)
     placement = device.start(recipe)
+    check_engine(recipe.evaluate.engine, placement)
     if placement.accelerator.is_main_process:
         with writing(output):
             shutil.rmtree(output, ignore_errors=True)
@@ -62,11 +63,11 @@ def evaluate_command(options: argparse.Namespace) -> list[str]:
     _put_in(ready, adapter)
     there = recipe.model_copy(update={"output_dir": output})
     with ready.fused:
-        evaluated = evaluate(there, ready, placement, log, suites, previous)
+        evaluated = evaluate(there, ready, placement, log, beside, adapter)
     if evaluated is None:  # not the main process
         return []
     checks = judge(recipe.gate, evaluated)
-    write_release(there, evaluated, checks, previous)
+    write_release(there, evaluated, checks, beside.previous)
     pass_gate(checks)
     return _lines(output, checks)
 

@@ -42,6 +42,10 @@ def load_data(recipe: Recipe) -> Prepared:
             that would serve the export wrong or not at all.
     """
     problems = _without_effect(recipe) + base_problems(recipe)
+    if recipe.evaluate.engine == "vllm":
+        from finetune.evaluate.vllm_engine import engine_problems
+
+        problems += engine_problems(recipe)
     notes: list[str] = []
     try:
         notes = serving_notes(recipe)
@@ -56,7 +60,7 @@ def load_data(recipe: Recipe) -> Prepared:
         raise (DataError if data.refusals else RecipeError)(problems)
     of_loss = recipe.settings.held_out_scores
     names = [*of_loss, *((*known_scores(data), FINISHED) if recipe.settings.answers else ())]
-    check_gate(recipe.gate, names, elsewhere=recipe.evaluate.suites)
+    check_gate(recipe.gate, names, elsewhere=recipe.evaluate.named)
     data = replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
     if recipe.settings.answers:
         check_references(data)
@@ -119,7 +123,7 @@ def load_stages(recipe: Recipe, rows: int | None = None) -> list[Prepared]:
     if problems:
         raise kind(problems)
     if recipe.mixture:
-        check_gate(recipe.gate, _known_of_parts(recipe, data), elsewhere=recipe.evaluate.suites)
+        check_gate(recipe.gate, _known_of_parts(recipe, data), elsewhere=recipe.evaluate.named)
         for part, its in zip(stages, data, strict=True) if recipe.gate.confident else ():
             _check_groups(part, with_good_answers(its, part.stage))
         for index in range(len(stages)):  # each part's held-out rows against the other parts

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from finetune.recipe_data import SourceSection
+from finetune.recipe_harness import LmEvalSection, VllmSection
 from finetune.recipe_stages import Section
 
 SuiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+LM_EVAL = "lm_eval"  # before the scores of its tasks
 LIKELIHOOD = ("mean_logprob", "token_accuracy")
 
 
@@ -46,6 +48,7 @@ class EvaluateSection(Section):
 
     Attributes:
         rows: of the held-out ones at most. batch_size: answers at once on a process.
+        engine: what answers. lm_eval: further tasks, asked and scored by lm-eval.
         previous: the bundle of an earlier release, or the folder of its run, that answers the same questions.
         suites: further questions, by the name that stands before their scores.
     """
@@ -53,8 +56,22 @@ class EvaluateSection(Section):
     rows: int | None = Field(None, ge=1)
     batch_size: int = Field(32, ge=1)
     max_new_tokens: int = Field(256, ge=1)
+    engine: Literal["transformers", "vllm"] = "transformers"
+    vllm: VllmSection = VllmSection()  # type: ignore[call-arg]
+    lm_eval: LmEvalSection | None = None
     previous: Path | None = Field(None, strict=False)
     suites: dict[SuiteName, SuiteSection] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def a_suite_has_a_name_of_its_own(self) -> EvaluateSection:
+        if LM_EVAL in self.suites:
+            raise ValueError(f"`suites`: {LM_EVAL} stands before the scores of lm-eval's tasks; take another name")
+        return self
+
+    @property
+    def named(self) -> set[str]:
+        """What stands before the scores that do not come of the held-out rows."""
+        return {*self.suites, *([LM_EVAL] if self.lm_eval else [])}
 
 
 class GateSection(Section):

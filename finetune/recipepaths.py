@@ -17,6 +17,7 @@ PATH_KEYS = (
     ("model", "name_or_path"), ("model", "tokenizer_name_or_path"), ("model", "adapter_name_or_path"),
     ("data", "template"), ("data", "train"), ("data", "eval"), ("data", "screen", "benchmarks"), ("export", "targets"),
     ("export", "adapters"), ("evaluate", "previous"), ("evaluate", "suites"),
+    ("evaluate", "lm_eval", "include_path"), ("evaluate", "vllm", "python"),
     ("distill", "teacher", "name_or_path"), ("distill", "teacher", "adapter_name_or_path"),
 )  # fmt: skip
 
@@ -44,8 +45,10 @@ def resolve_paths(data: dict[str, Any], origin: Origin) -> None:
         elif key == "adapters":
             if isinstance(value, dict):
                 values[key] = {n: (folder / f).resolve() if isinstance(f, str) else f for n, f in value.items()}
-        elif key in ("template", "previous"):
+        elif key in ("template", "previous", "include_path"):
             values[key] = (folder / value).resolve() if isinstance(value, str) else value
+        elif key == "python":  # a virtual environment's is a link that must not be followed
+            values[key] = (folder / value).absolute() if isinstance(value, str) else value
         elif key == "suites":
             if isinstance(value, dict):
                 values[key] = {name: _suite(suite, name, origin) for name, suite in value.items()}

@@ -12,7 +12,6 @@ from finetune.data.prepare import Prepared
 from finetune.errors import RecipeError
 from finetune.evaluate.gate import judge, pass_gate
 from finetune.evaluate.metrics import Scores
-from finetune.evaluate.previous import find_previous
 from finetune.evaluate.release import write_release
 from finetune.evaluate.results import Evaluated
 from finetune.inputs import data_record, data_record_of_parts, load_stages
@@ -21,7 +20,7 @@ from finetune.recipe import Recipe, resolved
 from finetune.runfolder import AUTO, RunFolder
 from finetune.score import evaluate
 from finetune.stop import Stop, stop_with_parent
-from finetune.suites import load_suites
+from finetune.suites import load_beside
 from finetune.tune import train_adapter
 
 if TYPE_CHECKING:
@@ -79,10 +78,10 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
     with Stop() as stop:
         extent.entering("data")
         data = load_stages(recipe, extent.rows)
-        suites = load_suites(recipe, data, extent.rows)
-        previous = find_previous(recipe.evaluate.previous) if recipe.evaluate.previous else None
+        beside = load_beside(recipe, data, extent.rows)
         placement = device.start(recipe)
         with RunFolder(recipe.output_dir, placement.accelerator, overwrite, resume) as folder:
+            from finetune.asked import check_engine
             from finetune.engine import check_checkpoints, check_method, check_training
             from finetune.log import Log
 
@@ -93,6 +92,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
                 check_checkpoints(placement, stage.train.save_steps, resume)
                 check_training(placement, stage.train)
                 check_method(placement, stage.peft_type)
+            check_engine(recipe.evaluate.engine, placement)
             manifest = folder.finished(resolved(recipe))
             if manifest is not None:
                 log.say(f"this run is finished; bundle: {folder.bundle}")
@@ -114,11 +114,11 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
             extent.entering("scores")
             placement.device.give_back()
             with ready.fused:
-                evaluated = evaluate(last, ready, placement, log, suites, previous)
+                evaluated = evaluate(last, ready, placement, log, beside, recipe.output_dir / "adapter")
             if evaluated is None or extent.until == "scores":
                 return None
             checks = judge(recipe.gate, evaluated)
-            write_release(recipe, evaluated, checks, previous)
+            write_release(recipe, evaluated, checks, beside.previous)
             pass_gate(checks)
             extent.entering("export")
             with ready.fused:

@@ -1,13 +1,14 @@
-"""Base, tuned model and the release before on held-out rows and suites; the golden samples of what was said."""
+"""Base, tuned model and the release before on held-out rows, suites and lm-eval's tasks; the golden samples of what was said."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.data.prepare import Prepared
+from finetune.asked import Asked, Found, ask, ask_vllm, own_rows, suite_asked
 from finetune.evaluate.intervals import Losses, Rows, intervals
 from finetune.evaluate.metrics import Scores
 from finetune.evaluate.release import write_safety_report
@@ -22,108 +23,66 @@ from finetune.evaluate.results import (
     write_answers,
     write_scores,
 )
-from finetune.inputs import make_stage, with_good_answers
+from finetune.inputs import make_stage
 from finetune.ready import Ready
 from finetune.recipe import Recipe
-from finetune.suites import suite_recipe
+from finetune.suites import Beside
 
 if TYPE_CHECKING:
-    from finetune.data.items import Item
     from finetune.device import Placement
-    from finetune.evaluate.generate import Answer
-    from finetune.evaluate.measure import Measured
+    from finetune.evaluate.harness import HarnessScores
     from finetune.evaluate.previous import Previous
     from finetune.log import Log
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Rows that the models are asked: those held out of a stage or part of a mixture, or a suite.
-
-    Attributes:
-        name: before its scores; empty for a run's own rows.
-        recipe: its own. suite: whether it is one.
-        data: with `evaluate` the rows that are answered.
-        items: what is measured, encoded. measured, answers: whether anything is.
-    """
-
-    name: str
-    recipe: Recipe
-    suite: bool
-    data: Prepared
-    encoder: Any
-    stage: Any
-    items: Sequence[Item]
-    measured: bool
-    answers: bool
-
-    def told(self, scores: Mapping[str, float]) -> Scores:
-        return {f"{self.name}/{name}" if self.name else name: value for name, value in scores.items()}
-
-
-@dataclass
-class Found:
-    """What the models said and came to: by name of what was asked, then by model."""
-
-    answers: dict[str, dict[str, Sequence[Answer]]] = field(default_factory=dict)
-    measured: dict[str, dict[str, Measured]] = field(default_factory=dict)
-
-
 def evaluate(
-    recipe: Recipe,
-    ready: Ready,
-    placement: Placement,
-    log: Log,
-    suites: Mapping[str, Prepared],
-    previous: Previous | None = None,
+    recipe: Recipe, ready: Ready, placement: Placement, log: Log, beside: Beside, adapter: Path
 ) -> Evaluated | None:
     """Scores of all models: what each stage measures, and answers by the metric of their data.
 
     Every process takes its share; the main one has the scores. Those of a mixture's part or of a suite have its name
     before theirs; those of the run's own rows come first.
+
+    Args:
+        adapter: the folder of the trained one.
     """
     from finetune.model.reference import as_base
 
-    asked = [*_own_rows(ready), *(suite_asked(recipe, name, its, ready.base.tokenizer) for name, its in suites.items())]
-    found = Found()
-    for who, adapter in (("base", as_base(ready.model, ready.fresh)), ("tuned", nullcontext())):
-        with adapter:
-            _ask(ready.model, asked, who, found, placement, log, ready.start)
+    suites = [suite_asked(recipe, name, its, ready.base.tokenizer) for name, its in beside.suites.items()]
+    asked = [*own_rows(ready), *suites]
+    found, by_vllm = Found(), recipe.evaluate.engine == "vllm"
+    harness: dict[str, HarnessScores | None] = {}
+    for who, model in (("base", as_base(ready.model, ready.fresh)), ("tuned", nullcontext())):
+        with model:
+            ask(ready.model, asked, who, found, placement, log, ready.start, not by_vllm)
+            if beside.harness is not None:
+                harness[who] = _harness(ready, recipe, beside, placement, log, who)
+    if by_vllm:
+        ask_vllm(ready, asked, found, adapter, placement, log, recipe.output_dir / "vllm.log")
     main = placement.accelerator.is_main_process
     if main and any(not one.suite and one.answers for one in asked):
         freeze_golden(recipe, ready, asked, found, placement)
-    if previous is not None:
-        with _other_model(previous, recipe, asked, placement) as (model, again):
-            _ask(model, again, "previous", found, placement, log, None)
+    if beside.previous is not None:
+        with _other_model(beside.previous, recipe, asked, placement) as (other, again):
+            ask(other, again, "previous", found, placement, log)
     placement.accelerator.end_training()
     if not main:
         return None
-    evaluated = _evaluated(recipe, asked, found)
+    evaluated = _evaluated(recipe, asked, found, {who: its for who, its in harness.items() if its is not None})
     write_scores(recipe.output_dir, evaluated)
     for line in score_lines(evaluated.scores, evaluated.intervals):
         log.say(line)
     return evaluated
 
 
-def _own_rows(ready: Ready) -> list[Asked]:
-    return [
-        Asked(
-            part.name, part.recipe, False, with_good_answers(part.data, part.recipe.stage), part.encoder, part.stage,
-            part.held_out, bool(part.recipe.settings.held_out_scores), part.recipe.settings.answers,
-        )
-        for part in ready.parts
-    ]  # fmt: skip
+def _harness(
+    ready: Ready, recipe: Recipe, beside: Beside, placement: Placement, log: Log, who: str
+) -> HarnessScores | None:
+    from finetune.evaluate.harness import harness_scores
 
-
-def suite_asked(recipe: Recipe, name: str, data: Prepared, tokenizer: Any) -> Asked:
-    """A suite's rows, encoded with this tokenizer."""
-    from finetune.stages.likelihood import Likelihood
-
-    own, section = suite_recipe(recipe, name), recipe.evaluate.suites[name]
-    _stage, encoder = make_stage(own, tokenizer)
-    stage = Likelihood(encoder, own.data, own.settings)
-    items = stage.encode(data.evaluate) if section.likelihood else []
-    return Asked(name, own, True, data, encoder, stage, items, section.likelihood, section.answers)
+    section = recipe.evaluate.lm_eval
+    assert section is not None and beside.harness is not None
+    return harness_scores(ready.model, ready.base.tokenizer, beside.harness, section, placement, log, who)
 
 
 @contextmanager
@@ -143,26 +102,7 @@ def _other_model(
     yield model, again
 
 
-def _ask(
-    model: Any, asked: Sequence[Asked], who: str, found: Found, placement: Placement, log: Log, start: Any
-) -> None:
-    """What this model comes to, into `found`."""
-    from finetune.evaluate.generate import answer
-    from finetune.evaluate.measure import measure
-
-    for one in asked:
-        of = f" of {one.name}" if one.name else ""
-        if one.measured:
-            log.say(f"measuring {len(one.items)} held-out rows{of}: {who}")
-            found.measured.setdefault(one.name, {})[who] = measure(model, one.stage, one.items, start, placement)
-        if one.answers:
-            log.say(f"answering {len(one.data.evaluate)} held-out prompts{of}: {who}")
-            section, bar = one.recipe.evaluate, f"{who} answers"
-            said = answer(model, one.encoder, one.data.evaluate, section, placement, log, bar)
-            found.answers.setdefault(one.name, {})[who] = said
-
-
-def _evaluated(recipe: Recipe, asked: Sequence[Asked], found: Found) -> Evaluated:
+def _evaluated(recipe: Recipe, asked: Sequence[Asked], found: Found, harness: dict[str, HarnessScores]) -> Evaluated:
     """The scores and intervals of all that was asked, in its order; answers are written down."""
     scores: dict[str, Scores] = {}
     drawn: dict[str, Rows] = {}
@@ -183,6 +123,12 @@ def _evaluated(recipe: Recipe, asked: Sequence[Asked], found: Found) -> Evaluate
             losses[one.name] = Losses(**measured, groups=groups_of_items(one.items, one.data, split))
         if rows:
             drawn[one.name] = Rows(**rows, groups=groups_of(one.data, split), tasks=tasks_of(one.data))
+    if harness:
+        from finetune.evaluate.harness import paired_rows
+
+        drawn |= paired_rows(harness["base"], harness["tuned"])
+        for who, its in harness.items():
+            scores.setdefault(who, {}).update(its.scores)
     in_order = {who: scores[who] for who in ("base", "previous", "tuned") if who in scores}
     return Evaluated(in_order, intervals(drawn, scores["tuned"], losses) if drawn or losses else None)
 

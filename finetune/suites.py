@@ -1,18 +1,21 @@
-"""Suites: further questions that the models of an evaluation are asked, beside the recipe's own held-out rows."""
+"""What the models of an evaluation are asked beside the recipe's own held-out rows, and the release that is asked too."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from finetune.chain import check_leaks
 from finetune.data.few import few
 from finetune.data.prepare import Prepared, prepare
+from finetune.device import local_rank
 from finetune.errors import RecipeError
 from finetune.evaluate.gate import check_gate
 from finetune.evaluate.metrics import check_metric
+from finetune.evaluate.previous import Previous, find_previous
 from finetune.evaluate.results import FINISHED, check_references
 from finetune.inputs import known_scores
 from finetune.recipe import Recipe
@@ -20,8 +23,41 @@ from finetune.recipe_data import DataSection, ScreenSection
 from finetune.recipe_evaluate import LIKELIHOOD, SuiteSection
 from finetune.recipe_stages import STAGE_SECTIONS, SftSection
 
+if TYPE_CHECKING:
+    from finetune.evaluate.harness_tasks import HarnessTasks
+
 # A suite is not trained on: its rows may be alike. Whether they are among what is trained on is looked at apart.
 UNSCREENED = ScreenSection(exact_duplicates="off", train_eval_overlap="off", personal_data="off", secrets="off")  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Suites by name, the release before, and lm-eval's tasks; what the recipe does not ask for is empty or None."""
+
+    suites: dict[str, Prepared]
+    previous: Previous | None
+    harness: HarnessTasks | None
+
+
+def load_beside(recipe: Recipe, data: Sequence[Prepared], rows: int | None = None) -> Beside:
+    """All of it, checked before anything is trained.
+
+    Args:
+        data, rows: as `load_suites` takes them.
+
+    Raises:
+        RecipeError, DataError: as `load_suites`, `find_previous` and lm-eval's `load_tasks`.
+    """
+    suites = load_suites(recipe, data, rows)
+    previous = find_previous(recipe.evaluate.previous) if recipe.evaluate.previous else None
+    harness = None
+    if recipe.evaluate.lm_eval is not None:
+        from finetune.evaluate.harness_tasks import load_tasks
+
+        harness = load_tasks(recipe.evaluate.lm_eval)
+        if local_rank() == 0:  # the others do not know the tasks' names
+            check_gate(recipe.gate, harness.names, _others(recipe, "lm_eval"))
+    return Beside(suites, previous, harness)
 
 
 def suite_recipe(recipe: Recipe, name: str) -> Recipe:
@@ -59,7 +95,7 @@ def load_suites(recipe: Recipe, data: Sequence[Prepared], rows: int | None = Non
             for metric in its.metrics.values():
                 check_metric(metric, str(suite.template or ""))
             its = replace(its, evaluate=its.evaluate.pick(_evenly(len(its.evaluate), suite.rows)))
-            check_gate(recipe.gate, suite_scores(name, suite, its), _others(recipe, name, its))
+            check_gate(recipe.gate, suite_scores(name, suite, its), _others(recipe, name))
             if suite.answers:
                 check_references(its)
             checked = own.model_copy(update={"data": own.data.model_copy(update={"screen": recipe.data.screen})})
@@ -79,8 +115,8 @@ def suite_scores(name: str, suite: SuiteSection, data: Prepared) -> list[str]:
     return [f"{name}/{score}" for score in names]
 
 
-def _others(recipe: Recipe, name: str, data: Prepared) -> set[str]:
-    """Beginnings of the gate's names that are not this suite's."""
+def _others(recipe: Recipe, name: str) -> set[str]:
+    """Beginnings of the gate's names but this one."""
     given: Mapping[str, float] = recipe.gate.min | recipe.gate.max_drop | recipe.gate.max_drop_previous
     return {score.partition("/")[0] for score in given} - {name}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def before_torch() -> None:
@@ -24,3 +26,34 @@ def local_rank() -> int:
 def launched() -> bool:
     """Whether a launcher (accelerate launch, torchrun) started this process."""
     return "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def for_another_engine(**more: str) -> dict[str, str]:
+    """This process's environment for a program that computes by itself: without what the launcher said of a process
+    group, which it would try to join, and with `more`."""
+    ours = (
+        "TORCH_DEVICE_BACKEND_AUTOLOAD",
+        "RANK",
+        "WORLD_SIZE",
+        "GROUP_RANK",
+        "ROLE_RANK",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    )
+    begins = ("LOCAL_", "ACCELERATE_", "TORCHELASTIC_", "FSDP_")
+    kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith(begins)}
+    return kept | more
+
+
+@contextmanager
+def unchanged_environment() -> Iterator[None]:
+    """What a library sets in the environment inside is taken back at the end."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        for name, value in before.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value

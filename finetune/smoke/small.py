@@ -113,6 +113,8 @@ def _changes(recipe: Recipe, tiny: Tiny) -> Mapping[str, tuple[Any, str]]:
         "evaluate.rows": (None, ""),
         "evaluate.max_new_tokens": (TOKENS, ""),
         "evaluate.previous": (None, ""),
+        "evaluate.engine": ("transformers", ""),
+        "evaluate.lm_eval": (None, "benchmarks say nothing of random weights"),
         **{f"gate.{key}": (value, "") for key, value in OPEN_GATE.items()},
         "export.dtype": ("auto", ""),  # that of the base
         "export.parity_rows": (1, ""),
