@@ -23,6 +23,7 @@ LAYERS = [
         "finetune.doctor",
         "finetune.parity",
         "finetune.newpack",
+        "finetune.feedback",
     },
     {"finetune.run"},
     {
