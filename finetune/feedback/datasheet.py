@@ -31,12 +31,14 @@ def datasheet(record: dict[str, Any]) -> str:
 def _english(record: dict[str, Any]) -> str:
     counts, settings = record["counts"], record["settings"]
     recipe = settings["recipe"]
+    logs, models = len(record["logs"]), ", ".join(record["models"]) or "an unnamed model"
     lines = [
-        f"Made by `finetune feedback import` {record['finetune']} out of {counts['lines']} lines of "
-        f"{len(record['logs'])} log file{'s' * (len(record['logs']) > 1)}; answers of {', '.join(record['models']) or 'an unnamed model'}.",
+        f"Made by `finetune feedback import` {record['finetune']} out of {counts['lines']} lines of {logs} log "
+        f"file{'s' * (logs > 1)}; answers of {models}.",
         "",
         _table(record, 0),
-        f"Rows of the logs: {counts['rows']}; used {counts['used']}, left out {counts['left_out']}{':' if record['left_out'] else '.'}",
+        f"Rows of the logs: {counts['rows']}; used {counts['used']}, left out {counts['left_out']}"
+        + (":" if record["left_out"] else "."),
         "",
         *(f"- {reason}: {count} ({REASONS[reason]})" for reason, count in record["left_out"].items()),
         *([""] if record["left_out"] else []),

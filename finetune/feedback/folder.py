@@ -94,7 +94,8 @@ def _origin(entry: Entry, hashes: dict[str, str], raters: dict[str, str]) -> dic
     by = entry.about["by"]
     return {
         "log": entry.file, "sha256": hashes[entry.file], "line": entry.line, "choice": entry.choice,
-        **entry.about, "id": _public(entry.about["id"]), "by": None if by is None else raters[by], "redacted": list(entry.redacted),
+        **entry.about, "id": _public(entry.about["id"]), "by": None if by is None else raters[by],
+        "redacted": list(entry.redacted),
     }  # fmt: skip
 
 

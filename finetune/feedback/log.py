@@ -26,7 +26,7 @@ class LeftOut:
     Attributes:
         where: `file:line`.
         reason: a word out of `reasons.REASONS`.
-        detail: what it was in this row; no text of the conversation.
+        detail: what it was in this row; of its text at most the forty characters that were wrong.
         choice: which of several answers on the line.
     """
 
@@ -114,16 +114,17 @@ class _Last(Findings):
 def _lines(file: DataFile) -> Iterator[Row | LeftOut]:
     """A row, or what is wrong, for each line that is not blank."""
     findings = _Last()
-    for number, text in lines(file, "utf-8", findings):
+    for number, line in lines(file, "utf-8", findings):
         where = f"{file.label}:{number}"
+        text = None if line is None else line.rstrip("\r\n")
         if text is None:
             yield LeftOut(where, "malformed", findings.last)
         elif len(text) > LONGEST:
             yield LeftOut(
                 where, "malformed", f"{where}: a line of {len(text):,} characters; at most {LONGEST:,} are read"
             )
-        elif not text.isspace():
-            yield _row(text.rstrip("\r\n"), file.label, number)
+        elif text.strip():
+            yield _row(text, file.label, number)
 
 
 def _row(text: str, label: str, number: int) -> Row | LeftOut:

@@ -12,13 +12,17 @@ from finetune.errors import DataError
 Verdict = Literal["good", "bad", "between", ""]  # empty: no rating
 
 GOOD = frozenset(
-    ["up", "true", "good", "yes", "like", "liked", "positive", "thumbs_up", "thumbs-up", "thumbsup", "thumb_up"]
-    + ["👍", "赞", "好", "有用"]
-)
+    {
+        "up", "true", "good", "yes", "like", "liked", "positive", "thumbs_up", "thumbs-up", "thumbsup", "thumb_up",
+        "👍", "赞", "好", "有用",
+    }
+)  # fmt: skip
 BAD = frozenset(
-    ["down", "false", "bad", "no", "dislike", "disliked", "negative", "thumbs_down", "thumbs-down", "thumbsdown"]
-    + ["thumb_down", "👎", "踩", "差", "没用"]
-)
+    {
+        "down", "false", "bad", "no", "dislike", "disliked", "negative", "thumbs_down", "thumbs-down", "thumbsdown",
+        "thumb_down", "👎", "踩", "差", "没用",
+    }
+)  # fmt: skip
 BETWEEN = frozenset(["neutral", "mixed", "none", "so-so", "一般", "中立"])
 
 
