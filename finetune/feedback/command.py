@@ -8,6 +8,7 @@ from pathlib import Path
 from finetune.errors import RecipeError
 from finetune.feedback.folder import refuse_taken, write_folder
 from finetune.feedback.intake import Imported, import_logs
+from finetune.feedback.rating import BY_HAND
 from finetune.feedback.reasons import REASONS
 from finetune.feedback.rows import LABELLED, PREFERENCE, SFT
 from finetune.feedback.settings import Settings
@@ -45,7 +46,8 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _said(result: Imported, written: dict[str, int], folder: Path) -> list[str]:
     lines = [f"{file.name}: {file.lines:,} lines" for file in result.log.files]
     if result.scale.numbers:
-        lines.append(f"ratings: numbers are read as {result.scale.numbers}; --good and --bad say otherwise")
+        other = "" if result.scale.numbers == BY_HAND else "; --good and --bad say otherwise"
+        lines.append(f"ratings: numbers are read as {result.scale.numbers}{other}")
     if result.joined:
         lines.append(f"{result.joined:,} lines belong to others: requests of a batch, judgements by id")
     lines.append(

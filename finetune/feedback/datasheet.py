@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from finetune.feedback.rating import BY_HAND
 from finetune.feedback.reasons import REASONS
 
 WHAT = {
@@ -91,6 +92,6 @@ def _table(record: dict[str, Any], language: int) -> str:
 
 
 def _scale(record: dict[str, Any]) -> str:
-    settings = record["settings"]
+    settings, numbers = record["settings"], record["numbers_read_as"]
     said = [f"{name} {', '.join(settings[name])}" for name in ("good", "bad") if settings[name]]
-    return "; ".join([*([record["numbers_read_as"]] if record["numbers_read_as"] else []), *said])
+    return "; ".join([*([numbers] if numbers and numbers != BY_HAND else []), *said])

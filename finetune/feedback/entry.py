@@ -12,7 +12,7 @@ from finetune.data.duplicates import normalise
 from finetune.data.rows import Message
 from finetune.data.toolschema import message_text
 from finetune.feedback.answer import argument_problems, clean, given_answer, order_problems, read_correction
-from finetune.feedback.exchange import Exchange
+from finetune.feedback.exchange import Exchange, Judgement
 from finetune.feedback.log import LeftOut
 from finetune.feedback.rating import Verdict
 
@@ -26,7 +26,7 @@ class Entry:
         answer: None where the answer is not to be used; `without` says why, as a reason for leaving out.
         correction: the better answer that somebody wrote.
         verdict: of the rating.
-        about: as logged: id, model, fingerprint, created, rating, by.
+        about: as logged: id, model, fingerprint, created, rating, by; `judged` is the `file:line` of the judgement.
         redacted: what was replaced in it, by kind.
     """
 
@@ -116,12 +116,12 @@ def _choices(exchange: Exchange, asked: list[Any], problems: list[str]) -> dict[
 
 def _judged(
     exchange: Exchange, choices: dict[int, tuple[Any, Any]], left_out: list[LeftOut], problems: list[str]
-) -> dict[int, list[dict[str, Any]]]:
+) -> dict[int, list[Judgement]]:
     """The judgements of each answer."""
     where = exchange.row.where
-    found: dict[int, list[dict[str, Any]]] = {}
+    found: dict[int, list[Judgement]] = {}
     for item in exchange.feedback if choices else ():
-        choice = item.get("choice", next(iter(choices)) if len(choices) == 1 else None)
+        choice = item.values.get("choice", next(iter(choices)) if len(choices) == 1 else None)
         if choice is None:
             left_out.append(
                 LeftOut(where, "which_choice", f"there are {len(choices)} answers; feedback.choice is missing")
@@ -129,24 +129,24 @@ def _judged(
         elif isinstance(choice, bool) or choice not in choices:
             known = ", ".join(map(str, sorted(choices)))
             problems.append(f"feedback.choice: {brief(choice)} is no index of an answer; there are {known}")
-        elif all(item.get(key) in (None, "") for key in ("rating", "correction")):
+        elif all(item.values.get(key) in (None, "") for key in ("rating", "correction")):
             left_out.append(LeftOut(where, "unrated", "", choice))
             found.setdefault(choice, [])
         else:
             found.setdefault(choice, []).append(item)
-    vague = any(item.get("choice") is None for item in exchange.feedback) and len(choices) > 1
+    vague = any(item.values.get("choice") is None for item in exchange.feedback) and len(choices) > 1
     left_out += [LeftOut(where, "unrated", "", choice) for choice in choices if choice not in found and not vague]
     return found
 
 
 def _entry(
-    exchange: Exchange, asked: list[Any], answer: tuple[int, Any, Any], feedback: dict[str, Any], problems: list[str]
+    exchange: Exchange, asked: list[Any], answer: tuple[int, Any, Any], judgement: Judgement, problems: list[str]
 ) -> Entry | LeftOut | None:
     """None where the problems have grown."""
     choice, message, finish = answer
     row, request = exchange.row, exchange.request or {}
     before = len(problems)
-    correction = read_correction(feedback.get("correction"), problems)
+    correction = read_correction(judgement.values.get("correction"), problems)
     if len(problems) > before:
         return None
     wrong: list[str] = []
@@ -160,12 +160,13 @@ def _entry(
     if wrong:
         return LeftOut(row.where, "untrainable", wrong[0], choice)
     prompt = [item | {"train": False} if item["role"] == "assistant" else item for item in prompt]
-    about = _about(exchange, feedback)
+    about = _about(exchange, judgement)
     return Entry(row.file, row.line, choice, tuple(prompt), given, tools, correction, about, without)
 
 
-def _about(exchange: Exchange, feedback: dict[str, Any]) -> dict[str, Any]:
+def _about(exchange: Exchange, judgement: Judgement) -> dict[str, Any]:
     """What the log says of the exchange; who rated as logged, to be numbered later."""
+    feedback = judgement.values
     values, request, response = exchange.row.values, exchange.request or {}, exchange.response or {}
     by = next((feedback[key] for key in ("by", "user", "user_id") if feedback.get(key) is not None), None)
     created = next(
@@ -177,6 +178,7 @@ def _about(exchange: Exchange, feedback: dict[str, Any]) -> dict[str, Any]:
         "fingerprint": _text(response.get("system_fingerprint")),
         "created": created if isinstance(created, int | float | str) else None,
         "rating": feedback.get("rating") if feedback.get("rating") != "" else None,
+        "judged": judgement.where,
         "by": None if by is None else json.dumps(by, ensure_ascii=False, sort_keys=True),
     }
 

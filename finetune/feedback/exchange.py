@@ -22,6 +22,14 @@ CHUNK = "chat.completion.chunk"
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What somebody said of an answer, and `file:line` where it stands."""
+
+    values: dict[str, Any]
+    where: str
+
+
+@dataclass(frozen=True)
 class Exchange:
     """What a line holds, any part of it None where it has none.
 
@@ -37,7 +45,7 @@ class Exchange:
     request: dict[str, Any] | None = None
     response: dict[str, Any] | None = None
     flat: bool = False
-    feedback: tuple[dict[str, Any], ...] = ()
+    feedback: tuple[Judgement, ...] = ()
     failed: str = ""
     ids: tuple[str, ...] = ()
 
@@ -52,7 +60,7 @@ def read_exchange(row: Row, problems: list[str]) -> Exchange:
     if values.get("object") == CHUNK or _streamed(values):
         problems.append(STREAM)
         return Exchange(row)
-    feedback = _feedback(values, problems)
+    feedback = tuple(Judgement(item, row.where) for item in _feedback(values, problems))
     asked, body = values.get("request"), values.get("body")
     request = _object(asked if asked is not None else body, "request" if asked is not None else "body", problems)
     request = _body(request)
@@ -82,7 +90,7 @@ def join(exchanges: Sequence[Exchange], left_out: list[LeftOut]) -> tuple[list[E
     answers = [exchange for exchange in exchanges if exchange.has_answer]
     known = {name for exchange in answers for name in exchange.ids}
     requests: dict[str, Exchange] = {}
-    judged: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    judged: defaultdict[str, list[Judgement]] = defaultdict(list)
     joined = 0
     for other in (exchange for exchange in exchanges if not exchange.has_answer):
         name = next((name for name in other.ids if name in known), None)
@@ -98,7 +106,7 @@ def join(exchanges: Sequence[Exchange], left_out: list[LeftOut]) -> tuple[list[E
     return [_joined(exchange, requests, judged) for exchange in answers], joined
 
 
-def _joined(exchange: Exchange, requests: dict[str, Exchange], judged: dict[str, list[dict[str, Any]]]) -> Exchange:
+def _joined(exchange: Exchange, requests: dict[str, Exchange], judged: dict[str, list[Judgement]]) -> Exchange:
     found = next((requests[name] for name in exchange.ids if name in requests), None)
     more = [
         item for name in exchange.ids for item in judged.pop(name, ())

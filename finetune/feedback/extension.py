@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from finetune.recipefile import load_recipe
 FILE_OF_ROWS = {
     "conversation": (SFT, "messages"), "preference": (PREFERENCE, "preference"), "labelled": (LABELLED, "labelled"),
 }  # fmt: skip
+
+_VERSION = re.compile(r"_v[0-9]{4,}$")  # at the end of the name of a recipe made here
 
 
 def extending_recipe(
@@ -67,7 +70,7 @@ def extending_recipe(
         source | ({"weight": w} if w is not None else {}) for source, w in zip([*old, new], weights, strict=True)
     ]
     folder = target.resolve().parent
-    name = f"{loaded.name}_{version.name}"
+    name = f"{_VERSION.sub('', loaded.name)}_{version.name}"
     values = {
         "extends": os.path.relpath(recipe.resolve(), folder),
         "name": name,

@@ -17,6 +17,7 @@ from finetune.errors import RecipeError, writing
 from finetune.feedback.datasheet import datasheet
 from finetune.feedback.entry import Entry
 from finetune.feedback.intake import Imported
+from finetune.feedback.log import LeftOut
 from finetune.feedback.rows import FILES
 
 RECORD = "feedback.json"
@@ -69,7 +70,7 @@ def _files(result: Imported) -> dict[str, str]:
     files["left_out.jsonl"] = _lines(
         [
             {"where": item.where, "choice": item.choice, "reason": item.reason, "detail": _public(item.detail)}
-            for item in result.left_out
+            for item in sorted(result.left_out, key=lambda item: place_of(item, result))
         ]
     )
     hashes = {file.name: file.sha256 for file in result.log.files}
@@ -85,8 +86,9 @@ def _files(result: Imported) -> dict[str, str]:
         ]
     )  # fmt: skip
     record = record_of(result, files)
-    files[RECORD] = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
     files["README.md"] = datasheet(record)
+    record["files"]["README.md"] = {"sha256": _sha256(files["README.md"])}
+    files[RECORD] = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
     return files
 
 
@@ -97,6 +99,12 @@ def _origin(entry: Entry, hashes: dict[str, str], raters: dict[str, str]) -> dic
         **entry.about, "id": _public(entry.about["id"]), "by": None if by is None else raters[by],
         "redacted": list(entry.redacted),
     }  # fmt: skip
+
+
+def place_of(item: LeftOut, result: Imported) -> tuple[int, int, int]:
+    """The number of its file, its line and choice: the order of the logs."""
+    file, _, line = item.where.rpartition(":")
+    return [log.name for log in result.log.files].index(file), int(line), item.choice
 
 
 def _public(text: str | None) -> str | None:
@@ -124,10 +132,13 @@ def record_of(result: Imported, files: dict[str, str]) -> dict[str, Any]:
         "left_out": result.reasons(),
         "models": sorted({model for item in result.made for entry in item.entries if (model := entry.about["model"])}),
         "files": {
-            name: {"rows": text.count("\n"), "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
-            for name, text in files.items()
+            name: {"rows": text.count("\n"), "sha256": _sha256(text)} for name, text in files.items()
         },
     }  # fmt: skip
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _lines(items: list[dict[str, Any]]) -> str:

@@ -23,6 +23,7 @@ BAD = frozenset(
         "thumb_down", "👎", "踩", "差", "没用",
     }
 )  # fmt: skip
+BY_HAND = "--good and --bad say"  # how numbers are read
 BETWEEN = frozenset(["neutral", "mixed", "none", "so-so", "一般", "中立"])
 
 
@@ -74,7 +75,7 @@ def scale_of(ratings: Iterable[Any], good: Sequence[str] = (), bad: Sequence[str
         raise DataError(f"--good and --bad: {', '.join(both)}: can't be both")
     numbers = {number for rating in ratings if (number := _number(key_of(rating) or "")) is not None}
     by_hand = any(_number(key) is not None for key in said[0] | said[1])
-    theirs = (frozenset(), frozenset(), "as --good and --bad say") if by_hand else _scale_of_numbers(numbers)
+    theirs = (frozenset(), frozenset(), BY_HAND) if by_hand else _scale_of_numbers(numbers)
     words = GOOD - said[1], BAD - said[0]
     return Scale(words[0] | said[0] | theirs[0], words[1] | said[1] | theirs[1], theirs[2] if numbers else "")
 

@@ -41,7 +41,7 @@ class Version:
     def rows(self) -> dict[str, int]:
         """Rows of each file of rows, as feedback.json says."""
         record = _json(self.folder / RECORD)
-        return {name: item["rows"] for name, item in record["files"].items() if name in self.files}
+        return {name: item["rows"] for name, item in record["files"].items() if "rows" in item}
 
 
 def version_names(root: Path) -> list[str]:

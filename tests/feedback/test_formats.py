@@ -76,8 +76,15 @@ def test_what_is_logged_about_an_answer_is_kept(tmp_path):
         "fingerprint": "fp_1",
         "created": "2026-01-02",
         "rating": "up",
+        "judged": f"{tmp_path}/log.jsonl:1",
         "by": '{"user": 7}',
     }
+
+
+def test_a_later_judgement_is_known_by_its_own_line(tmp_path):
+    lines = [{"id": "a", "request": REQUEST, "response": RESPONSE}, {"id": "a", "rating": "up"}]
+    entry = imported(tmp_path, lines).made[0].entries[0]
+    assert (entry.where, entry.about["judged"]) == (f"{tmp_path}/log.jsonl:1", f"{tmp_path}/log.jsonl:2")
 
 
 def test_reasoning_of_two_names_is_one(tmp_path):
