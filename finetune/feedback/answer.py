@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune.data.conversation import KEYS, brief, check_arguments, check_order, read_messages
+from finetune.data.duplicates import normalise
 from finetune.data.rows import Message
 
 ENDED = (None, "", "stop", "tool_calls", "function_call")  # finish_reason of an answer that the model ended itself
@@ -20,12 +21,13 @@ def given_answer(
     if message.get("refusal"):
         return None, ("no_answer", "a refusal of the server")
     cleaned = clean(message)
-    if not (cleaned.get("content") or cleaned.get("tool_calls")):
+    content = cleaned.get("content", "")
+    if isinstance(content, str) and not normalise(content) and not cleaned.get("tool_calls"):
         return None, ("no_answer", "it is empty")
     wrong: list[str] = []
     found = read_messages([cleaned | {"role": "assistant"}], "answer", wrong)
     wrong += order_problems(prompt, found[0], tools) if found and prompt else []
-    return (None, ("untrainable", wrong[0])) if wrong else (found[0], ("", "")) if found else (None, ("no_answer", ""))
+    return (None, ("untrainable", wrong[0])) if wrong else (found[0], ("", ""))
 
 
 def order_problems(prompt: Sequence[Message], answer: Message, tools: Sequence[dict[str, Any]]) -> list[str]:
@@ -57,14 +59,14 @@ def clean(message: Any) -> Any:
     return kept | {key: message[key] for key in ("function_call", "audio", "refusal") if message.get(key)}
 
 
-def read_correction(value: Any, problems: list[str]) -> Message | None:
-    """Text or an assistant's message; null and blank text are none."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+def read_correction(value: Any, problems: list[str], wrong: list[str]) -> Message | None:
+    """Text or an assistant's message; null and blank text are none. A message that can't be trained on is `wrong`."""
+    if value is None or (isinstance(value, str) and not normalise(value)):
         return None
     if isinstance(value, str):
         return {"role": "assistant", "content": value}
     if not isinstance(value, dict) or value.get("role", "assistant") != "assistant":
         problems.append(f"feedback.correction: text or a message of the assistant is needed, got {brief(value)}")
         return None
-    found = read_messages([clean(value) | {"role": "assistant"}], "feedback.correction", problems)
+    found = read_messages([clean(value) | {"role": "assistant"}], "feedback.correction", wrong)
     return found[0] if found else None

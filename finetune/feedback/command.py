@@ -59,6 +59,8 @@ def _said(result: Imported, written: dict[str, int], folder: Path) -> list[str]:
         lines.append(f"redacted: {redacted:,} rows")
     if result.settings.recipe is None:
         lines.append("held-out prompts: not compared; --recipe RECIPE keeps those of a recipe out")
+    else:
+        lines.append(f"held-out prompts: {result.held_out:,} of {result.settings.recipe} are not in here")
     lines += [f"wrote {folder / name}: {count:,} rows" for name, count in written.items()]
     lines.append(f"wrote {folder / 'left_out.jsonl'}, lineage.jsonl, feedback.json, README.md")
     lines += [f"no {what}: {name} is not written" for name, what in _WHAT.items() if name not in written]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.data.conversation import brief, read_messages, read_tools
-from finetune.data.duplicates import normalise
 from finetune.data.rows import Message
 from finetune.data.toolschema import message_text
 from finetune.feedback.answer import argument_problems, clean, given_answer, order_problems, read_correction
@@ -121,12 +120,13 @@ def _judged(
     where = exchange.row.where
     found: dict[int, list[Judgement]] = {}
     for item in exchange.feedback if choices else ():
-        choice = item.values.get("choice", next(iter(choices)) if len(choices) == 1 else None)
+        choice = item.values.get("choice")
+        choice = next(iter(choices)) if choice is None and len(choices) == 1 else choice
         if choice is None:
             left_out.append(
                 LeftOut(where, "which_choice", f"there are {len(choices)} answers; feedback.choice is missing")
             )
-        elif isinstance(choice, bool) or choice not in choices:
+        elif not isinstance(choice, int) or isinstance(choice, bool) or choice not in choices:
             known = ", ".join(map(str, sorted(choices)))
             problems.append(f"feedback.choice: {brief(choice)} is no index of an answer; there are {known}")
         elif all(item.values.get(key) in (None, "") for key in ("rating", "correction")):
@@ -146,10 +146,10 @@ def _entry(
     choice, message, finish = answer
     row, request = exchange.row, exchange.request or {}
     before = len(problems)
-    correction = read_correction(judgement.values.get("correction"), problems)
+    wrong: list[str] = []
+    correction = read_correction(judgement.values.get("correction"), problems, wrong)
     if len(problems) > before:
         return None
-    wrong: list[str] = []
     tools = read_tools(request.get("tools"), "tools", wrong)
     prompt = read_messages([clean(item) for item in asked], "messages", wrong)
     given, without = given_answer(message, finish, prompt, tools)
@@ -188,8 +188,11 @@ def _text(value: Any) -> str | None:
 
 
 def answer_key(message: Message | None) -> str:
-    """What an answer says, as readers see it; ids of calls are no part of it. Empty for none."""
-    return normalise(message_text(message)) if message else ""
+    """What an answer says, white space around it apart; ids of calls are no part of it. Empty for none.
+
+    Case and layout count: `5 mW` is not `5 MW`, and a form filled in on one line is another one.
+    """
+    return message_text(message).strip() if message else ""
 
 
 def prompt_key(entry: Entry) -> bytes:

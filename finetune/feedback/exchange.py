@@ -6,7 +6,7 @@ The bodies are those of OpenAI's chat completions; `custom_id` with `body` is a 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -88,7 +88,7 @@ def join(exchanges: Sequence[Exchange], left_out: list[LeftOut]) -> tuple[list[E
         The exchanges with answers, and the number of lines that went into others.
     """
     answers = [exchange for exchange in exchanges if exchange.has_answer]
-    known = {name for exchange in answers for name in exchange.ids}
+    known = Counter(name for exchange in answers for name in exchange.ids)
     requests: dict[str, Exchange] = {}
     judged: defaultdict[str, list[Judgement]] = defaultdict(list)
     joined = 0
@@ -99,6 +99,9 @@ def join(exchanges: Sequence[Exchange], left_out: list[LeftOut]) -> tuple[list[E
             what = "no id" if not other.ids else twice
             left_out.append(LeftOut(other.row.where, "no_response", what))
             continue
+        if known[name] > 1 and other.feedback:
+            left_out.append(LeftOut(other.row.where, "which_choice", f"{known[name]} responses have its id"))
+            continue
         joined += 1
         judged[name] += other.feedback
         if other.request is not None:
@@ -108,9 +111,7 @@ def join(exchanges: Sequence[Exchange], left_out: list[LeftOut]) -> tuple[list[E
 
 def _joined(exchange: Exchange, requests: dict[str, Exchange], judged: dict[str, list[Judgement]]) -> Exchange:
     found = next((requests[name] for name in exchange.ids if name in requests), None)
-    more = [
-        item for name in exchange.ids for item in judged.pop(name, ())
-    ]  # of two answers with an id the first has it
+    more = [item for name in exchange.ids for item in judged.get(name, ())]
     request = exchange.request if exchange.request is not None else found.request if found else None
     return replace(exchange, request=request, feedback=(*exchange.feedback, *more))
 

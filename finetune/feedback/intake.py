@@ -27,6 +27,7 @@ class Imported:
     Attributes:
         joined: lines that went into others: a batch's requests, judgements on lines of their own.
         raters: people who judged, in the order they first appear, as logged; no file names them.
+        held_out: different prompts that the recipe holds out.
     """
 
     log: Log
@@ -36,6 +37,7 @@ class Imported:
     left_out: list[LeftOut]
     joined: int
     raters: tuple[str, ...]
+    held_out: int
 
     @property
     def used(self) -> int:
@@ -64,10 +66,13 @@ def import_logs(names: Sequence[str], settings: Settings) -> Imported:
     log = read_logs(names)
     left_out: list[LeftOut] = []
     entries, problems, joined = _entries(log, left_out)
-    scale = scale_of((entry.about["rating"] for entry in entries), settings.good, settings.bad)
+    try:
+        scale = scale_of((entry.about["rating"] for entry in entries), settings.good, settings.bad)
+    except DataError as error:
+        raise DataError([*_shown(problems, settings), *error.problems]) from None
     entries = _judged(entries, scale, problems)
-    if problems and settings.broken == "error":
-        raise DataError(_shown([item.detail for item in problems]))
+    if told := _shown(problems, settings):
+        raise DataError(told)
     left_out += problems
     raters = tuple(dict.fromkeys(entry.about["by"] for entry in entries if entry.about["by"] is not None))
     entries = judge(entries, settings.least_correction, left_out)
@@ -75,7 +80,7 @@ def import_logs(names: Sequence[str], settings: Settings) -> Imported:
     entries = without_held_out(entries, held_out, left_out)
     made, last = _made(entries, settings, left_out)
     left_out += last
-    result = Imported(log, settings, scale, made, left_out, joined, raters)
+    result = Imported(log, settings, scale, made, left_out, joined, raters, len(held_out))
     if not made:
         why = ", ".join(f"{reason}: {count}" for reason, count in result.reasons().items())
         raise DataError(f"{', '.join(file.name for file in log.files)}: nothing to train on; left out are {why}")
@@ -96,7 +101,8 @@ def _entries(log: Log, left_out: list[LeftOut]) -> tuple[list[Entry], list[LeftO
     answers, joined = join(exchanges, left_out)
     entries: list[Entry] = []
     for exchange in answers:
-        problems, its_left_out = [], []
+        problems = []
+        its_left_out: list[LeftOut] = []
         found = entries_of(exchange, its_left_out, problems)
         if problems:
             broken.append(_malformed(exchange.row, problems))
@@ -133,6 +139,9 @@ def _made(entries: list[Entry], settings: Settings, left_out: list[LeftOut]) -> 
     return make_rows(far, last), last
 
 
-def _shown(problems: Sequence[str]) -> list[str]:
+def _shown(problems: Sequence[LeftOut], settings: Settings) -> list[str]:
+    """What to stop for; nothing where such lines are to be left out."""
+    if settings.broken == "drop":
+        return []
     more = len(problems) - PRINTED
-    return [*problems[:PRINTED], *([f"... and {more:,} more problems"] if more > 0 else [])]
+    return [*(item.detail for item in problems[:PRINTED]), *([f"... and {more:,} more problems"] if more > 0 else [])]

@@ -95,7 +95,10 @@ def _read(file: DataFile) -> tuple[list[Row], list[LeftOut]]:
     rows: list[Row] = []
     broken: list[LeftOut] = []
     for found in _lines(file):
-        (rows if isinstance(found, Row) else broken).append(found)  # type: ignore[attr-defined]
+        if isinstance(found, Row):
+            rows.append(found)
+        else:
+            broken.append(found)
     if not rows and not broken:
         raise DataError(f"{file.label}: holds no rows")
     return rows, broken

@@ -34,7 +34,7 @@ class Made:
 def judge(entries: Iterable[Entry], least_correction: float, left_out: list[LeftOut]) -> list[Entry]:
     """Entries that may be used by themselves; what each alone rules out is left out here.
 
-    Raises nothing; a correction that says what the answer says is none where the answer was found good.
+    A correction that says what the answer says is none where the answer was found good.
     """
     kept = []
     for entry in entries:

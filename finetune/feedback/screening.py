@@ -36,7 +36,7 @@ def without_private(entries: Iterable[Entry], settings: Settings, left_out: list
     kept, problems = [], []
     for entry in entries:
         found = _finds(entry)
-        reasons = {}
+        reasons: dict[str, str] = {}
         for place, kind, value in found:
             reason, policy = policies[kind]
             told = f"{place}: {kind}: {mask(value)}"

@@ -57,8 +57,10 @@ def add_version(root: Path, imported: Path) -> Version:
         DataError: no import, or its files are not those that its feedback.json lists.
         RecipeError: a place that can't be written.
     """
-    record = _json(imported / RECORD)
-    wanted = {name: item["sha256"] for name, item in record.get("files", {}).items()}
+    listed = _json(imported / RECORD).get("files")
+    if not isinstance(listed, dict) or not all(isinstance(item, dict) for item in listed.values()):
+        raise DataError(f"{imported / RECORD}: files: is not that of an import")
+    wanted = {name: str(item.get("sha256")) for name, item in listed.items()}
     _check(imported, wanted)
     names = version_names(root)
     folder = root / f"v{int(names[-1][1:]) + 1 if names else 1:04d}"
@@ -82,7 +84,7 @@ def read_version(folder: Path) -> Version:
     if not isinstance(files, dict) or values.get("version") != folder.name:
         raise DataError(f"{folder / VERSION}: is not that of the version {folder.name}")
     _check(folder, files)
-    return Version(folder, values.get("parent"), files, tuple(values.get("used_by", ())))
+    return Version(folder, values.get("parent"), files, tuple(values.get("used_by") or ()))
 
 
 def ancestry(version: Version) -> list[Version]:

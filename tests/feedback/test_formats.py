@@ -123,6 +123,8 @@ def test_files_globs_and_packed_files(tmp_path):
         (judged([user("q"), user("r")], "a"), "untrainable", "messages[1]: user follows user; assistant is needed"),
         (judged([{"role": "user", "content": [{"type": "image_url"}]}], "a"), "untrainable",
          "messages[0].content[0]: only parts of text can be trained on, got {'type': 'image_url'}"),
+        (line([user("q")], ["a"], {"correction": {"content": [{"type": "image_url"}]}}), "untrainable",
+         "feedback.correction[0].content[0]: only parts of text can be trained on, got {'type': 'image_url'}"),
         (judged([user("q")], {"role": "assistant", "content": "a", "function_call": {"name": "f"}}), "untrainable",
          "answer[0].function_call: not a key of a message"),
     ],
@@ -176,6 +178,8 @@ HOSTILE = [
      ": rating: 'meh' is not a rating; say what it means with --good or --bad"),
     ({"request": REQUEST, "response": RESPONSE, "feedback": {"correction": 4}},
      ": feedback.correction: text or a message of the assistant is needed, got 4"),
+    ({"request": REQUEST, "response": RESPONSE, "feedback": {"rating": "up", "choice": [0]}},
+     ": feedback.choice: [0] is no index of an answer; there are 0"),
     ({"request": REQUEST, "response": RESPONSE, "feedback": {"rating": "up", "choice": 3}},
      ": feedback.choice: 3 is no index of an answer; there are 0"),
 ]  # fmt: skip
@@ -191,6 +195,22 @@ def test_lines_that_are_none_stop_the_import_or_are_left_out(tmp_path, bad, mess
     assert left_out(result) == [(2, "malformed")]
     assert result.left_out[0].detail == f"{tmp_path}/log.jsonl:2{message}"
     assert (result.lines, result.used) == (3, 2)
+
+
+def test_an_id_that_two_responses_have_says_nothing(tmp_path):
+    lines = [{"id": "a", "request": REQUEST, "response": RESPONSE | {"id": name}} for name in ("x", "y")]
+    lines += [{"id": "a", "rating": "up"}, {"id": "x", "feedback": {"rating": "up", "choice": None}}]
+    result = imported(tmp_path, lines)
+    assert left_out(result) == [(2, "unrated"), (3, "which_choice")]
+    assert [item.detail for item in result.left_out if item.reason == "which_choice"] == ["2 responses have its id"]
+    assert result.made[0].entries[0].where == f"{tmp_path}/log.jsonl:1"
+
+
+def test_a_scale_that_cant_be_told_is_said_with_the_rest(tmp_path):
+    with pytest.raises(DataError) as raised:
+        imported(tmp_path, [said(rating=1), "{"])
+    assert raised.value.problems[0].startswith(f"{tmp_path}/log.jsonl:2:2: Expecting property name")
+    assert raised.value.problems[1].startswith("ratings: the numbers in the logs (1) may be of several scales")
 
 
 def test_all_mistakes_come_at_once(tmp_path):

@@ -39,14 +39,32 @@ def test_a_correction_without_a_rating_labels_only_the_correction(tmp_path):
 
 
 def test_a_correction_that_says_the_same_is_none(tmp_path):
-    """Case and white space apart it is the answer: no pair can be made; a good rating still counts."""
+    """White space around it apart it is the answer: no pair can be made; a good rating still counts."""
     result = imported(
         tmp_path,
-        [said(answer="It is four.", rating="up", correction="it is  four."), said("3+3?", "6", correction="6")],
+        [said(answer="It is four.", rating="up", correction=" It is four.\n"), said("3+3?", "6", correction="6")],
     )
     assert values(result, "sft") == [{"messages": [user("2+2?"), assistant("It is four.")]}]
     assert values(result, "preference") == []
     assert left_out(result) == [(2, "same_correction")]
+
+
+def test_case_and_layout_are_corrections(tmp_path):
+    lines = [said("a?", "5 mW", correction="5 MW"), said("b?", "kt 5 / dir 0", correction="kt 5\ndir 0")]
+    result = imported(tmp_path, lines)
+    assert [row["chosen"][0]["content"] for row in values(result, "preference")] == ["5 MW", "kt 5\ndir 0"]
+
+
+def test_what_nobody_can_see_is_no_answer_and_no_correction(tmp_path):
+    """Zero-width characters and white space."""
+    lines = [
+        said("a?", "\u200b \n", rating="up"),
+        said("b?", rating="up", correction="\u200b "),
+        said("c?", correction=" "),
+    ]
+    result = imported(tmp_path, lines)
+    assert left_out(result) == [(1, "no_answer"), (3, "unrated")]
+    assert [row["messages"][-1]["content"] for row in values(result, "sft")] == ["4"]
 
 
 def test_a_remark_is_no_correction(tmp_path):
