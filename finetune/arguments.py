@@ -64,6 +64,10 @@ def feedback_arguments(command: argparse.ArgumentParser) -> None:
     logs.add_argument("--output", type=Path, required=True, help="a new folder")
     logs.add_argument("--recipe", type=Path, help="a recipe whose held-out prompts must not be trained on")
     logs.add_argument(
+        "--known", type=Path, action="append", default=[], metavar="FOLDER",
+        help="an earlier import, or a folder of them: what it has is left out",
+    )  # fmt: skip
+    logs.add_argument(
         "--good", default="", metavar="LIST", help="ratings that are good, as 4,5 (default: by the scale)"
     )
     logs.add_argument("--bad", default="", metavar="LIST", help="ratings that are bad, as 1,2 (default: by the scale)")

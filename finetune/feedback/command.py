@@ -40,7 +40,10 @@ def _settings(options: argparse.Namespace) -> Settings:
     good, bad = (
         tuple(filter(None, (word.strip() for word in text.split(",")))) for text in (options.good, options.bad)
     )
-    return Settings(good, bad, options.personal_data, options.secrets, near, least, options.broken, options.recipe)
+    return Settings(
+        good, bad, options.personal_data, options.secrets, near, least, options.broken, options.recipe,
+        tuple(options.known),
+    )  # fmt: skip
 
 
 def _said(result: Imported, written: dict[str, int], folder: Path) -> list[str]:

@@ -18,9 +18,7 @@ from finetune.feedback.datasheet import datasheet
 from finetune.feedback.entry import Entry
 from finetune.feedback.intake import Imported
 from finetune.feedback.log import LeftOut
-from finetune.feedback.rows import FILES
-
-RECORD = "feedback.json"
+from finetune.feedback.rows import FILES, RECORD
 
 
 def refuse_taken(folder: Path) -> None:
@@ -123,6 +121,7 @@ def record_of(result: Imported, files: dict[str, str]) -> dict[str, Any]:
             "secrets": settings.secrets, "near_duplicates": settings.near_duplicates,
             "least_correction": settings.least_correction, "broken": settings.broken,
             "recipe": None if settings.recipe is None else str(settings.recipe),
+            "known": [str(folder) for folder in settings.known],
         },
         "numbers_read_as": result.scale.numbers,
         "counts": {

@@ -10,6 +10,7 @@ from finetune.data.rows import Row
 from finetune.errors import DataError
 from finetune.feedback.entry import Entry, entries_of
 from finetune.feedback.exchange import Exchange, join, read_exchange
+from finetune.feedback.known import known_rows, without_known
 from finetune.feedback.log import LeftOut, Log, read_logs
 from finetune.feedback.rating import Scale, scale_of, unknown
 from finetune.feedback.reasons import REASONS
@@ -60,9 +61,10 @@ def import_logs(names: Sequence[str], settings: Settings) -> Imported:
     Raises:
         DataError: files that can't be read; lines that are no log lines and ratings that are none, all of them; what
             screening refuses; logs of which nothing can be used.
-        RecipeError: of the recipe whose held-out prompts are to be kept out.
+        RecipeError: of the recipe whose held-out prompts are to be kept out, and of earlier imports.
     """
     held_out = held_out_prompts(settings.recipe) if settings.recipe else {}
+    known = known_rows(settings.known)
     log = read_logs(names)
     left_out: list[LeftOut] = []
     entries, problems, joined = _entries(log, left_out)
@@ -78,6 +80,7 @@ def import_logs(names: Sequence[str], settings: Settings) -> Imported:
     entries = judge(entries, settings.least_correction, left_out)
     entries = without_private(entries, settings, left_out)
     entries = without_held_out(entries, held_out, left_out)
+    entries = without_known(entries, known, left_out)
     made, last = _made(entries, settings, left_out)
     left_out += last
     result = Imported(log, settings, scale, made, left_out, joined, raters, len(held_out))

@@ -19,6 +19,7 @@ REASONS = {
     "personal_data": "personal data (with --personal-data drop), or in the answer only (with redact)",
     "secrets": "keys, tokens or passwords (with --secrets drop), or in the answer only (with redact)",
     "held_out": "the recipe holds out this prompt",
+    "known": "an earlier import has this judgement (with --known)",
     "duplicate": "the same prompt, answer and judgement as another row",
     "near_duplicate": "nearly the same text as another row (with --near-duplicates)",
     "outvoted": "more people judged this answer the other way",

@@ -14,6 +14,7 @@ from finetune.feedback.votes import settle
 
 SFT, PREFERENCE, LABELLED = "sft.jsonl", "preference.jsonl", "labelled.jsonl"
 FILES = (SFT, PREFERENCE, LABELLED)
+RECORD = "feedback.json"  # what makes a folder an import
 
 
 @dataclass(frozen=True)
@@ -149,15 +150,14 @@ def _pair(chosen: Message, rejected: Message, entries: tuple[Entry, ...], done: 
     return Made(PREFERENCE, _with_tools(sides, entries[0]), entries, done)
 
 
+def labelled_values(entry: Entry, answer: Message, label: bool) -> dict[str, Any]:
+    """A row of labelled.jsonl."""
+    return _with_tools({"prompt": list(entry.prompt), "completion": [answer], "label": label}, entry)
+
+
 def _labelled(entry: Entry, answer: Message, label: bool) -> Made:
-    values = {"prompt": list(entry.prompt), "completion": [answer], "label": label}
-    corrected = label and entry.correction is not None
-    return Made(
-        LABELLED,
-        _with_tools(values, entry),
-        (entry,),
-        "corrected" if corrected else "rated good" if label else "rated bad",
-    )
+    done = "corrected" if label and entry.correction is not None else "rated good" if label else "rated bad"
+    return Made(LABELLED, labelled_values(entry, answer, label), (entry,), done)
 
 
 def _with_tools(values: dict[str, Any], entry: Entry) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class Settings:
         least_correction: a correction shorter than this share of the answer is a remark, no answer.
         broken: `error` or `drop`: lines that are no log lines.
         recipe: its held-out prompts are not trained on.
+        known: folders of earlier imports; what they have is not used again.
     """
 
     good: tuple[str, ...] = ()
@@ -27,3 +28,4 @@ class Settings:
     least_correction: float = 0.1
     broken: str = "error"
     recipe: Path | None = None
+    known: tuple[Path, ...] = ()

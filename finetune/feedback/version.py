@@ -13,7 +13,8 @@ from typing import Any
 
 from finetune.data.strictjson import MalformedError, strict_json
 from finetune.errors import DataError, RecipeError, writing
-from finetune.feedback.folder import RECORD, whole_folder
+from finetune.feedback.folder import whole_folder
+from finetune.feedback.rows import RECORD
 
 VERSION = "version.json"
 _NAME = re.compile(r"v[0-9]{4,}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import DataError, RecipeError
+from finetune.feedback.folder import write_folder
 from tests.feedback.logs import assistant, imported, left_out, line, said, user, values
 
 PHONE, OTHER = "13812345678", "13987654321"
@@ -138,3 +139,21 @@ def test_a_recipe_that_is_wrong_stops_before_the_logs(tmp_path):
     file.write_text("nam: x\n")
     with pytest.raises(RecipeError, match=r"r.yaml:1: nam: unknown key; did you mean 'name'\?"):
         imported(tmp_path, [said(rating="up")], recipe=file)
+
+
+def test_what_an_earlier_import_has_is_not_used_again(tmp_path):
+    """The log has grown; a judgement turned round and a correction of a known answer are new."""
+    lines = [
+        said("a?", "A", rating="up"),
+        said("b?", "B", rating="down"),
+        said("c?", "C", rating="down", correction="D"),
+    ]
+    write_folder(tmp_path / "data/v0001", imported(tmp_path, lines))
+    lines += [said("d?", "E", rating="up"), said("b?", "B", correction="BB"), said("c?", "other", correction="D")]
+    for known in ("data", "data/v0001"):
+        result = imported(tmp_path, lines, known=(tmp_path / known,))
+        assert left_out(result) == [(1, "known"), (2, "known"), (3, "known"), (6, "known")]
+        assert result.left_out[0].detail == f"as {tmp_path}/data/v0001/labelled.jsonl:1"
+    assert [row["messages"][-1]["content"] for row in values(result, "sft")] == ["E", "BB"]
+    with pytest.raises(RecipeError, match=r"^--known: .*: is no import and holds none \(no feedback.json\)$"):
+        imported(tmp_path, lines, known=(tmp_path,))
