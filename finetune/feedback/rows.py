@@ -104,9 +104,11 @@ def _of_prompt(entries: list[Entry], left_out: list[LeftOut]) -> list[Made]:
     fixed: dict[str, Entry] = {}  # answers that have a correction
     for entry in (item for item in entries if item.correction):
         assert entry.correction is not None
-        if answer_key(entry.correction) not in good:
-            good[answer_key(entry.correction)] = (entry.correction, entry)
+        first = good.setdefault(answer_key(entry.correction), (entry.correction, entry))[1]
+        if first is entry:
             made += _trained(entry, entry.correction, "the correction is trained")
+        elif entry.answer is None:  # no pair either
+            left_out.append(entry.left_out("duplicate", f"the correction at {first.where} says the same"))
         if entry.answer is not None:
             fixed[answer_key(entry.answer)] = entry
             made.append(_pair(entry.correction, entry.answer, (entry,), "the correction before the answer given"))
@@ -120,8 +122,8 @@ def _of_prompt(entries: list[Entry], left_out: list[LeftOut]) -> list[Made]:
         elif entry.verdict == "bad":
             bad += [] if twin is not None else [entry]
             made.append(_labelled(entry, entry.answer, False))
-        elif (first := good.get(answer_key(entry.answer))) is not None:
-            left_out.append(entry.left_out("duplicate", f"the correction at {first[1].where} says the same"))
+        elif (same := good.get(answer_key(entry.answer))) is not None:
+            left_out.append(entry.left_out("duplicate", f"the correction at {same[1].where} says the same"))
         else:
             good[answer_key(entry.answer)] = (entry.answer, entry)
             made += _trained(entry, entry.answer, "rated good")

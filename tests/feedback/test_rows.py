@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 
+from finetune.data.rows import Row
 from finetune.errors import DataError
+from finetune.feedback.entry import entries_of
+from finetune.feedback.exchange import read_exchange
+from finetune.feedback.rating import scale_of
+from finetune.feedback.rows import judge, make_rows
 from tests.feedback.logs import assistant, imported, left_out, line, said, user, values
 
 
@@ -271,3 +279,47 @@ def test_a_correction_may_be_a_message_with_calls(tmp_path):
 def test_nothing_to_use_is_an_error_that_counts(tmp_path):
     with pytest.raises(DataError, match=r"log.jsonl: nothing to train on; left out are unrated: 1, between: 1$"):
         imported(tmp_path, [said(), said("b?", rating="neutral")])
+
+
+def test_a_correction_that_was_given_before_adds_its_pair_or_nothing(tmp_path):
+    """Of a second answer it makes a second pair; of an answer that was cut off there is nothing left to make."""
+    cut = line([user("2+2?")], ["It is"], {"correction": "4"}, "length")
+    result = imported(tmp_path, [said(answer="5", correction="4"), said(answer="6", correction="4"), cut])
+    assert left_out(result) == [(3, "duplicate")]
+    assert (len(values(result, "sft")), len(values(result, "preference")), result.used) == (1, 2, 2)
+
+
+def test_whatever_people_say_every_row_is_used_or_left_out(tmp_path):
+    """All sequences of three judgements of two answers to one prompt, 2,744 of them: the rows add up, each
+    answer is trained once at most and has one label at most, and no two pairs say the opposite."""
+    kinds = [
+        line([user("q")], [answer], feedback, finish)
+        for answer, other in (("A", "B"), ("B", "A"))
+        for feedback, finish in (
+            ({"rating": "up"}, "stop"), ({"rating": "down"}, "stop"), ({"correction": other}, "stop"),
+            ({"correction": "C"}, "stop"),
+            ({"rating": "up", "correction": "C"}, "stop"), ({"rating": "down", "correction": other}, "stop"),
+            ({"correction": "C"}, "length"),
+        )
+    ]  # fmt: skip
+    entries = []
+    for row in kinds:
+        [entry] = entries_of(read_exchange(Row(row, "log", 1), []), [], [])
+        entries.append(replace(entry, verdict=scale_of([]).verdict(entry.about["rating"])))
+    assert len(entries) == 14
+    for three in itertools.product(entries, repeat=3):
+        gone: list = []
+        kept = judge([replace(entry, line=number) for number, entry in enumerate(three)], 0.1, gone)
+        made = make_rows(kept, gone)
+        used = {entry.line for item in made for entry in item.entries}
+        assert len(used) + len(gone) == 3 and used.isdisjoint(int(item.where[4:]) for item in gone)
+        trained = [item.values["messages"][-1]["content"] for item in made if item.file == "sft.jsonl"]
+        labels = [
+            (item.values["completion"][0]["content"], item.values["label"])
+            for item in made
+            if item.file == "labelled.jsonl"
+        ]
+        assert len(set(trained)) == len(trained) and len(set(labels)) == len(labels)
+        assert len({text for text, _ in labels}) == len(labels)
+        pairs = [(item.values["chosen"], item.values["rejected"]) for item in made if item.file == "preference.jsonl"]
+        assert all(better != worse and (worse, better) not in pairs for better, worse in pairs)

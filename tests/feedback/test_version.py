@@ -215,3 +215,21 @@ def test_rows_are_not_held_out_twice(folder):
     ):
         with pytest.raises(RecipeError, match=message):
             load_recipe(recipe(folder, "wrong", data=data | {"template": "../t.yaml"}))
+
+
+def test_sources_keep_what_they_said_with_their_paths_from_the_new_place(folder):
+    """A hub's name stays; a copy of a hub's set begins with a dot, so that it is one there too."""
+    version = add_version(folder / "data", folder / "import")
+    (folder / "copy").mkdir()
+    old = [
+        {"path": "../import/*.jsonl", "encoding": "gb18030", "repeat": 2},
+        {"hub": "org/set@main", "split": "train"},
+        {"hub": "../copy@v1"},
+    ]
+    many = recipe(folder, "many", data={"format": "messages", "train": old, "eval": "../import/sft.jsonl"})
+    values = yaml.safe_load(extending_recipe(many, version, folder / "x.yaml"))
+    assert values["data"]["train"][:3] == [
+        {"path": "import/*.jsonl", "encoding": "gb18030", "repeat": 2},
+        {"hub": "org/set@main", "split": "train"},
+        {"hub": "./copy@v1"},
+    ]
