@@ -25,7 +25,8 @@ def known_rows(folders: Sequence[Path]) -> dict[bytes, str]:
         RecipeError: a folder that is no import and holds none.
         DataError: a file that can't be read.
     """
-    problems, found = [], {}
+    problems: list[str] = []
+    found: dict[bytes, str] = {}
     for folder in folders:
         imports = (
             [folder] if (folder / RECORD).is_file() else sorted(file.parent for file in folder.glob(f"*/{RECORD}"))
