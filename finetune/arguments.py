@@ -55,6 +55,38 @@ def raft_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="the rows, as JSON Lines")
 
 
+def feedback_arguments(command: argparse.ArgumentParser) -> None:
+    kinds = command.add_subparsers(dest="what", required=True)
+    logs = kinds.add_parser(
+        "import", help="rows to train on, out of logs with ratings and corrections", allow_abbrev=False
+    )
+    logs.add_argument("logs", nargs="+", metavar="LOG", help="files of JSON Lines (also .gz, .zst), folders, globs")
+    logs.add_argument("--output", type=Path, required=True, help="a new folder")
+    logs.add_argument("--recipe", type=Path, help="a recipe whose held-out prompts must not be trained on")
+    logs.add_argument(
+        "--known", type=Path, action="append", default=[], metavar="FOLDER",
+        help="an earlier import, or a folder of them: what it has is left out",
+    )  # fmt: skip
+    logs.add_argument(
+        "--good", default="", metavar="LIST", help="ratings that are good, as 4,5 (default: by the scale)"
+    )
+    logs.add_argument("--bad", default="", metavar="LIST", help="ratings that are bad, as 1,2 (default: by the scale)")
+    for name, default in (("personal-data", "redact"), ("secrets", "drop")):
+        logs.add_argument(
+            f"--{name}", choices=["redact", "drop", "error", "off"], default=default, help=f"(default {default})"
+        )
+    logs.add_argument(
+        "--near-duplicates", type=float, metavar="INDEX", help="leave out rows as near as this, as 0.8 (default: off)"
+    )
+    logs.add_argument(
+        "--least-correction", type=float, default=0.1, metavar="SHARE",
+        help="shortest correction, as a share of the answer's characters (default 0.1)",
+    )  # fmt: skip
+    logs.add_argument(
+        "--broken", choices=["error", "drop"], default="error", help="lines that are no log lines (default error)"
+    )
+
+
 def show_arguments(command: argparse.ArgumentParser) -> None:
     recipe_arguments(command)
     command.add_argument("--rows", type=_positive, default=3, help="how many samples (default 3)")

@@ -16,6 +16,7 @@ from finetune.arguments import (
     doctor_arguments,
     evaluate_arguments,
     export_arguments,
+    feedback_arguments,
     gate_arguments,
     merge_arguments,
     new_arguments,
@@ -161,6 +162,14 @@ def gate(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def feedback(options: argparse.Namespace) -> int:
+    """Turn logs of served conversations with ratings and corrections into screened rows to train on."""
+    from finetune.feedback.command import feedback_command
+
+    print(*feedback_command(options), sep="\n")
+    return EXIT_OK
+
+
 def export(options: argparse.Namespace) -> int:
     """Write the bundle of a finished run, or of an adapter made elsewhere: merge, proof, serving files."""
     from finetune.export.command import export_command
@@ -254,6 +263,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "new": (new, new_arguments),
     "doctor": (doctor, doctor_arguments),
     "raft": (raft, raft_arguments),
+    "feedback": (feedback, feedback_arguments),
     "check": (check, recipe_arguments),
     "show": (show, show_arguments),
     "audit": (audit, audit_arguments),

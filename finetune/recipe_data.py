@@ -36,7 +36,8 @@ class SourceSection(Section):
     `subset` and `split`. `header` names the first column of the header line when a preamble stands before it,
     `delimiter` what stands between the cells of a CSV file. `explode` names a column of lists: each row becomes one for
     each item of its list, the other columns as they are. `weight` is this source's share of the drawn rows, `repeat`
-    how many times each of its rows is used.
+    how many times each of its rows is used. With `hold_out: false` none of its rows is held out by `data.split`: those
+    held out stay the same ones when such a source is added.
     """
 
     path: str | None = None
@@ -52,6 +53,7 @@ class SourceSection(Section):
     explode: str | None = None
     weight: float | None = Field(None, gt=0)
     repeat: int = Field(1, ge=1)
+    hold_out: bool = True
     licence: str | None = None
     provenance: str | None = None
 
@@ -107,6 +109,13 @@ class DataSection(Section):
             raise ValueError("give exactly one of `template` and `format`")
         if bool(self.eval) == bool(self.split):
             raise ValueError("give either `eval` (files) or `split` (held-out rows of the training files), not both")
+        kept = [source for source in (*self.train, *self.eval) if not source.hold_out]
+        if kept and not self.split:
+            raise ValueError(
+                "`hold_out: false` is for sources of `train` beside a `split`; here none is held out anyway"
+            )
+        if len(kept) == len(self.train):
+            raise ValueError("every source says `hold_out: false`: there is none to hold rows out of")
         return self
 
     @property

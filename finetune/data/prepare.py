@@ -129,7 +129,7 @@ def prepare(section: DataSection, seed: int, stage: str = "sft", settings: Stage
     trained = samples.facts("source") < len(section.train)
     train, evaluate = samples.pick(trained), samples.pick(~trained)
     if section.split:
-        train, evaluate = split_samples(train, section.split, seed)
+        train, evaluate = _split(train, section, section.split, seed)
     screened = look(train, evaluate, section.screen, section.workers)
     parts = [np.flatnonzero(screened.train.facts("source") == number) for number in range(len(section.train))]
     drawn = mix(section.train, [len(part) for part in parts], seed, notes)
@@ -139,6 +139,13 @@ def prepare(section: DataSection, seed: int, stage: str = "sft", settings: Stage
         [source.facts() for source in taken], [item for source in taken for item in source.dropped],
         screened.findings, screened.counts, notes, refusals(screened, train, evaluate),
     )  # fmt: skip
+
+
+def _split(samples: SampleFile, section: DataSection, split: SplitSection, seed: int) -> tuple[SampleFile, SampleFile]:
+    """Training and held-out samples; those of sources with `hold_out: false` are all trained on."""
+    held = np.array([source.hold_out for source in section.train])[samples.facts("source")]
+    train, evaluate = split_samples(samples.pick(held), split, seed)
+    return SampleFile(samples.spool, np.concatenate([train.chosen, samples.pick(~held).chosen])), evaluate
 
 
 def _check_split(split: SplitSection, template: DataTemplate | None) -> None:
