@@ -87,6 +87,21 @@ def feedback_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+def iterate_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, help="the recipe that the first release was, or is to be, trained by")
+    command.add_argument("logs", nargs="*", metavar="LOG", help="as `finetune feedback import` reads; none: end a turn")
+    command.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="where data, recipes and runs lie")
+    command.add_argument(
+        "--release", type=Path, metavar="BUNDLE", help="what is served now (default: the recipe's own)"
+    )
+    command.add_argument(
+        "--max-drop", type=float, default=0.02, metavar="X",
+        help="how far the first score may fall below the release's (default 0.02), where the recipe's gate says nothing",
+    )  # fmt: skip
+    command.add_argument("--repeat", type=_positive, default=1, help="how many times each new row is used (default 1)")
+    command.add_argument("--prepare", action="store_true", help="write data and recipe, and train later")
+
+
 def show_arguments(command: argparse.ArgumentParser) -> None:
     recipe_arguments(command)
     command.add_argument("--rows", type=_positive, default=3, help="how many samples (default 3)")

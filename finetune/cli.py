@@ -18,6 +18,7 @@ from finetune.arguments import (
     export_arguments,
     feedback_arguments,
     gate_arguments,
+    iterate_arguments,
     merge_arguments,
     new_arguments,
     parity_arguments,
@@ -170,6 +171,14 @@ def feedback(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def iterate(options: argparse.Namespace) -> int:
+    """Turn the wheel once: logs to a data version, the recipe trained on it, the gate against the release before."""
+    from finetune.iterate import iterate_command
+
+    print(*iterate_command(options), sep="\n")
+    return EXIT_OK
+
+
 def export(options: argparse.Namespace) -> int:
     """Write the bundle of a finished run, or of an adapter made elsewhere: merge, proof, serving files."""
     from finetune.export.command import export_command
@@ -272,6 +281,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "train": (train, train_arguments),
     "evaluate": (evaluate, evaluate_arguments),
     "gate": (gate, gate_arguments),
+    "iterate": (iterate, iterate_arguments),
     "export": (export, export_arguments),
     "merge": (merge, merge_arguments),
     "verify": (verify, verify_arguments),

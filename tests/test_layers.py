@@ -24,6 +24,7 @@ LAYERS = [
         "finetune.parity",
         "finetune.newpack",
         "finetune.evaluation",
+        "finetune.iterate",
         "finetune.feedback",
     },
     {"finetune.run"},
