@@ -3,10 +3,10 @@
     python scripts/flywheel_example.py                 # into runs/flywheel; prints a table of the turns
     python scripts/flywheel_example.py --turns 2 --asked 60
 
-The first release is trained on a few rows of the news_sentiment pack. In each turn the release answers questions that it was not
-trained on; of the answers that people look at, right ones get a thumb up and wrong ones the right answer. The people are made up:
-they know the pack's own labels. All else is what a user runs: `finetune train` and `finetune iterate`. Every turn is scored on the
-same held-out companies.
+The first release is trained on a few rows of the news_sentiment pack. In each turn the release answers questions that it was
+not trained on; of the answers that people look at, right ones get a thumb up and wrong ones the right answer. The people are
+made up: they know the pack's own labels. All else is what a user runs: `finetune train` and `finetune iterate`. Every turn is scored
+on the same held-out companies.
 """
 
 from __future__ import annotations
