@@ -5,8 +5,8 @@
 
 The first release is trained on a few rows of the news_sentiment pack. In each turn the release answers questions that it was
 not trained on; of the answers that people look at, right ones get a thumb up and wrong ones the right answer. The people are
-made up: they know the pack's own labels. All else is what a user runs: `finetune train` and `finetune iterate`. Every turn is scored
-on the same held-out companies.
+made up: they know the pack's own labels. All else is what a user runs: `finetune train` and `finetune iterate`. Every turn is
+scored on the same held-out companies.
 """
 
 from __future__ import annotations
