@@ -146,6 +146,11 @@ class Metric(Part):
         return {key: place for key, place in places.items() if place}
 
     @property
+    def named_columns(self) -> dict[str, str]:
+        """All settings that name a place in the record: `places`, and what scores beside the metric's own look at."""
+        return self.places | ({"passages": self.passages} if self.passages else {})
+
+    @property
     def beside(self) -> tuple[str, ...]:
         """Names of the scores that evaluate/support.py gives beside the metric's own."""
         numbers = ("numbers_supported", "no_number_made_up") if self.grounded else ()
