@@ -43,6 +43,7 @@ _SIGNS = {
     ")": ")",
 }
 _EQUALS = re.compile("[=≈]")
+_LABEL_ENDS = re.compile(r"[:：]\s*[$¥€£+-]?\s*\Z")
 _ENDS = re.compile("[=≈;；，,:：\n。]|\\b(?:so|is|are|and)\\b")
 
 
@@ -108,17 +109,21 @@ def counts(text: str) -> set[Decimal]:
 
 
 def worked_out(text: str, at: int, figures: Sequence[Figure]) -> tuple[list[Figure], float] | None:
-    """The operands, and what they come to, of a working "a - b = " that ends where a figure begins; None without one.
+    """The operands, and what they come to, of the working that ends where a figure begins; None without one.
+
+    A working is "a - b = ", or a line "a - b" before the line "label: ".
 
     Args:
         text: of the answer. at: where the figure begins. figures: of the answer.
     """
     start = text.rfind("\n", 0, at) + 1
-    before = text[start:at]
-    sign = [*_EQUALS.finditer(before)]
-    if not sign or re.search(r"[\w)]", before[sign[-1].end() :].replace("约", "")):
+    signs = [*_EQUALS.finditer(text, start, at)]
+    if signs and re.search(r"[\w)]", text[signs[-1].end() : at].replace("约", "")):
         return None
-    end = start + sign[-1].start()
+    if not signs and not (start and _LABEL_ENDS.search(text[start:at])):
+        return None
+    end = signs[-1].start() if signs else start - 1
+    start = start if signs else text.rfind("\n", 0, end) + 1
     ends = [match.end() for match in _ENDS.finditer(text, start, end) if not _inside(figures, match.start())]
     expression, operands = _expression(text, ends[-1] if ends else start, end, figures)
     value = _evaluated(expression)
