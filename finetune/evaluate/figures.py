@@ -140,7 +140,7 @@ def _numbers(text: str, whole: str) -> Iterator[Figure]:
     pending: list[Figure] = []
     for match in NUMBER.finditer(text):
         start = match.start("digits")
-        if _NOT_IN_A_NAME.search(text[:start]) or _POWER.match(text, match.end()):
+        if _NOT_IN_A_NAME.search(text[max(0, start - 3) : start]) or _POWER.match(text, match.end()):
             continue
         written = match["digits"].rstrip(",")
         parts = [written] if grouped(written) else written.split(",")  # 12,5 is two numbers of a list

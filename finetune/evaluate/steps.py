@@ -13,7 +13,7 @@ import ast
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -23,6 +23,7 @@ from finetune.data.metric import Step
 from finetune.evaluate.figures import Figure
 
 CHANCE = 0.05
+LOOK_BACK = 400  # characters in which a working begins
 MOST = 600  # numbers of a passage that steps are tried with; the first ones
 _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -116,22 +117,20 @@ def worked_out(text: str, at: int, figures: Sequence[Figure]) -> tuple[list[Figu
     Args:
         text: of the answer. at: where the figure begins. figures: of the answer.
     """
-    start = text.rfind("\n", 0, at) + 1
+    start = max(text.rfind("\n", 0, at) + 1, at - LOOK_BACK)
     signs = [*_EQUALS.finditer(text, start, at)]
     if signs and re.search(r"[\w)]", text[signs[-1].end() : at].replace("约", "")):
         return None
-    if not signs and not (start and _LABEL_ENDS.search(text[start:at])):
+    if not signs and not (text[start - 1 : start] == "\n" and _LABEL_ENDS.search(text[start:at])):
         return None
     end = signs[-1].start() if signs else start - 1
-    start = start if signs else text.rfind("\n", 0, end) + 1
-    ends = [match.end() for match in _ENDS.finditer(text, start, end) if not _inside(figures, match.start())]
-    expression, operands = _expression(text, ends[-1] if ends else start, end, figures)
+    start = start if signs else max(text.rfind("\n", 0, end) + 1, end - LOOK_BACK)
+    near = [one for one in figures if start <= one.start < end]
+    within = {place for one in near for place in range(one.start, one.start + len(one.text))}
+    ends = [match.end() for match in _ENDS.finditer(text, start, end) if match.start() not in within]
+    expression, operands = _expression(text, ends[-1] if ends else start, end, near)
     value = _evaluated(expression)
     return (operands, value) if value is not None and len(operands) > 1 else None
-
-
-def _inside(figures: Iterable[Figure], place: int) -> bool:
-    return any(one.start <= place < one.start + len(one.text) for one in figures)
 
 
 def _expression(text: str, begin: int, end: int, figures: Sequence[Figure]) -> tuple[str, list[Figure]]:

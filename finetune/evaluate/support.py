@@ -8,7 +8,7 @@ rests on (arXiv 2009.13312). Pure functions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 
@@ -125,17 +125,20 @@ def judge(answer: str, passage: str, derivable: Grounded, separator: str = ": ")
     any_scale = derivable.any_scale or not scales
     claims = figures(text, True, separator)
     pool = [*whole.figures, *known]
+    shown: list[Figure] = []  # results of workings, which may be said again
+    found: dict[Figure, bool] = {}  # the same figure many times, of a model that repeats itself
     supported: set[int] = set()
     judged = []
     for claim in claims:
-        good = stands(claim, pool, scales, any_scale) or (
-            claim.value is not None and _derived(claim, whole, scales, derivable)
-        )
+        same = replace(claim, start=0, line=0)
+        if same not in found:
+            found[same] = stands(claim, pool, scales, any_scale) or _derived(claim, whole, scales, derivable)
+        good = found[same] or stands(claim, shown, scales)
         working = None if good or claim.value is None else worked_out(text, claim.start, claims)
         if working is not None:
             operands, value = working
             good = all(one.start in supported for one in operands) and _comes_to(claim, value)
-            pool += [claim] if good else []  # it may be said again
+            shown += [claim] if good else []
         if good:
             supported.add(claim.start)
         if claim.name not in derivable.skip:

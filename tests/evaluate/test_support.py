@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 import yaml
@@ -137,3 +138,12 @@ def test_steps_find_what_is_derived():
         passage = "; ".join(f"{number} t" for number in numbers)
         wanted = [a - b for a in numbers for b in numbers if a - b > 1000]
         assert made_up("\n".join(f"{one} t" for one in wanted), passage, steps=("difference",)) == []
+
+
+@pytest.mark.parametrize("text", ["1 = 1, ", "4711 ", "7 + ", "((", "3.5.", "9,", "十", '{"a": 1', "1 + 1 = 2; "])
+def test_an_answer_that_repeats_itself_costs_little(text):
+    """2,000 pieces against a passage of 200 numbers: seconds would be a hang over many rows."""
+    passage = "; ".join(f"{number} t" for number in range(1000, 1200))
+    start = time.process_time()
+    judge(text * 2000, passage, Grounded(steps=ALL_STEPS))
+    assert time.process_time() - start < 10
