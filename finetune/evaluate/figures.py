@@ -99,7 +99,7 @@ def scales_alone(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=64)
 def figures(text: str, claims: bool = False, separator: str = ": ") -> tuple[Figure, ...]:
     """All figures of a text, in order.
 

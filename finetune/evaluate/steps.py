@@ -29,20 +29,7 @@ _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.Pow: operator.pow, ast.USub: operator.neg, ast.UAdd: operator.pos,
 }  # fmt: skip
-_SIGNS = {
-    "×": "*",
-    "·": "*",
-    "x": "*",
-    "X": "*",
-    "*": "*",
-    "÷": "/",
-    "/": "/",
-    "+": "+",
-    "-": "-",
-    "^": "**",
-    "(": "(",
-    ")": ")",
-}
+_SIGNS = {mark: mark for mark in "*/+-()"} | {"×": "*", "·": "*", "x": "*", "X": "*", "÷": "/", "^": "**"}
 _EQUALS = re.compile("[=≈]")
 _LABEL_ENDS = re.compile(r"[:：]\s*[$¥€£+-]?\s*\Z")
 _ENDS = re.compile("[=≈;；，,:：\n。]|\\b(?:so|is|are|and)\\b")
@@ -55,13 +42,13 @@ class Results:
     values: np.ndarray
     sizes: np.ndarray
 
-    def reach(self, value: float, step: float, either_sign: bool) -> bool:
-        """Whether one of them is this value as far as it is written, and not by chance."""
+    def reach(self, value: float, step: float, either_sign: bool, chance: float = CHANCE) -> bool:
+        """Whether one of them is this value as far as it is written, and not by more than this chance."""
         size = abs(value)
         if not size or not len(self.values):
             return False
         low, high = np.searchsorted(self.sizes, (size / 2, size * 2))
-        if step * (high - low) / (1.5 * size) > CHANCE:
+        if step * (high - low) / (1.5 * size) > chance:
             return False
         near = self.values[low:high]
         near = abs(near) if either_sign else near

@@ -19,7 +19,7 @@ from finetune.evaluate.citations import SUPPORT, citation_support, without
 from finetune.evaluate.evidence import readings, stands
 from finetune.evaluate.figures import Figure, figures, readable, scales_alone
 from finetune.evaluate.metrics import at_place
-from finetune.evaluate.steps import Results, counts, results, worked_out
+from finetune.evaluate.steps import CHANCE, Results, counts, results, worked_out
 
 NUMBERS, NONE_MADE_UP = "numbers_supported", "no_number_made_up"
 
@@ -113,16 +113,14 @@ def judge(answer: str, passage: str, derivable: Grounded, separator: str = ": ")
       (`derivable.any_scale`: always); percent may be a ratio; a sign may be a word ("down 3 %");
     - is one of `derivable.known`;
     - is the result of a working that the answer shows, "a - b = c", that is right and whose numbers are supported;
-    - is what one of `derivable.steps` makes of the passage's numbers, and not by chance (steps.py): none by default, for
-      among many numbers nearly any short one is a difference of two.
+    - is what one of `derivable.steps` makes of the passage's numbers, and not by chance (steps.py); none by default.
 
-    Dates must agree with one of the passage's in all that they say, times too.
+    Dates and times must agree with one of the passage's in all that they say.
     """
     text = readable(answer)
     whole = _passage(passage, derivable.steps, derivable.within)
     known = [Figure("", -1, -1, Decimal(str(value)), Decimal(0)) for value in derivable.known]
     scales = (*whole.scales, *scales_alone(text))
-    any_scale = derivable.any_scale or not scales
     claims = figures(text, True, separator)
     pool = [*whole.figures, *known]
     shown: list[Figure] = []  # results of workings, which may be said again
@@ -132,13 +130,13 @@ def judge(answer: str, passage: str, derivable: Grounded, separator: str = ": ")
     for claim in claims:
         same = replace(claim, start=0, line=0)
         if same not in found:
-            found[same] = stands(claim, pool, scales, any_scale) or _derived(claim, whole, scales, derivable)
+            found[same] = stands(claim, pool, scales, derivable.any_scale or not scales) or _derived(
+                claim, whole, scales, derivable
+            )
         good = found[same] or stands(claim, shown, scales)
-        working = None if good or claim.value is None else worked_out(text, claim.start, claims)
-        if working is not None:
-            operands, value = working
-            good = all(one.start in supported for one in operands) and _comes_to(claim, value)
-            shown += [claim] if good else []
+        if not good and _shown(claim, text, claims, supported):
+            good = True
+            shown.append(claim)
         if good:
             supported.add(claim.start)
         if claim.name not in derivable.skip:
@@ -150,7 +148,7 @@ def _looked_at(text: str, derivable: Grounded, separator: str) -> bool:
     return any(one.name not in derivable.skip for one in figures(readable(text), True, separator))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4)  # of one with 600 numbers the results are 30 MB
 def _passage(text: str, steps: tuple[str, ...], within: str) -> Passage:
     plain = readable(text)
     found = figures(plain)
@@ -167,10 +165,20 @@ def _derived(claim: Figure, passage: Passage, scales: Sequence[int], derivable: 
         return True
     finest = Decimal(1).scaleb(-derivable.decimals)
     sign = -1 if claim.value < 0 else 1
+    meant = readings(claim, scales)
     return any(
-        passage.results.reach(float(sign * value), float(min(step, finest)), claim.falling)
-        for value, step in readings(claim, scales)
+        passage.results.reach(float(sign * value), float(min(step, finest)), claim.falling, CHANCE / len(meant))
+        for value, step in meant
     )
+
+
+def _shown(claim: Figure, text: str, claims: Sequence[Figure], supported: set[int]) -> bool:
+    """Whether a claim is the result of a working that is right and whose operands are `supported` (by their places)."""
+    working = worked_out(text, claim.start, claims) if claim.value is not None else None
+    if working is None:
+        return False
+    operands, value = working
+    return all(one.start in supported for one in operands) and _comes_to(claim, value)
 
 
 def _comes_to(claim: Figure, value: float) -> bool:
