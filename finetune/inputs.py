@@ -21,7 +21,7 @@ from finetune.data.prepare import Prepared, prepare
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, row_score_names, score_names
-from finetune.evaluate.results import FINISHED, check_references, groups_of
+from finetune.evaluate.results import FINISHED, check_references, groups_of, unsupported_references
 from finetune.recipe import Recipe
 from finetune.recipe_evaluate import GateSection
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
@@ -64,6 +64,7 @@ def load_data(recipe: Recipe) -> Prepared:
     data = replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
     if recipe.settings.answers:
         check_references(data)
+        data = replace(data, notes=[*data.notes, *unsupported_references(data)])
     if isinstance(recipe.settings, RewardSection):
         check_decided(data.train, recipe.settings, "training pairs")
         check_decided(data.evaluate, recipe.settings, "held-out pairs")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune.data.template import Metric
-from finetune.evaluate.citations import bare, citations, cited, holds
+from finetune.evaluate.citations import bare, bears_out, citation_support, citations, cited, holds
 from finetune.evaluate.metrics import score_names
 
 METRIC = Metric(name="citations", refusals=("条文中没有规定", "Not in the passages"))
@@ -94,3 +94,58 @@ def test_settings():
     with pytest.raises(ValidationError, match="a text without a word"):
         Metric(name="citations", refusals=("。",))
     assert score_names("5日[2]", METRIC) == list(ANSWERED)
+
+
+SHOWN = (
+    "矿山安全法第十条\n每个矿井必须有两个以上能行人的安全出口。",
+    "矿山安全法第十一条\n矿山必须有运输和通讯设施，并在15日内检查。",
+    "Within 5 days the operator must not restart the fan.",
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "share"),
+    [
+        ("两个以上[1]", 1), ("两个以上[2]", 0), ("两个以上[1][2]", 1 / 2), ("两个以上[7]", 0), ("两个以上", 0), ("[1]", 0),
+        ("三个以上[1]", 0), ("条文中没有规定[1]", 0), ("15日[2]", 1), ("5日[2]", 0), ("within 5 days[3]", 1), ("", 0),
+    ],
+)  # fmt: skip
+def test_citation_support(answer, share):
+    """Of the passages cited, those that hold what is said, whichever the reference cites; 7 was not shown."""
+    assert citation_support(answer, "两个以上[1]", SHOWN, METRIC) == {"citation_support": share}
+
+
+def test_citation_support_where_nothing_is_to_be_cited():
+    assert citation_support("两个以上[1]", "条文中没有规定", SHOWN, METRIC) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "held"),
+    [
+        ("每个矿井都必须有两个以上能行人的安全出口", True),  # 都必 and 井都 are new: 17 of 19 pairs
+        ("每个矿井必须有两个以上能行车的安全出口", True),  # 2 of 18 pairs are new: a changed word is not seen
+        ("每个矿井不必有两个以上能行人的安全出口", False),  # 不 in a new pair
+        ("每个矿井必须有12个以上能行人的安全出口", False),  # 12
+        ("矿井的负责人应当组织培训并且检查设备", False),
+        ("the operator must not restart the fan within 5 days", True),
+        ("the operator must restart the fan within 5 days", True),  # a left out "not" is not seen either
+        ("the operator must never restart the fan within 5 days", False),
+        ("the operator must not restart the fan within 50 days", False),
+    ],
+)
+def test_longer_answers_need_enough_of_their_pieces_and_every_number_and_negation(said, held):
+    passage = SHOWN[2] if said.isascii() else SHOWN[0]
+    assert bears_out(bare(passage), bare(said)) == held
+
+
+def test_citation_support_of_articles():
+    metric = Metric(name="citations", cites="articles", passages="passages")
+    reference = "两个以上，依据《矿山安全法》第十条。"
+    for answer, share in (
+        (reference, 1),
+        ("两个以上，依据《矿山安全法》第十一条。", 0),
+        ("两个以上，依据《煤炭法》第十条。", 0),
+    ):
+        said = answer.replace("，依据", "")
+        assert citation_support(said, reference, SHOWN, metric) == {"citation_support": share}
+    assert score_names("5日[2]", METRIC.model_copy(update={"passages": "passages"})) == [*ANSWERED, "citation_support"]

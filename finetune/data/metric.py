@@ -9,11 +9,13 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from finetune.data.columns import Part
 
 Normal = Literal["width", "case", "space", "punctuation", "traditional"]
+Step = Literal["sum", "difference", "product", "ratio", "percent_change", "mean", "total", "count"]
 
 # Which metrics a setting is for; what is not listed is for all.
 OWNERS = {
     "refusals": ("citations", "unanswerable", "refusal"),
     "cites": ("citations",),
+    "passages": ("citations",),
     "ordered": ("tool_calls",),
     "normalise": ("contains", "exact_match", "fields", "json", "label", "table", "unanswerable"),
     "percent": ("quantity",),
@@ -59,6 +61,25 @@ def _inline(value: Any) -> Any:
     return value
 
 
+class Grounded(Part):
+    """Whether the numbers of an answer come of what it was given (evaluate/support.py).
+
+    `passage`: what they may come of, the whole prompt or the user's messages. `steps`: what may have been done to its numbers,
+    once, without showing the working; `within`: to any two of them, or to two of one line. `known`: numbers that an answer may
+    say without the passage (0, a limit that a regulation has). `skip`: names of fields, or keys of JSON, whose numbers are not
+    looked at. `decimals`: numbers are taken as written to so many, for templates that write 8.0 as 8. `any_scale`: 860 for
+    860万元 even where a unit is named.
+    """
+
+    passage: Literal["prompt", "user"] = "prompt"
+    steps: Annotated[tuple[Step, ...], Field(strict=False)] = ()
+    within: Literal["passage", "line"] = "passage"
+    known: Annotated[tuple[float, ...], Field(strict=False)] = ()
+    skip: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    decimals: int = Field(0, ge=0, le=6)
+    any_scale: bool = False
+
+
 class Metric(Part):
     """How an answer is scored: a name out of METRICS and its settings (OWNERS says which is for which).
 
@@ -66,7 +87,8 @@ class Metric(Part):
     `normalise`: what is no difference between two texts. `json_schema` is written `schema` in a template, where pydantic
     has that name. `form`: one mention a line, or a JSON list of objects. `types`: which types count, empty for all.
     `nothing`: what an answer without a mention says. `between` a relation's two ends. Places in the record, as `column` or
-    `column.key`: `value`, what a program must come to, `table`, what it may look at, and `kind`, of a question.
+    `column.key`: `value`, what a program must come to, `table`, what it may look at, and `kind`, of a question;
+    `passages`, which citations number. `grounded`: the answer's numbers against the passage, beside the metric's scores.
     """
 
     name: str
@@ -96,6 +118,8 @@ class Metric(Part):
     value: str | None = None
     table: str | None = None
     kind: str | None = None
+    passages: str | None = None
+    grounded: Grounded | None = None
 
     @model_validator(mode="after")
     def settings_of_this_metric(self) -> Metric:
@@ -120,6 +144,17 @@ class Metric(Part):
         """What the metric asks of the record, and where it is."""
         places = {"value": self.value, "table": self.table, "kind": self.kind}
         return {key: place for key, place in places.items() if place}
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """All settings that name a place in the record: `places`, and what scores beside the metric's own look at."""
+        return self.places | ({"passages": self.passages} if self.passages else {})
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Names of the scores that evaluate/support.py gives beside the metric's own."""
+        numbers = ("numbers_supported", "no_number_made_up") if self.grounded else ()
+        return (*numbers, *(("citation_support",) if self.passages else ()))
 
     def _mentions_can_be_read(self) -> None:
         for key in ("separator", "between", "nothing"):

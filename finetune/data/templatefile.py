@@ -152,7 +152,7 @@ class TemplateFile(Part):
     @model_validator(mode="after")
     def metrics_name_columns(self) -> TemplateFile:
         for metric in filter(None, (self.metric, *(task.metric for task in self.tasks or ()))):
-            for key, place in metric.places.items():
+            for key, place in metric.named_columns.items():
                 column = place.partition(".")[0]
                 if column not in self.columns:
                     raise ValueError(f"metric.{key}: {column!r} is not a column{did_you_mean(column, self.columns)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune.data.metric import Metric
@@ -46,6 +47,14 @@ _TIMES = [
         rf"{_CHINESE_HALF}(?<![\d{_HAN}])(?P<hour>{_N})\s*[点时](?!间)(?:(?P<thirty>半)|(?P<quarter>[一三])刻|\s*(?P<minute>{_N})(?:\s*分(?:\s*(?P<second>{_N})\s*秒)?|(?![\d{_HAN}])))?",
     )
 ]
+
+# Read by `moments` only.
+_CLOCK = re.compile(
+    r"(?<![\d:])(?P<hour>1[0-2]|0?[1-9])(?P<minute>[0-5]\d)\s?(?P<half>[AaPp])\.?[Mm]\b"
+)  # weather services' 815 PM
+_HOUR_NAMED = re.compile(r"(?P<name>(?i:\b(?:midnight|noon)\b)|午夜|零点|零时|正午)")
+_LOOSE_COLON = re.compile(r"(?<=[^\d\s]):(?=\d)|(?<=\d):(?=\s)")  # of "时间:14:00" and "15:00: Ashford"
+_DECIMAL = re.compile(r"点[一二三四五六七八九\d]\Z")  # 十二点五; a time would say 十二点零五 or 五分
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,55 @@ def read_moment(text: str, order: str | None = None) -> Moment:
     groups = clock.groupdict()
     zone = groups.get("zone") if time else None
     return Moment(moment.year, moment.month, moment.day, time, None if zone is None else _offset(zone))
+
+
+def moments(text: str, order: str | None = None) -> list[tuple[int, int, Moment]]:
+    """Every date and every time of a text, with its place (start, end), in order; of a year alone only "2024年".
+
+    Read are besides what `read_moment` reads 815 PM, midnight and noon; not "5 may", nor 十二点五, which is 12.5.
+
+    Args:
+        text: in half-width forms (NFKC), so that places are its own.
+    """
+    rest = _LOOSE_COLON.sub(" ", text)
+    clocks = _placed(rest, [_CLOCK, _HOUR_NAMED], _named_time)
+    rest = _without(rest, clocks)
+    dates = [
+        one for one in _placed(rest, _DATES, lambda match: _date(match, order)) if not _no_date(rest[one[0] : one[1]])
+    ]
+    rest = _without(rest, dates)
+    times = _placed(rest, _TIMES, lambda match: Moment(time=None if _DECIMAL.search(match[0]) else _time(match)))
+    return sorted([*clocks, *dates, *times], key=lambda one: one[:2])
+
+
+def _no_date(said: str) -> bool:
+    return said.strip().isdecimal() or re.search(r"\bmay\b", said) is not None
+
+
+def _named_time(match: re.Match[str]) -> Moment:
+    groups = match.groupdict()
+    if "name" in groups:
+        return Moment(time=(12 if groups["name"].lower() in ("noon", "正午") else 0, 0, 0))
+    return Moment(time=(int(match["hour"]) % 12 + (12 if match["half"] in "Pp" else 0), int(match["minute"]), 0))
+
+
+def _without(text: str, placed: list[tuple[int, int, Moment]]) -> str:
+    """The text with line ends in place of what was found, so that places stay."""
+    for start, end, _ in placed:
+        text = f"{text[:start]}{chr(10) * (end - start)}{text[end:]}"
+    return text
+
+
+def _placed(
+    text: str, patterns: list[re.Pattern[str]], read: Callable[[re.Match[str]], Moment]
+) -> list[tuple[int, int, Moment]]:
+    """What the patterns find and `read` makes sense of; of two that overlap the first, of two that begin together the longer."""
+    matches = [(*match.span(), read(match)) for pattern in patterns for match in pattern.finditer(text)]
+    kept: list[tuple[int, int, Moment]] = []
+    for start, end, moment in sorted(matches, key=lambda one: (one[0], -one[1])):
+        if moment != Moment() and (not kept or start >= kept[-1][1]):
+            kept.append((start, end, moment))
+    return kept
 
 
 def _last(text: str, patterns: list[re.Pattern[str]]) -> re.Match[str] | None:

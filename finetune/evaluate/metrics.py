@@ -140,7 +140,7 @@ def with_record(answer: str, record: Mapping[str, Any], metric: Metric) -> str:
     """The answer alone, or a JSON object with it as `answer` and, by key, what `metric.places` names in the record."""
     if not metric.places:
         return answer
-    told = {key: _at(record, place) for key, place in metric.places.items()}
+    told = {key: at_place(record, place) for key, place in metric.places.items()}
     return json.dumps({"answer": answer, **told}, ensure_ascii=False, default=str)
 
 
@@ -181,8 +181,8 @@ def reference_problem(reference: str, metric: Metric) -> str | None:
 
 
 def score_names(reference: str, metric: Metric) -> list[str]:
-    """Names of the scores that this metric gives a corpus, found by scoring a reference against itself."""
-    return list(aggregate(score_rows([reference], [reference], [metric])))
+    """Names of the scores that a corpus has by this metric, found by scoring a reference against itself, and beside it."""
+    return [*aggregate(score_rows([reference], [reference], [metric])), *metric.beside]
 
 
 def row_score_names(reference: str, metric: Metric) -> list[str]:
@@ -191,7 +191,7 @@ def row_score_names(reference: str, metric: Metric) -> list[str]:
     return [name for name in row if family_of(name) is None]
 
 
-def _at(record: Mapping[str, Any], place: str) -> Any:
+def at_place(record: Mapping[str, Any], place: str) -> Any:
     """`column` or `column.key` of a record; None where it is not."""
     value: Any = record
     for key in place.split("."):

@@ -13,7 +13,7 @@ from finetune.evaluate.units import MONEY, NAMES, converted, unit_named
 
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _WORDS = {"thousand": 3, "million": 6, "mn": 6, "mln": 6, "billion": 9, "bn": 9, "trillion": 12, "tn": 12}
-_LETTERS = {"k": 3, "m": 6, "b": 9}  # after money only: 12 m is a length
+LETTERS = {"k": 3, "m": 6, "b": 9}  # after money only: 12 m is a length
 _CHARACTERS = {"百": 2, "千": 3, "万": 4, "亿": 8, "萬": 4, "億": 8}
 
 _PREFIX = r"(?P<money>US\$|HK\$|[$¥€£]|(?:USD|CNY|RMB|EUR|GBP|JPY|HKD|人民币)\b)?\s*"
@@ -29,8 +29,8 @@ _SCALE = (
 _SIGN = r"(?P<sign>(?<![\w.])[-+]|负|(?i:\bminus\s+))?\s*"
 # Not the 3 of m3 or m^-3, not the 1.73 of mL/min/1.73 m2, and no part of it.
 _START = r"(?<![\^A-Za-z])(?<!\^-)(?<![A-Za-zµμ°Ω]/)(?<!\d)(?<!\d\.)"
-_NUMBER = re.compile(rf"{_START}(?P<of>[百千]分之)?{_SIGN}{_PREFIX}(?P<inner>(?<![\d.])-)?{_DIGITS}{_SCALE}")
-_NUMERALS = re.compile(rf"(?P<of>[百千]分之)?(?P<numeral>负?[{NUMERAL}萬億]+(?:[点點][零〇一二三四五六七八九]+)?)")
+NUMBER = re.compile(rf"{_START}(?P<of>[百千]分之)?{_SIGN}{_PREFIX}(?P<inner>(?<![\d.])-)?{_DIGITS}{_SCALE}")
+NUMERALS = re.compile(rf"(?P<of>[百千]分之)?(?P<numeral>负?[{NUMERAL}萬億]+(?:[点點][零〇一二三四五六七八九]+)?)")
 _LATIN = re.compile(
     r"[°A-Za-zµμΩ$€£¥][A-Za-zµμΩ$]*(?:\^?-?\d)?(?:[/·](?:\d+(?:\.\d+)? ?)?[A-Za-zµμ°Ω]+(?:\^?-?\d)?)*|[%‰]"
 )
@@ -92,13 +92,13 @@ def read_quantity(text: str, percent: bool = False, unit: str = "") -> Found | N
         percent: percent is a hundredth, not a unit.
         unit: a unit's text to look for first, known or not.
     """
-    plain = _plain(text)
+    plain = plain_text(text)
     books = _ACCOUNTING.fullmatch(plain.strip().rstrip(".。"))
     if books and not re.search(r"[-A-Za-z]", books[2]):
         plain = f"{books[1]}-{books[2].strip()}{books[3]}"
-    matches = [*_NUMBER.finditer(plain)]
+    matches = [*NUMBER.finditer(plain)]
     if not matches:
-        matches = [*_NUMERALS.finditer(plain)]
+        matches = [*NUMERALS.finditer(plain)]
     if not matches:
         return None
     match = matches[-1]
@@ -115,13 +115,13 @@ def read_quantity(text: str, percent: bool = False, unit: str = "") -> Found | N
         if named not in MONEY:  # 12 m: not a million but a unit
             said, named = _unit(plain[match.start("letter") :], unit)
         else:
-            power += _LETTERS[match["letter"].lower()]
+            power += LETTERS[match["letter"].lower()]
     if percent and named in ("%", "‰"):
         return Found(number, power - (2 if named == "%" else 3), "", "")
     return Found(number, power, named, said)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Half-width, superscripts as ^2, no spaces between thousands, one kind of minus, no run of white space."""
     text = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda match: "^" + match[0].translate(_SUPER), text)
@@ -141,15 +141,15 @@ def _numeral(match: re.Match[str]) -> tuple[Decimal | None, int]:
 def _digits(match: re.Match[str], text: str, matches: list[re.Match[str]]) -> tuple[Decimal | None, int]:
     """The number as written and the power of ten beside it; 3亿5000万 is one number."""
     start = match.start("digits")
-    if re.search(r"\d\s*[-~至到]\s*[$¥€£]?$", text[:start]) or not _grouped(match["digits"]):
+    if re.search(r"\d\s*[-~至到]\s*[$¥€£]?$", text[:start]) or not grouped(match["digits"]):
         return None, 0
     if text.startswith("^", match.end()):  # 10^5 without a factor
         return None, 0
     number = Decimal(match["digits"].replace(",", ""))
-    power = int(match["e"] or match["power"] or 0) + _scale(match)
+    power = int(match["e"] or match["power"] or 0) + scale_of(match)
     before = matches[-2] if len(matches) > 1 else None
-    if before and before["han"] and before.end() == match.start() and _grouped(before["digits"]):
-        large = Decimal(before["digits"].replace(",", "")).scaleb(_scale(before))
+    if before and before["han"] and before.end() == match.start() and grouped(before["digits"]):
+        large = Decimal(before["digits"].replace(",", "")).scaleb(scale_of(before))
         number, power = large + number.scaleb(power), 0
         match = before
     if match["inner"] or (match["sign"] or "").strip().lower() in ("-", "负", "minus"):
@@ -157,14 +157,14 @@ def _digits(match: re.Match[str], text: str, matches: list[re.Match[str]]) -> tu
     return number, power
 
 
-def _grouped(digits: str) -> bool:
+def grouped(digits: str) -> bool:
     """Whether commas, if any, part thousands, and the number is no endless run."""
     whole = digits.partition(".")[0]
     good = "," not in whole or re.fullmatch(r"\d{1,3}(,\d{3})+", whole) is not None
     return good and sum(map(str.isdecimal, digits)) <= 18
 
 
-def _scale(match: re.Match[str]) -> int:
+def scale_of(match: re.Match[str]) -> int:
     if match["han"]:
         return sum(_CHARACTERS[character] for character in match["han"])
     return _WORDS[match["word"].lower()] if match["word"] else 0

@@ -17,6 +17,7 @@ from finetune.data.split import group_of
 from finetune.errors import DataError
 from finetune.evaluate.intervals import Interval, Intervals, numbered
 from finetune.evaluate.metrics import Scores, aggregate, reference_of, reference_problem, score_rows
+from finetune.evaluate.support import beside, problem_of
 from finetune.recipe_data import SplitSection
 
 if TYPE_CHECKING:
@@ -37,6 +38,31 @@ def check_references(data: Prepared) -> None:
     if problems:
         more = [f"and {len(problems) - 10} more held-out rows"] if len(problems) > 10 else []
         raise DataError(problems[:10] + more)
+
+
+def unsupported_references(data: Prepared) -> list[str]:
+    """What passages do not support of held-out references, the first three rows of them: then a right answer has no 1 either.
+
+    Notes, for a figure may be read wrong.
+
+    Raises:
+        DataError: most of the references of a task are: `grounded` or `passages` does not fit it.
+    """
+    notes, problems = [], []
+    for task, metric in data.metrics.items():
+        samples = [sample for sample in data.evaluate if sample.task == task] if metric.beside else []
+        found = [f"{sample.where}: {problem}" for sample in samples if (problem := problem_of(sample, metric))]
+        said = f"{task}: " if task else ""
+        more = (
+            f"{said}{', '.join(metric.beside)}: {len(found)} of {len(samples)} held-out references have no 1 themselves"
+        )
+        if 2 * len(found) > len(samples):
+            problems += [*found[:3], f"{more}; the metric's settings do not fit the task"]
+        elif found:
+            notes += [*found[:3], more]
+    if problems:
+        raise DataError(problems)
+    return notes
 
 
 @dataclass(frozen=True)
@@ -101,12 +127,15 @@ def write_scores(folder: Path, evaluated: Evaluated) -> None:
 
 
 def rows_of(data: Prepared, answers: Sequence[Answer]) -> list[Scores]:
-    """What each held-out sample's answer comes to by the metric of its task, and whether it ended by itself."""
+    """What each held-out sample's answer comes to by the metric of its task and beside it, and whether it ended by itself."""
     samples = list(data.evaluate)
     metrics = [data.metrics[sample.task] for sample in samples]
     references = [reference_of(sample, metric) for sample, metric in zip(samples, metrics, strict=True)]
     rows = score_rows([item.text for item in answers], references, metrics)
-    return [row | {FINISHED: float(item.finished)} for row, item in zip(rows, answers, strict=True)]
+    return [
+        row | beside(item.text, sample, metric) | {FINISHED: float(item.finished)}
+        for row, item, sample, metric in zip(rows, answers, samples, metrics, strict=True)
+    ]
 
 
 def tasks_of(data: Prepared) -> list[str]:

@@ -24,6 +24,11 @@ METRICS_IN_USE = [
     {"name": "json", "schema": SCHEMA, "unordered": True, "normalise": ["width", "case"]},
     {"name": "table", "keys": ["mine", "year"]},
     {"name": "unanswerable", "refusals": ["no idea"], "normalise": ["space", "punctuation"]},
+    {
+        "name": "exact_match",
+        "grounded": {"passage": "user", "steps": ["sum", "total"], "known": [0, 1.5], "skip": ["a"]},
+    },
+    {"name": "citations", "refusals": ["no idea"], "passages": "said"},
 ]
 
 
