@@ -165,7 +165,8 @@ def end(wheel: Wheel) -> list[str]:
     turn = _turn(wheel, version, failed is None)
     turns = [*wheel.turns, turn]
     replace_file(wheel.folder / FILE, json.dumps({"turns": turns}, ensure_ascii=False, indent=2) + "\n")
-    lines = [*turn_lines(turns), f"release: {wheel.folder / _bundle(turns)}" if _bundle(turns) else "release: none"]
+    release = _bundle(turns)
+    lines = [*turn_lines(turns), f"release: {wheel.folder / release}" if release else "release: none"]
     if failed is not None:
         raise GateError("\n".join([str(failed), *lines]))
     return lines

@@ -127,9 +127,9 @@ def _evaluated(recipe: Recipe, asked: Sequence[Asked], found: Found, harness: di
         from finetune.evaluate.harness import paired_rows
 
         drawn |= paired_rows(harness["base"], harness["tuned"])
-        for who, its in harness.items():
-            scores.setdefault(who, {}).update(its.scores)
-    in_order = {who: scores[who] for who in ("base", "previous", "tuned") if who in scores}
+        for who, told in harness.items():
+            scores.setdefault(who, {}).update(told.scores)
+    in_order: dict[str, Scores] = {who: scores[who] for who in ("base", "previous", "tuned") if who in scores}
     return Evaluated(in_order, intervals(drawn, scores["tuned"], losses) if drawn or losses else None)
 
 

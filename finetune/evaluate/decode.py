@@ -72,6 +72,9 @@ def decode(
 class _Room(DynamicLayer):
     """Keys and values (B, H, T, D) of a layer, with room for columns to come: a token is written, the rest not copied."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, room: int) -> None:
         super().__init__()
         self.room = room
@@ -79,7 +82,7 @@ class _Room(DynamicLayer):
 
     def let_go(self) -> None:
         """Keys and values have been copied elsewhere."""
-        self.keys = self.values = None
+        self.keys = self.values = self.keys.new_empty(0)
         self.whole = []
 
     def hold(self, keys: torch.Tensor, values: torch.Tensor, rows: int, columns: int) -> None:
@@ -265,7 +268,7 @@ def _shared(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, the last of each left out; 0 where it is not worth it."""
     if len(prompts) < 2:
         return 0
-    low, high = min(prompts), max(prompts)  # of lists in order the ends differ first
+    low, high = min(map(list, prompts)), max(map(list, prompts))  # of lists in order the ends differ first
     most = min(len(prompt) for prompt in prompts) - 1
     count = next((i for i in range(most) if low[i] != high[i]), most)
     return count if count >= LEAST_SHARED else 0

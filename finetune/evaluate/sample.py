@@ -61,7 +61,7 @@ def sample_answers(
             given = [prompts[index] for index in mine]
             found += zip(mine, paged_answers(model.get_base_model(), tokenizer, given, own_seed, sampling), strict=True)
             mine = []
-        choose = likeliest
+        choose: Choose = likeliest
         if seed is not None:
             choose = _draw(sampling, Gumbel([_seed_of(seed, index) for index in mine], accelerator.device))
         own = [prompts[index] for index in mine]
