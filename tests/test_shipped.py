@@ -147,7 +147,7 @@ def test_every_command_for_operators_is_understood():
 def all_commands() -> list[Any]:
     """Those that read or train on all rows are slow; one of training is not."""
     found = commands(READMES)
-    whole = ("finetune audit", "finetune show", "finetune train")
+    whole = ("finetune audit", "finetune show", "finetune train", "finetune evaluate", "finetune gate")
     slow = [line for line in found if line.startswith(whole)]
     slow.remove(next(line for line in slow if line.startswith("finetune train")))
     return [pytest.param(line, marks=pytest.mark.slow if line in slow else []) for line in found]
@@ -183,6 +183,8 @@ def test_every_readme_command(command, finished_run, tiny_base, tmp_path, monkey
     ):  # tests/test_smoke.py, tests/verify run them
         _parser().parse_args(words[1:])
         return
-    extra = small(tiny_base, tmp_path / "run") if words[1] == "train" else []
+    extra = small(tiny_base, tmp_path / "run") if words[1] in ("train", "evaluate", "gate") else []
+    if words[1] in ("evaluate", "gate"):  # of a run that there has to be
+        assert main(["train", words[2], *extra]) == 0
     assert main([*words[1:], *extra]) == 0
     capsys.readouterr()
