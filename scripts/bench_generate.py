@@ -4,7 +4,7 @@
     python scripts/bench_generate.py --adapter runs/metar_decode/adapter --rows 500 --only ours --repeats 1   # an evaluation
 
 One by one is measured on fewer rows and given a row. Other engines are measured where they are installed (CTranslate2 in float32
-on the base without adapter). Medians of the repeats; docs/benchmarks/generate.md has what was found.
+on the base without adapter). Medians of the repeats.
 """
 
 from __future__ import annotations
