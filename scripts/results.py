@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
 from scripts.results_page import STORE, write_pages  # noqa: E402
-from scripts.results_tasks import DATA, SEEDS, TASKS, Task  # noqa: E402
+from scripts.results_tasks import ALL, DATA, SEEDS, Task  # noqa: E402
 
-RUN = [task.name for task in TASKS if not task.runs]
+RUN = [task.name for task in ALL if not task.runs]
 # Runs of minutes: compiling takes longer than it saves, and nothing is resumed.
 SHORT = ("train.torch_compile=false", "train.save_steps=0", "data.cache=false")
 
@@ -42,10 +42,10 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        one_run(next(task for task in TASKS if task.name == options.one), options.seeds[0], options.folder)
+        one_run(next(task for task in ALL if task.name == options.one), options.seeds[0], options.folder)
         return
     for seed in [] if options.pages else options.seeds:
-        for task in (task for task in TASKS if task.name in options.only):
+        for task in (task for task in ALL if task.name in options.only and seed in task.seeds):
             if not options.again and str(seed) in stored().get(task.name, {}):
                 continue
             if task.data and not (DATA / task.data).exists():
@@ -96,7 +96,7 @@ def one_run(task: Task, seed: int, folder: Path) -> None:
     run(recipe, overwrite=True, extent=extent)
     ended = time.time()
     said = json.loads((output / "scores.json").read_text(encoding="utf-8"))
-    scores = [name for one in TASKS if one.stored == task.name for name in (one.score, *one.beside)]
+    scores = [name for one in ALL if one.stored == task.name for name in (one.score, *one.beside)]
     intervals = {
         who: {name: said["intervals"][who].get(name) for name in scores} for who in ("base", "tuned", "difference")
     }

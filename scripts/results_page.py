@@ -10,12 +10,15 @@ from typing import Any
 
 import jinja2
 
-from scripts.results_tasks import ROOT, SEEDS, TASKS
+from scripts.results_tasks import ALL, ROOT
 
 HERE = Path(__file__).resolve().parent
 STORE = ROOT / "docs/results.json"
 PAGES = ("results.md", "results.zh-CN.md")  # in the order of the languages of a Task
-CHINESE = {"finance": "金融", "mining": "矿业", "pharma": "制药", "meteorology": "气象"}
+CHINESE = {
+    "finance": "金融", "mining": "矿业", "pharma": "制药", "meteorology": "气象", "power": "电力", "manufacturing": "制造",
+    "security": "安全", "government": "政务", "education": "教育", "medical": "医疗", "remote_sensing": "遥感",
+}  # fmt: skip
 Run = dict[str, Any]
 
 
@@ -32,7 +35,7 @@ def page(found: dict[str, dict[str, Run]], at: int) -> str:
     Args:
         found: of each task by seed, as results.json has it. at: 0 for English, 1 for Chinese.
     """
-    tasks = [task for task in TASKS if task.stored in found]
+    tasks = [task for task in ALL if task.stored in found]
     runs = [run for task in tasks for run in found[task.stored].values()]
     texts = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False)
     texts.filters |= {
@@ -43,9 +46,10 @@ def page(found: dict[str, dict[str, Run]], at: int) -> str:
         "as_settings": lambda settings: "".join(f" `--set {setting}`" for setting in settings),
     }
     return texts.from_string((HERE / f"{PAGES[at]}.jinja").read_text(encoding="utf-8")).render(
-        tasks=tasks,
+        tasks=[task for task in tasks if not task.made_up],
+        neighbours=[task for task in tasks if task.made_up],
         at=at,
-        unfinished=[task.name for task in TASKS if len(found.get(task.stored, ())) < len(SEEDS)],
+        unfinished=[task.name for task in ALL if len(found.get(task.stored, ())) < len(task.seeds)],
         seeds=sorted({seed for task in tasks for seed in found[task.stored]}),
         dates=sorted({run["date"] for run in runs}),
         machine=runs[0]["environment"],
