@@ -196,6 +196,7 @@ TASKS = (
             "AqSolDB 9,982 个分子及其公布的描述符（CC0）；同分异构体在同一侧",
         ),
         published=("RDKit is exact by definition", "RDKit 按定义精确"),
+        note=("Fifty steps; the recipe has eighty. Use RDKit.", "五十步，配方为八十步。请用 RDKit。"),
         data="pharma/aqsoldb/data_curated.csv",
         settings=(
             "data.train=../shared/data/pharma/aqsoldb/data_curated.csv",
@@ -217,6 +218,11 @@ TASKS = (
         published=(
             "execution accuracy on the test set, evidence not given: FinQANet 0.612, expert 0.912, Qwen3-1.7B 0.035 to 0.413",
             "测试集执行准确率（不给证据）：FinQANet 0.612，专家 0.912，Qwen3-1.7B 0.035 至 0.413",
+        ),
+        note=(
+            "Ten steps over a hundred questions: programs that run are learnt, which figures to put in mostly is not. With one "
+            "of the three seeds the interval of the difference holds 0.",
+            "一百个问题上的十步：学会了能运行的程序，多半没有学会该代入哪些数字。三个种子之一的差值区间含 0。",
         ),
         data="finance/finqa_dev200_train100/train_100.json",
         settings=(
