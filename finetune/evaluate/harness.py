@@ -50,11 +50,12 @@ def harness_scores(
         tasks: of `load_tasks`.
         who: `base` or `tuned`, for the log.
     """
-    from finetune.evaluate.harness_model import wrapped
-
     log.say(f"lm-eval: {', '.join(section.tasks)}: {who}")
-    with as_before() as said, wrapped(model, tokenizer, placement, section.batch_size) as asked:
-        found = run(asked, tasks, section)
+    with as_before() as said:
+        from finetune.evaluate.harness_model import wrapped  # the first import of lm-eval's model draws random numbers
+
+        with wrapped(model, tokenizer, placement, section.batch_size) as asked:
+            found = run(asked, tasks, section)
     cut = [line for line in said if "runcat" in line]  # "Truncating" and "Left truncation"
     if cut:
         log.say(

@@ -11,14 +11,14 @@ from finetune.cli import main
 from finetune.data.source import read_source
 from finetune.data.template import load_template
 from finetune.errors import DataError, GateError, RecipeError
-from finetune.evaluate.gate import pass_gate
+from finetune.evaluate.gate import judge, pass_gate
 from finetune.evaluate.generate import Answer
 from finetune.evaluate.intervals import Rows, intervals
-from finetune.evaluate.results import groups_of, rows_of, scored, tasks_of, unsupported_references
+from finetune.evaluate.results import Evaluated, groups_of, rows_of, scored, tasks_of, unsupported_references
 from finetune.evaluate.support import problem_of
 from finetune.inputs import known_scores, load_data
-from finetune.recipe import GateSection
 from finetune.recipe_data import SourceSection
+from finetune.recipe_evaluate import GateSection
 from tests.conftest import ROOT
 
 NUMBERS = ["numbers_supported", "no_number_made_up"]
@@ -74,7 +74,7 @@ def test_scores_intervals_and_gate(tiny_recipe, tmp_path):
     ends = intervals({"": Rows(**rows, groups=groups_of(data, None), tasks=tasks_of(data))}, scores["tuned"])
     assert set(NUMBERS) <= set(ends.tuned) & set(ends.difference)
     with pytest.raises(GateError, match=r"no_number_made_up: 0.7500 is below 0.9000"):
-        pass_gate(GateSection(min={"no_number_made_up": 0.9}), scores["base"], scores["tuned"], ends)
+        pass_gate(judge(GateSection(min={"no_number_made_up": 0.9}), Evaluated(scores, ends)))
 
 
 def test_check_notes_references_that_are_not_supported(tiny_recipe, tmp_path, capsys):

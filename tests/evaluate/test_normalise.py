@@ -101,7 +101,7 @@ def test_as_a_setting():
     assert fields("Ore: CU", "ore: cu", Metric(name="fields", normalise=("case",))) == {
         "field_match": 1, "all_fields": 1, "field/ore": 1,
     }  # fmt: skip
-    with pytest.raises(ValidationError, match=r"`normalise` is for metric exact_match and .*, this is number"):
+    with pytest.raises(ValidationError, match=r"`normalise` is for metric contains and .*, this is number"):
         Metric(name="number", normalise=("case",))
     with pytest.raises(ValidationError, match="Input should be 'width'"):
         Metric.model_validate({"name": "exact_match", "normalise": ["widht"]})
