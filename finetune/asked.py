@@ -30,6 +30,7 @@ class Asked:
         name: before its scores; empty for a run's own rows.
         recipe: its own. suite: whether it is one.
         data: with `evaluate` the rows that are answered.
+        whole: with those that are measured: of labelled rows the bad answers too.
         items: what is measured, encoded. measured, answers: whether anything is.
     """
 
@@ -37,6 +38,7 @@ class Asked:
     recipe: Recipe
     suite: bool
     data: Prepared
+    whole: Prepared
     encoder: Any
     stage: Any
     items: Sequence[Item]
@@ -59,8 +61,8 @@ def own_rows(ready: Ready) -> list[Asked]:
     """The held-out rows of the stage, or of each part of a mixture."""
     return [
         Asked(
-            part.name, part.recipe, False, with_good_answers(part.data, part.recipe.stage), part.encoder, part.stage,
-            part.held_out, bool(part.recipe.settings.held_out_scores), part.recipe.settings.answers,
+            part.name, part.recipe, False, with_good_answers(part.data, part.recipe.stage), part.data, part.encoder,
+            part.stage, part.held_out, bool(part.recipe.settings.held_out_scores), part.recipe.settings.answers,
         )
         for part in ready.parts
     ]  # fmt: skip
@@ -74,7 +76,7 @@ def suite_asked(recipe: Recipe, name: str, data: Prepared, tokenizer: Any) -> As
     _stage, encoder = make_stage(own, tokenizer)
     stage = Likelihood(encoder, own.data, own.settings)
     items = stage.encode(data.evaluate) if section.likelihood else []
-    return Asked(name, own, True, data, encoder, stage, items, section.likelihood, section.answers)
+    return Asked(name, own, True, data, data, encoder, stage, items, section.likelihood, section.answers)
 
 
 def ask(

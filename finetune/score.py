@@ -120,7 +120,7 @@ def _evaluated(recipe: Recipe, asked: Sequence[Asked], found: Found, harness: di
         if one.suite and any(metric.name == "refusal" for metric in one.data.metrics.values()):
             write_safety_report(recipe, one.name, one.data, answers, rows)
         if measured:
-            losses[one.name] = Losses(**measured, groups=groups_of_items(one.items, one.data, split))
+            losses[one.name] = Losses(**measured, groups=groups_of_items(one.items, one.whole, split))
         if rows:
             drawn[one.name] = Rows(**rows, groups=groups_of(one.data, split), tasks=tasks_of(one.data))
     if harness:
