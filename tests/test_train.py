@@ -222,7 +222,8 @@ def test_a_gate_that_is_not_reached_exports_nothing(tiny_recipe, tmp_path, capsy
     assert "gate.min.all_fields: 0.0000 is below 0.9900" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "adapter", "answers.base.jsonl", "answers.tuned.jsonl", "checkpoints",
-        "golden.json", "golden.jsonl", "metrics.jsonl", "release.json", "release.md", "release.zh-CN.md", "run_state.json", "scores.json",
+        "golden.json", "golden.jsonl", "metrics.jsonl", "release.json", "release.md", "release.zh-CN.md",
+        "run_state.json", "scores.json",
     ]  # fmt: skip
 
 
