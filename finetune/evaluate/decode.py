@@ -104,7 +104,7 @@ class _Room(DynamicLayer):
         if not self.is_initialized:
             self.hold(key_states, value_states, key_states.shape[0], count)
             return self.keys, self.values
-        rows, _heads, columns, _ = self.keys.shape
+        rows, columns = self.keys.shape[0], self.keys.shape[2]
         if columns + count > self.whole[0].shape[2]:
             self.hold(self.keys, self.values, rows, columns + count)
         for place, new in zip(self.whole, (key_states, value_states), strict=True):
