@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import CheckpointError, RecipeError, writing
-from finetune.evaluate.gate import Check, check_gate, judge, pass_gate
+from finetune.evaluate.gate import Check, check_gate
 from finetune.evaluate.intervals import Intervals
 from finetune.evaluate.previous import find_previous
-from finetune.evaluate.release import FILE, PAGES, write_release
+from finetune.evaluate.release import FILE, PAGES, decide
 from finetune.evaluate.results import Evaluated
 from finetune.recipefile import load_recipe
 
@@ -66,10 +66,7 @@ def evaluate_command(options: argparse.Namespace) -> list[str]:
         evaluated = evaluate(there, ready, placement, log, beside, adapter)
     if evaluated is None:  # not the main process
         return []
-    checks = judge(recipe.gate, evaluated)
-    write_release(there, evaluated, checks, beside.previous)
-    pass_gate(checks)
-    return _lines(output, checks)
+    return _lines(output, decide(there, evaluated, beside.previous))
 
 
 def _put_in(ready: Ready, adapter: Path) -> None:
@@ -100,11 +97,9 @@ def gate_command(options: argparse.Namespace) -> list[str]:
         raise RecipeError(
             f"{' and '.join(recipe.gate.of_previous)}: no previous release was asked; see {folder / KEPT}"
         )
-    checks = judge(recipe.gate, evaluated)
     previous = find_previous(recipe.evaluate.previous) if recipe.evaluate.previous else None
     with writing(folder):
-        write_release(recipe.model_copy(update={"output_dir": folder}), evaluated, checks, previous)
-    pass_gate(checks)
+        checks = decide(recipe.model_copy(update={"output_dir": folder}), evaluated, previous)
     return _lines(folder, checks)
 
 

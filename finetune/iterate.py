@@ -30,6 +30,7 @@ from finetune.inputs import known_scores, load_data
 from finetune.recipefile import load_recipe
 
 FILE = "wheel.json"
+TURN = ("version", "passed", "main", "scores", "rows", "bundle")  # what each turn in it tells at least
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,6 @@ class Wheel:
     Attributes:
         turns: oldest first; each with `version`, `passed`, `rows`, `left_out`, `main` (the first score's name), `scores` of
             it by model, `run` and `bundle`, from the folder.
-        release: the bundle that is the release now, where some turn made one.
     """
 
     folder: Path
@@ -47,6 +47,7 @@ class Wheel:
 
     @property
     def release(self) -> dict[str, Any] | None:
+        """The newest turn that made a release."""
         return next((turn for turn in reversed(self.turns) if turn["passed"]), None)
 
     @property
@@ -101,10 +102,11 @@ def read_wheel(folder: Path) -> Wheel:
         return Wheel(folder, ())
     try:
         turns = json.loads(file.read_text(encoding="utf-8"))["turns"]
-        for turn in turns:
-            assert {"version", "passed", "main", "scores", "rows", "bundle"} <= turn.keys()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        lacking = [key for turn in turns for key in TURN if key not in turn]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise RecipeError(f"{file}: not that of a wheel: {error}") from None
+    if lacking:
+        raise RecipeError(f"{file}: not that of a wheel: a turn has no {', '.join(dict.fromkeys(lacking))}")
     return Wheel(folder, tuple(turns))
 
 
@@ -163,10 +165,10 @@ def end(wheel: Wheel) -> list[str]:
     if local_rank() != 0 or (result is None and failed is None):
         return []
     turn = _turn(wheel, version, failed is None)
-    turns = [*wheel.turns, turn]
-    replace_file(wheel.folder / FILE, json.dumps({"turns": turns}, ensure_ascii=False, indent=2) + "\n")
-    release = _bundle(turns)
-    lines = [*turn_lines(turns), f"release: {wheel.folder / release}" if release else "release: none"]
+    now = Wheel(wheel.folder, (*wheel.turns, turn))
+    replace_file(wheel.folder / FILE, json.dumps({"turns": now.turns}, ensure_ascii=False, indent=2) + "\n")
+    told = f"release: {wheel.folder / now.release['bundle']}" if now.release else "release: none"
+    lines = [*turn_lines(now.turns), told]
     if failed is not None:
         raise GateError("\n".join([str(failed), *lines]))
     return lines
@@ -230,7 +232,3 @@ def _turn(wheel: Wheel, version: str, passed: bool) -> dict[str, Any]:
 
 def _release_told(wheel: Wheel, version: str) -> dict[str, Any]:
     return json.loads((wheel.run(version) / "release.json").read_text(encoding="utf-8"))
-
-
-def _bundle(turns: Sequence[dict[str, Any]]) -> str | None:
-    return next((turn["bundle"] for turn in reversed(turns) if turn["passed"]), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,6 +14,7 @@ from finetune.lora_fields import lora_fa_problems, under_a_score_head
 from finetune.optimizer import OPTIMIZERS
 from finetune.recipe_data import DataSection
 from finetune.recipe_evaluate import EvaluateSection, GateSection
+from finetune.recipe_export import CardSection, ExportSection
 from finetune.recipe_methods import method_problems
 from finetune.recipe_peft import (
     PEFT_SECTIONS,
@@ -75,57 +76,6 @@ class ModelSection(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return words
-
-
-class TargetSection(Section):
-    """An engine to serve with. A plain string in the recipe stands for `{engine: ...}`.
-
-    `form`: what is served, the merged model or the adapter on its base. `types`: GGUF or engine precisions, as
-    `[f16, q8_0]`; empty takes the engine's usual one. `converter`: folder of llama.cpp's convert_*.py scripts.
-    """
-
-    engine: Literal[
-        "transformers",
-        "vllm",
-        "vllm-ascend",
-        "mindie",
-        "sglang",
-        "tgi",
-        "llama.cpp",
-        "ollama",
-        "openvino",
-        "onnxruntime",
-    ]
-    form: Literal["merged", "adapter"] = "merged"
-    types: Names = ()
-    converter: Path | None = Field(None, strict=False)
-
-
-class ExportSection(Section):
-    """The bundle. `dtype: auto` is the dtype the base was trained in; `targets` are the engines it gets files for.
-
-    `parity_rows`: held-out conversations that merged = adapter is proved on. `golden_rows`: held-out prompts that go
-    along with their answers, for `finetune verify`: they are rows of your data. `adapters`: name to folder of further
-    adapters of the same base, to be served beside this one. `merge_into`: of an adapter on a quantised base, the base as
-    quantisation left it (auto: there), or the original one.
-    """
-
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    merge_into: Literal["auto", "dequantised", "original"] = "auto"
-    max_shard_size: str = Field("5GB", pattern=r"^[0-9]+(\.[0-9]+)?(KB|MB|GB)$")
-    parity_rows: int = Field(8, ge=1)
-    golden_rows: int = Field(32, ge=1)
-    targets: Annotated[tuple[TargetSection, ...], Field(strict=False)] = ()
-    adapters: dict[str, Annotated[Path, Field(strict=False)]] = Field(default_factory=dict)
-
-
-class CardSection(Section):
-    """What only a person can say of the model, for the bundle's model card. `licence`: of the tuned model."""
-
-    intended_use: str | None = None
-    limits: str | None = None
-    licence: str | None = None
-    language: Names = ()
 
 
 class Recipe(Section):
@@ -268,13 +218,6 @@ class Recipe(Section):
         if self.evaluate.previous is None and self.gate.of_previous:
             keys = " and ".join(self.gate.of_previous)
             raise ValueError(f"{keys}: there is no `evaluate.previous` to compare with")
-        clashing = [
-            part.name.rpartition(".")[2]
-            for part in self.mixture
-            if part.name.rpartition(".")[2] in self.evaluate.suites
-        ]
-        if clashing:
-            raise ValueError(f"evaluate.suites: {', '.join(clashing)}: a part of the mixture has this name")
         return self
 
     @model_validator(mode="after")

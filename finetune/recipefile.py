@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError, did_you_mean, plainly
-from finetune.recipe import ExportSection, Recipe, Section
+from finetune.recipe import Recipe, Section
+from finetune.recipe_export import ExportSection
 from finetune.recipe_peft import PEFT_SECTIONS, section_problems
 from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
 from finetune.recipepaths import Origin, folder_of, missing_files, near_file, resolve_paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -112,10 +113,11 @@ def checked(
 def _with_advice(problem: str) -> str:
     for key, example in (("data.train", "/new/place/rows.jsonl"), ("data.eval", "/new/place/rows.jsonl"),
                          ("data.screen.benchmarks", "[/new/place/rows.jsonl]"),
-                         ("model.name_or_path", "/new/place/model")):  # fmt: skip
+                         ("model.name_or_path", "/new/place/model"), ("evaluate.previous", "/new/place/bundle")):  # fmt: skip
         if f"{key}: no such" in problem:
             return f"{problem}; say where it is now: --set {key}={example}"
-    return problem
+    suite = re.search(r"(evaluate\.suites\.[\w-]+\.\w+): no such", problem)
+    return f"{problem}; say where it is now: --set {suite[1]}=/new/place" if suite else problem
 
 
 def _base_problems(recipe: Recipe, recorded: Mapping[str, Any]) -> list[str]:

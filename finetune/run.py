@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from finetune.chain import BASE, KEPT, Before
 from finetune.data.prepare import Prepared
 from finetune.errors import RecipeError
-from finetune.evaluate.gate import judge, pass_gate
 from finetune.evaluate.metrics import Scores
-from finetune.evaluate.release import write_release
+from finetune.evaluate.release import decide
 from finetune.evaluate.results import Evaluated
 from finetune.inputs import data_record, data_record_of_parts, load_stages
 from finetune.ready import Ready, get_ready, recipe_cache
@@ -117,9 +116,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
                 evaluated = evaluate(last, ready, placement, log, beside, recipe.output_dir / "adapter")
             if evaluated is None or extent.until == "scores":
                 return None
-            checks = judge(recipe.gate, evaluated)
-            write_release(recipe, evaluated, checks, beside.previous)
-            pass_gate(checks)
+            decide(recipe, evaluated, beside.previous)
             extent.entering("export")
             with ready.fused:
                 record = make_record(recipe, ready, progress, evaluated, before, placement)

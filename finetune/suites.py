@@ -17,10 +17,10 @@ from finetune.evaluate.gate import check_gate
 from finetune.evaluate.metrics import check_metric
 from finetune.evaluate.previous import Previous, find_previous
 from finetune.evaluate.results import FINISHED, check_references
-from finetune.inputs import known_scores
+from finetune.inputs import known_scores, part_name
 from finetune.recipe import Recipe
 from finetune.recipe_data import DataSection, ScreenSection
-from finetune.recipe_evaluate import LIKELIHOOD, SuiteSection
+from finetune.recipe_evaluate import LIKELIHOOD, LM_EVAL, SuiteSection
 from finetune.recipe_stages import STAGE_SECTIONS, SftSection
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def load_beside(recipe: Recipe, data: Sequence[Prepared], rows: int | None = Non
 
         harness = load_tasks(recipe.evaluate.lm_eval)
         if local_rank() == 0:  # the others do not know the tasks' names
-            check_gate(recipe.gate, harness.names, _others(recipe, "lm_eval"))
+            check_gate(recipe.gate, harness.names, _others(recipe, LM_EVAL))
     return Beside(suites, previous, harness)
 
 
@@ -88,6 +88,13 @@ def load_suites(recipe: Recipe, data: Sequence[Prepared], rows: int | None = Non
     problems: list[str] = []
     kind: type[RecipeError] = RecipeError
     stages = recipe.stages or recipe.mixture or (recipe,)
+    taken = {part_name(recipe, part): "part of the mixture" for part in recipe.mixture}
+    taken |= {task: "task of the data template" for its in data for task in its.metrics if task}
+    problems += [
+        f"evaluate.suites.{name}: a {taken[name]} has this name, and so would their scores; take another"
+        for name in recipe.evaluate.suites
+        if name in taken
+    ]
     for name, suite in recipe.evaluate.suites.items():
         own = suite_recipe(recipe, name)
         try:

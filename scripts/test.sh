@@ -6,9 +6,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" dev
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -m "not slow"
+python -m pytest -m "not slow" -n 2 --dist loadfile # tests of a file share what they have made
 if [ "${1:-}" != "--fast" ]; then
     ./scripts/get_llama_cpp_converters.sh # GGUF files are made and run in tests/serving
     ./scripts/get_torch_npu.sh || [ $? -eq 3 ] # 3: not to be had on this platform, which it has said; those tests are skipped
-    python -m pytest -m slow -n 2 --dist loadfile # many wait for processes; tests of a file share what they have made
+    python -m pytest -m slow -n 2 --dist loadfile # many wait for processes
 fi

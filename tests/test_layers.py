@@ -55,6 +55,8 @@ LAYERS = [
         "finetune.recipe_methods",
         "finetune.recipe_data",
         "finetune.recipe_evaluate",
+        "finetune.recipe_export",
+        "finetune.pages",
         "finetune.recipepaths",
         "finetune.recipe_harness",
         "finetune.recipe_peft",

@@ -167,7 +167,7 @@ def test_ollama_is_refused_for_data_with_tools():
     """The template that is made for it shows no tools; nothing else would say so before a user asks in vain."""
     from finetune.errors import RecipeError
     from finetune.export.converted import check_tokenizer
-    from finetune.recipe import TargetSection
+    from finetune.recipe_export import TargetSection
 
     tokenizer = byte_tokenizer()
     prompts = [[user("a")]]

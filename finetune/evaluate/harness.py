@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.evaluate.harness_results import about_of, rows_of, scores_of, stderr_of
-from finetune.evaluate.harness_tasks import PREFIX, HarnessTasks, as_before, run
+from finetune.evaluate.harness_tasks import HarnessTasks, as_before, run
 from finetune.evaluate.intervals import Rows
 from finetune.evaluate.metrics import Scores
+from finetune.recipe_evaluate import LM_EVAL
 from finetune.recipe_harness import LmEvalSection
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def harness_scores(
     stderr: Scores = {}
     rows = {}
     for name, parts in tasks.reported.items():
-        before, its = f"{PREFIX}/{name}", scores_of(found, name)
+        before, its = f"{LM_EVAL}/{name}", scores_of(found, name)
         scores |= {f"{before}/{score}": value for score, value in its.items()}
         stderr |= {f"{before}/{score}": value for score, value in stderr_of(found, name, its).items()}
         rows[before] = rows_of(found["samples"], parts, its)

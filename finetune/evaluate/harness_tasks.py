@@ -17,10 +17,10 @@ from finetune.device import quiet_libraries
 from finetune.device.environment import unchanged_environment
 from finetune.errors import RecipeError, did_you_mean, first_line
 from finetune.evaluate.harness_results import scores_of
+from finetune.recipe_evaluate import LM_EVAL
 from finetune.recipe_harness import LmEvalSection
 
 KEY = "evaluate.lm_eval"
-PREFIX = "lm_eval"  # stands before the names of all scores that come from here
 # A task's scores are means of its questions' scores almost always, and their standard error is a formula. Of the others
 # lm-eval finds it by this many draws in a pool of processes, which a process with a model in it is no place for.
 DRAWS = 100_000
@@ -212,7 +212,7 @@ def _tried(section: LmEvalSection, tasks: HarnessTasks) -> HarnessTasks:
     if found is None:  # lm-eval gives its results to the first process of a machine only
         return tasks
     scores = {name: scores_of(found, name) for name in tasks.reported}
-    names = tuple(f"{PREFIX}/{name}/{score}" for name, its in scores.items() for score in its)
+    names = tuple(f"{LM_EVAL}/{name}/{score}" for name, its in scores.items() for score in its)
     without = [name for name, its in scores.items() if not its]
     if without:
         raise RecipeError(

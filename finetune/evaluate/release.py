@@ -10,33 +10,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.prepare import Prepared
-from finetune.evaluate.gate import Check
+from finetune.evaluate.gate import Check, judge, pass_gate
 from finetune.evaluate.metrics import Scores
 from finetune.evaluate.previous import Previous, held_out_notes
 from finetune.evaluate.results import Evaluated
+from finetune.pages import cell, render
 from finetune.recipe import Recipe
 
 if TYPE_CHECKING:
     from finetune.evaluate.generate import Answer
 
 FILE = "release.json"
+REPORTS = ("_report.md", "_report.zh-CN.md")  # how the names of pages end that show questions and answers of a suite
 PAGES = {"release.md": "release.md.jinja", "release.zh-CN.md": "release.zh-CN.md.jinja"}
 
 
-def write_release(recipe: Recipe, evaluated: Evaluated, checks: Sequence[Check], previous: Previous | None) -> None:
-    """The three files into the run's folder, whether the gate passed or not; the bundle takes them from there."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def decide(recipe: Recipe, evaluated: Evaluated, previous: Previous | None) -> list[Check]:
+    """Holds the recipe's gate against an evaluation; what came of it lies in the run's folder, whether it passed or not.
 
+    Returns:
+        Every check; all of them passed.
+
+    Raises:
+        GateError: those that did not.
+    """
+    checks = judge(recipe.gate, evaluated)
+    write_release(recipe, evaluated, checks, previous)
+    pass_gate(checks)
+    return checks
+
+
+def write_release(recipe: Recipe, evaluated: Evaluated, checks: Sequence[Check], previous: Previous | None) -> None:
+    """The three files into the run's folder; the bundle takes them from there."""
     facts = release_facts(recipe, evaluated, checks, previous)
     text = json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
     (recipe.output_dir / FILE).write_text(text, encoding="utf-8")
-    environment = Environment(
-        loader=PackageLoader("finetune", "evaluate"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=False, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {"cell": _cell, "score": _score}
     for name, template in PAGES.items():
-        page = environment.get_template(template).render(facts | {"sections": _sections(facts)})
+        page = render("evaluate", template, facts | {"sections": _sections(facts)}, {"cell": cell})
         (recipe.output_dir / name).write_text(page, encoding="utf-8")
 
 
@@ -66,7 +76,7 @@ def write_safety_report(
 def release_files(folder: Path) -> list[Path]:
     """What of all this lies in a run's folder and goes into its bundle."""
     there = [folder / name for name in (FILE, *PAGES) if (folder / name).is_file()]
-    return [*there, *sorted(folder.glob("*_report.md")), *sorted(folder.glob("*_report.zh-CN.md"))]
+    return [*there, *(file for ending in REPORTS for file in sorted(folder.glob(f"*{ending}")))]
 
 
 def release_facts(
@@ -118,8 +128,3 @@ def _score(value: float | None, ends: Sequence[float] | None = None, signed: boo
         return "-"
     sign = "+" if signed else ""
     return f"{value:{sign}.3f}" + (f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]" if ends else "")
-
-
-def _cell(text: str) -> str:
-    """Text inside a table's cell."""
-    return str(text).replace("|", "\\|").replace("\n", " ")

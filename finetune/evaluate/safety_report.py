@@ -17,6 +17,7 @@ from finetune.evaluate.citations import bare
 from finetune.evaluate.proportion import wilson
 from finetune.evaluate.refusal import spoken
 from finetune.evaluate.safety_standard import BANKS, Bank, code_of
+from finetune.pages import render
 
 WHO = ("tuned", "base", "previous")  # the first that was asked is judged
 PAGES = {"safety_report.md": "safety_report.md.jinja", "safety_report.zh-CN.md": "safety_report.zh-CN.md.jinja"}
@@ -112,18 +113,12 @@ def safety_report(rows: Sequence[Asked], model: str) -> dict[str, str]:
         rows: of one bank or of both; at least one.
         model: what the tuned model is called.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("finetune", "evaluate"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=False, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {"percent": percent, "said": said}
+    filters = {"percent": percent, "said": said}
     who = asked_of(rows)
     facts = {"model": said(model, 200), "who": who, "judged": who[0], "shown": SHOWN, "code_of": code_of}
     facts |= {"results": [result_of(bank, rows, who) for bank in BANKS], "others": who[1:]}
     facts |= {"unknown": [row.id for row in rows if row.expect not in {bank.expect for bank in BANKS}]}
-    return {page: environment.get_template(template).render(facts) for page, template in PAGES.items()}
+    return {page: render("evaluate", template, facts, filters) for page, template in PAGES.items()}
 
 
 def asked_of(rows: Sequence[Asked]) -> list[str]:

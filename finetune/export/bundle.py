@@ -34,7 +34,7 @@ from finetune.export.sbom import write_sbom
 from finetune.export.shards import STATE
 from finetune.model.load import Source, file_sha256
 from finetune.model.save import INITIAL
-from finetune.recipe import ExportSection
+from finetune.recipe_export import ExportSection
 from finetune.verify.golden import FACTS, SAMPLES
 
 PACKAGES = ("finetune", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")

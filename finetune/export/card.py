@@ -10,6 +10,7 @@ from typing import Any
 
 from finetune.export.facts import read_json
 from finetune.export.origin import BaseModel, architecture, base_model, read_recipe, read_template
+from finetune.pages import cell, render
 
 # What the hub accepts as `license`; anything else goes under `other` with a name.
 # https://huggingface.co/docs/hub/repositories-licenses
@@ -55,16 +56,10 @@ def write_card(bundle: Path, manifest: Mapping[str, Any]) -> None:
         manifest: as in MANIFEST.json. What it lacks (an adapter made elsewhere has no data or scores) is said to be
             unknown.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("finetune", "export"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=False, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {"cell": _cell, "score": lambda value: f"{value:.3f}", "ends": _ends}
+    filters = {"cell": cell, "score": lambda value: f"{value:.3f}", "ends": _ends}
     facts = _facts(bundle, manifest)
     for name, template in LANGUAGES.items():
-        text = environment.get_template(template).render(facts)
+        text = render("export", template, facts, filters)
         if name == "README.md":
             text = f"---\n{_front_matter(facts)}\n---\n\n{text}"
         (bundle / name).write_text(text, encoding="utf-8")
@@ -251,9 +246,3 @@ def _example(bundle: Path) -> dict[str, Any] | None:
 
 def _below(folder: Path) -> list[str]:
     return sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir()) if folder.is_dir() else []
-
-
-def _cell(value: Any) -> str:
-    """Text of others in a line of Markdown: no line break, no column, no tag."""
-    text = " ".join(str(value).split())
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from finetune.data.chat import Example
     from finetune.export.push import Pushed
     from finetune.export.record import Record
-    from finetune.recipe import ExportSection
+    from finetune.recipe_export import ExportSection
 
 # What a bare adapter is proved on when no prompts are given: prose, digits, code, a table, Chinese.
 PROMPTS = (

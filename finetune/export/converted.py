@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import RecipeError
 from finetune.export.adapterfile import PROMPTS
 from finetune.export.targets import REWARD_TARGETS, TARGETS, gguf_file
-from finetune.recipe import TargetSection
+from finetune.recipe_export import TargetSection
 
 if TYPE_CHECKING:
     from finetune.export.record import Record

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from finetune.errors import RecipeError
+from finetune.evaluate.release import REPORTS
 from finetune.export.sbom import NAME as SBOM
 from finetune.export.sbom import update_files
 
@@ -23,7 +24,7 @@ TEXT = (".json", ".jsonl", ".yaml", ".yml", ".md", ".sh", ".txt", ".env", ".toml
 TEXT_BYTES = 4 << 20
 PATH_KEYS = {
     "path", "hub", "output_dir", "name_or_path", "base_model_name_or_path", "tokenizer_name_or_path", "template",
-    "benchmarks", "converter",
+    "adapter_name_or_path", "benchmarks", "converter", "adapters", "previous", "include_path", "python",
 }  # fmt: skip
 
 
@@ -46,7 +47,8 @@ class Outgoing:
 def outgoing(bundle: Path, public: bool) -> Iterator[Outgoing]:
     """The bundle as it may be uploaded; its own files are not touched.
 
-    Paths of this machine (of base, data and run) become bare names. In a public place the golden samples are left out.
+    Paths of this machine (of base, data and run) become bare names. In a public place the golden samples are left out, and
+    reports that show questions and answers.
     MANIFEST.json and sbom.cdx.json are those of what is uploaded.
 
     Raises:
@@ -58,7 +60,8 @@ def outgoing(bundle: Path, public: bool) -> Iterator[Outgoing]:
         hashes = dict(manifest["files"])
         notes: list[str] = []
         if public:
-            left_out = [hashes.pop(name) and name for name in HELD_OUT if name in hashes]
+            left_out = [name for name in hashes if name in HELD_OUT or name.endswith(REPORTS)]
+            hashes = {name: its for name, its in hashes.items() if name not in left_out}
             notes += [f"left out of a public place: {name}, which holds held-out rows" for name in left_out]
         replaced = _local_paths(bundle, manifest)
         changed = []
@@ -134,8 +137,8 @@ def _under_path_keys(value: Any, key: str = "") -> Iterator[str]:
         if key in PATH_KEYS:
             yield value
     elif isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _under_path_keys(item, name)
+        for name, item in value.items():  # of further adapters the keys are their names
+            yield from _under_path_keys(item, key if key == "adapters" else name)
     elif isinstance(value, list):
         for item in value:
             yield from _under_path_keys(item, key)

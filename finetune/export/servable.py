@@ -12,7 +12,8 @@ from finetune.export.facts import AdapterFacts, ModelFacts, adapter_facts, model
 from finetune.export.rules import ADAPTER_RULES, MODEL_RULES, Severity
 from finetune.export.targets import TARGETS
 from finetune.model.load import locate
-from finetune.recipe import ModelSection, TargetSection
+from finetune.recipe import ModelSection
+from finetune.recipe_export import TargetSection
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from finetune.export import ascend, snippets
 from finetune.export.adapterfile import next_rank
 from finetune.export.gotemplate import GoTemplate
 from finetune.export.targets import REWARD_TARGETS, TARGETS, Target, folder_of, gguf_file, types_of
-from finetune.recipe import TargetSection
+from finetune.recipe_export import TargetSection
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

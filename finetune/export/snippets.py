@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import RecipeError
 from finetune.export.adapterfile import next_rank
 from finetune.export.gotemplate import GoTemplate
-from finetune.recipe import TargetSection
+from finetune.recipe_export import TargetSection
 
 if TYPE_CHECKING:
     from finetune.export.serving import Serving

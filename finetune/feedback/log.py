@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from finetune.data.rows import Row
 from finetune.data.source import source_files
 from finetune.data.strictjson import MalformedError, strict_json
 from finetune.errors import DataError
+from finetune.model.load import file_sha256
 from finetune.recipe_data import SourceSection
 
 LONGEST = 10_000_000  # characters of a line; a conversation of that length is no conversation
@@ -78,9 +78,7 @@ def read_logs(names: Sequence[str]) -> Log:
         except DataError as error:
             problems += error.problems
             continue
-        with file.path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        files.append(LogFile(file.label, digest, len(its_rows) + len(its_broken)))
+        files.append(LogFile(file.label, file_sha256(file.path), len(its_rows) + len(its_broken)))
         rows += its_rows
         broken += its_broken
     if problems:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.checkpoint.disk import replace_file
 from finetune.data.strictjson import MalformedError, strict_json
 from finetune.errors import DataError, RecipeError, writing
 from finetune.feedback.folder import whole_folder
 from finetune.feedback.rows import RECORD
+from finetune.model.load import file_sha256
 
 VERSION = "version.json"
 _NAME = re.compile(r"v[0-9]{4,}")
@@ -68,7 +68,7 @@ def add_version(root: Path, imported: Path) -> Version:
     with whole_folder(folder) as place:
         for name in (*wanted, RECORD):
             shutil.copyfile(imported / name, place / name)
-        files = wanted | {RECORD: _sha256(place / RECORD)}
+        files = wanted | {RECORD: file_sha256(place / RECORD)}
         parent = names[-1] if names else None
         (place / VERSION).write_text(_text(folder.name, parent, files, ()), encoding="utf-8")
     return Version(folder, parent, files)
@@ -110,17 +110,12 @@ def record_use(version: Version, recipe: Path) -> Version:
     """
     if not recipe.is_file():
         raise RecipeError(f"{recipe}: no such file")
-    use = {"recipe": str(recipe), "sha256": _sha256(recipe)}
+    use = {"recipe": str(recipe), "sha256": file_sha256(recipe)}
     if use in version.used_by:
         return version
     used_by = (*version.used_by, use)
-    partial = version.folder / f".{VERSION}.{os.getpid()}"
     with writing(version.folder / VERSION):
-        try:
-            partial.write_text(_text(version.name, version.parent, version.files, used_by), encoding="utf-8")
-            partial.replace(version.folder / VERSION)
-        finally:
-            partial.unlink(missing_ok=True)
+        replace_file(version.folder / VERSION, _text(version.name, version.parent, version.files, used_by))
     return Version(version.folder, version.parent, version.files, used_by)
 
 
@@ -137,7 +132,7 @@ def _check(folder: Path, files: dict[str, str]) -> None:
             problems.append(f"{folder}: {name!r} is no name of a file in it")
         elif not file.is_file():
             problems.append(f"{file}: is missing")
-        elif _sha256(file) != wanted:
+        elif file_sha256(file) != wanted:
             problems.append(f"{file}: has changed: its sha256 is not the one written down")
     if problems:
         raise DataError(problems)
@@ -153,8 +148,3 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DataError(f"{file}: an object is needed, got {type(values).__name__}")
     return values
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -70,9 +70,7 @@ class TrainedPositions(nn.Module):
 
     def _select(self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         if self._kept is None:
-            # The last position's slice of a prompt (B, 1, D) is not contiguous; on CPU the product would then copy the
-            # whole (D, V) weight B times.
-            return (inputs[0].contiguous(), *inputs[1:])
+            return inputs
         before = inputs[0].shape[1] - self._width  # virtual tokens in each row, which are never trained on
         places = self._kept + before * (self._kept // self._width + 1)
         return (inputs[0].flatten(0, 1)[places][None], *inputs[1:])  # (B, T, D) -> (1, N, D)

@@ -50,10 +50,7 @@ def check_isolation(
     half = dtype in (torch.bfloat16, torch.float16)
     try:
         with _eval_mode(model), torch.autocast(torch.device(device).type, dtype if half else None, enabled=half):
-            probe = Probe(wrapped, torch.device(device), TOLERANCE[dtype])
-            problem = probe.problem()
-    except (TypeError, ValueError, NotImplementedError) as error:
-        problem = f"refuses packed rows ({first_line(error)})"
+            problem = Probe(wrapped, torch.device(device), TOLERANCE[dtype]).problem()
     finally:
         if wrapped is not model:
             wrapped.release()
@@ -84,10 +81,14 @@ class Probe:
     def problem(self) -> str | None:
         """What is wrong with packed rows, if anything."""
         with torch.no_grad():
-            packed = self._packed(self.rows)
+            alone = self._alone()  # a model that fails here fails without packing too, and says so itself
+            try:
+                packed = self._packed(self.rows)
+            except (TypeError, ValueError, NotImplementedError) as error:  # transformers' ways to say that it can't
+                return f"refuses packed rows ({first_line(error)})"
             if not all(bool(logits.isfinite().all()) for logits in packed):
                 return "gives logits that are not finite in packed rows"
-            return self._leak(packed) or self._difference(packed)
+            return self._leak(packed) or self._difference(packed, alone)
 
     def _leak(self, packed: list[torch.Tensor]) -> str | None:
         """The logits of a document depend on another one's tokens."""
@@ -101,9 +102,9 @@ class Probe:
         moved = max(float((one - other).abs().max()) for one, other in zip(packed[1:], after[1:], strict=True))
         return f"lets packed documents see each other: {self._reason()} (logits move by {moved:.1e})"
 
-    def _difference(self, packed: list[torch.Tensor]) -> str | None:
+    def _difference(self, packed: list[torch.Tensor], documents: list[torch.Tensor]) -> str | None:
         """A document has other logits in a packed row than in a row of its own."""
-        first, second, third = self._alone()
+        first, second, third = documents
         alone = [first, second, third, third, first, second]  # as in self.rows
         apart = _apart(packed, alone)
         if apart <= self.tolerance:

@@ -309,6 +309,7 @@ CSV = f"id;question\n1;{QUESTION}\n2;{CHINESE}\n"
         ("b.txt.gz", gzip.compress(b"\n" + QUESTION.encode()), 2),
         ("folder/b.csv", CSV.encode(), 2),
     ],
+    ids=("json", "csv", "no header", "txt", "jsonl.gz", "csv.gz", "txt.gz", "folder"),  # gzip's bytes hold the time
 )
 def test_benchmarks_are_read_as_sources_are(tmp_path, name, content, line):
     """T45: any kind, encoding and compression that a source may have; `folder` is given as a folder."""

@@ -112,6 +112,21 @@ def test_no_position_ids():
     assert "position_ids" in refusal(model)
 
 
+class Broken(MistralForCausalLM):
+    """A forward that fails whatever it is given."""
+
+    def forward(self, input_ids, **rest):
+        raise ValueError("no such expert")
+
+
+def test_a_model_that_fails_anyway_says_so_itself():
+    """That is no matter of packing: its own error, not the advice to switch packing off."""
+    model = tiny_model("mistral")
+    model.__class__ = Broken
+    with pytest.raises(ValueError, match="no such expert"):
+        check_isolation(model, torch.float32, CPU)
+
+
 def test_leaves_no_trace():
     """With the adapter on: modes, hooks, random state and gradients are as before, also after a refusal."""
     for name in ("qwen3", "gpt-oss"):

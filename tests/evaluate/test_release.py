@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,9 @@ def test_mistakes_in_suites(tiny_base, tiny_data, tmp_path):
         f"evaluate.suites.general.template={data.template}", f"evaluate.suites.general.data={data.train[0].path}"
     )
     assert "evaluate.suites.general: " in trained[0] and "held out in general" in trained[0]
+    data_of = load_stages(load_recipe(file))
+    with pytest.raises(RecipeError, match="a task of the data template has this name"):
+        load_suites(load_recipe(file, suite), [replace(its, metrics={"general": its.metrics[""]}) for its in data_of])
     with pytest.raises(RecipeError, match=r"gate\.min\.exact: not a score"):
         load_stages(load_recipe(file, [*suite, "gate.min.exact=0.1"]))
 

@@ -41,7 +41,7 @@ def test_the_table_s_numbers(file):
     assert row_of(page, "随项目发布" if chinese else "shipped") == [[its.total(), min(its.values())] for its in shipped]
     assert all(len(set(its.values())) == 1 for its in shipped)
     assert f" {REFUSE.drawn} " in page and f" {SHOWN} " in page and "240" in page
-    assert page.count("<!-- wiring -->") == 1 or "suites" in page
+    assert "suites:" in page
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -269,3 +270,20 @@ def test_what_was_uploaded_can_be_run_again(bundle, hub, tiny_base, tiny_data, t
     places = [f"data.train={tiny_data / 'larger.jsonl'}", f"model.name_or_path={tiny_base}"]
     recipe, notes = checked(got, read_manifest(got), tmp_path / "again", places)
     assert (notes, recipe.data.template) == ([], got / "data_template.yaml")
+
+
+def test_every_path_of_a_recipe_is_known_as_one():
+    """What a recipe may name on this machine, wherever it stands, is found to be made a bare name."""
+    from finetune.export.outgoing import _under_path_keys
+
+    told = {
+        "model": {"name_or_path": "/a/base", "adapter_name_or_path": "/a/first"},
+        "data": {"template": "/a/t.yaml", "train": [{"path": "/a/rows.jsonl"}], "screen": {"benchmarks": ["/a/b.jsonl"]}},
+        "evaluate": {
+            "previous": "/a/v1", "lm_eval": {"include_path": "/a/tasks"}, "vllm": {"python": "/a/bin/python"},
+            "suites": {"safety": {"template": "/a/s.yaml", "data": [{"path": "/a/s.jsonl"}]}},
+        },
+        "export": {"adapters": {"other": "/a/other"}, "targets": [{"engine": "vllm", "converter": "/a/convert"}]},
+    }  # fmt: skip
+    text = json.dumps(told)
+    assert sorted(_under_path_keys(told)) == sorted(re.findall(r'"(/a/[^"]*)"', text))

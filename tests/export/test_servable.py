@@ -19,7 +19,8 @@ from finetune.export.facts import AdapterFacts, ModelFacts, adapter_facts, model
 from finetune.export.rules import ADAPTER_RULES, ENGINES, MODEL_RULES
 from finetune.export.servable import check_folder, check_targets, config_of_base, findings, model_findings, stop_or_warn
 from finetune.export.targets import TARGETS
-from finetune.recipe import ModelSection, TargetSection
+from finetune.recipe import ModelSection
+from finetune.recipe_export import TargetSection
 from finetune.recipe_peft import LoraSection
 from tests.conftest import ROOT
 from tests.export.test_canon import make
@@ -258,7 +259,7 @@ def test_files_that_mindie_does_not_read(changes, message):
 
 def test_checking_a_recipe_needs_no_torch():
     code = (
-        "import sys; from finetune.export.servable import check_targets; from finetune.recipe import TargetSection;"
+        "import sys; from finetune.export.servable import check_targets; from finetune.recipe_export import TargetSection;"
         "check_targets({'use_dora': True}, None, [TargetSection(engine='vllm', form='adapter')]);"
         "print(sorted({'torch', 'transformers', 'peft', 'safetensors'} & set(sys.modules)))"
     )

@@ -17,7 +17,7 @@ from finetune.export.gotemplate import ollama_template
 from finetune.export.rules import ENGINES
 from finetune.export.serving import Serving, command, target_files, write_targets
 from finetune.export.targets import TARGETS, gguf_file, types_of
-from finetune.recipe import TargetSection
+from finetune.recipe_export import TargetSection
 from tests.data.chats import CONVERSATIONS, template_tokenizer
 
 FORMS = ("merged", "adapter")

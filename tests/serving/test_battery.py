@@ -17,7 +17,7 @@ from finetune.export.layout import write_layout
 from finetune.export.merge import merge
 from finetune.export.quantised import _question, compare_served, run_gguf
 from finetune.export.servable import check_folder
-from finetune.recipe import TargetSection
+from finetune.recipe_export import TargetSection
 from tests.serving.battery import ANSWER_TOKENS, QUESTIONS, VARIANTS, Variant, build, save_base
 
 pytestmark = pytest.mark.slow
