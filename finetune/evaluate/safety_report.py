@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -113,7 +113,7 @@ def safety_report(rows: Sequence[Asked], model: str) -> dict[str, str]:
         rows: of one bank or of both; at least one.
         model: what the tuned model is called.
     """
-    filters = {"percent": percent, "said": said}
+    filters: dict[str, Callable[..., str]] = {"percent": percent, "said": said}
     who = asked_of(rows)
     facts = {"model": said(model, 200), "who": who, "judged": who[0], "shown": SHOWN, "code_of": code_of}
     facts |= {"results": [result_of(bank, rows, who) for bank in BANKS], "others": who[1:]}

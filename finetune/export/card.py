@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pprint
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def write_card(bundle: Path, manifest: Mapping[str, Any]) -> None:
         manifest: as in MANIFEST.json. What it lacks (an adapter made elsewhere has no data or scores) is said to be
             unknown.
     """
-    filters = {"cell": cell, "score": lambda value: f"{value:.3f}", "ends": _ends}
+    filters: dict[str, Callable[..., str]] = {"cell": cell, "score": lambda value: f"{value:.3f}", "ends": _ends}
     facts = _facts(bundle, manifest)
     for name, template in LANGUAGES.items():
         text = render("export", template, facts, filters)
