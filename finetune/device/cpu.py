@@ -8,6 +8,7 @@ import os
 import platform
 
 from finetune.device.environment import launched
+from finetune.device.kernels import Kernels
 from finetune.device.row import Device
 
 
@@ -78,6 +79,12 @@ def _memory_bytes() -> int:
     return psutil.virtual_memory().total
 
 
+def _kernels() -> Kernels:
+    from finetune.device import cpu_kernels  # imports torch
+
+    return cpu_kernels.kernels()
+
+
 CPU = Device(
     name="cpu",
     dtypes=("bfloat16", "float32"),
@@ -93,4 +100,5 @@ CPU = Device(
     memory=_memory_bytes,
     prepare=_prepare,
     give_back=_give_back,
+    kernels=_kernels,
 )

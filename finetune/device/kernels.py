@@ -19,6 +19,9 @@ class Kernels:
         swiglu: (gate, up), both (..., I), to silu(gate) * up.
         rotary: (q (B, H, T, D), k (B, G, T, D), cos, sin), the last two (B or 1, 1, T, D), to both turned: pairs are
             (i, i + D/2), as in Llama and most that came after it.
+        attention: (q (B, H, T, D), k and v (B, G, T, D), where in T documents begin and the end, scale, window or None) to
+            (B, H, T, D), causal within each document.
+        lora: whether peft's LoRA layers, and gated MLPs of them, are computed with a backward written by hand.
     """
 
     rms_norm: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] | None = None
@@ -30,3 +33,5 @@ class Kernels:
         ]
         | None
     ) = None
+    attention: Callable[..., torch.Tensor] | None = None
+    lora: bool = False

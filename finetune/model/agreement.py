@@ -19,7 +19,7 @@ class Difference:
     """What came of a comparison.
 
     Attributes:
-        value: the largest one, relative to the largest number of its row (the last dimension) in the plain result.
+        value: the largest one, relative to the largest number of its row (the last dimension; or of the whole) in the plain result.
         allowed: see `allowed`.
         problem: why nothing could be compared; `value` is infinite then.
     """
@@ -50,12 +50,14 @@ def compare(
     weights: Sequence[torch.Tensor] = (),
     gradients: bool = True,
     inputs_with_gradient: int | None = None,
+    by_row: bool = True,
 ) -> Difference:
     """The largest difference of outputs and, with `gradients`, of the gradients of inputs and weights.
 
     Args:
         plain, other: take `inputs`, give a tensor or a tuple of them.
         inputs_with_gradient: so many of the first ones; None: all.
+        by_row: each row counts by its own size; else each tensor does, where whole rows are nothing but rounding.
     """
     limit = allowed(inputs[0].dtype)
     wanted = len(inputs) if inputs_with_gradient is None else inputs_with_gradient
@@ -70,7 +72,7 @@ def compare(
         except Exception as error:  # a kernel raises what it likes; whatever it is, the plain way stays
             return Difference(math.inf, limit, f"raises {type(error).__name__}: {first_line(error)}")
         results.append([tensor.detach() for tensor in outputs])
-    return _largest(results[0], results[1], limit)
+    return _largest(results[0], results[1], limit, by_row)
 
 
 def _gradients(outputs: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -79,14 +81,17 @@ def _gradients(outputs: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> l
     return list(torch.autograd.grad(outputs, of, slopes))
 
 
-def _largest(plain: Sequence[torch.Tensor], other: Sequence[torch.Tensor], limit: float) -> Difference:
+def _largest(
+    plain: Sequence[torch.Tensor], other: Sequence[torch.Tensor], limit: float, by_row: bool
+) -> Difference:
     forms = [[(tuple(tensor.shape), tensor.dtype) for tensor in tensors] for tensors in (plain, other)]
     if forms[0] != forms[1]:
         mine, its = next((a, b) for a, b in zip(*forms, strict=True) if a != b)
         return Difference(math.inf, limit, f"gives {its[1]} {its[0]} in place of {mine[1]} {mine[0]}")
     values = []
     for one, two in zip(plain, other, strict=True):
-        largest = one.float().abs().amax(-1).clamp_min(torch.finfo(torch.float32).tiny)
+        size = one.float().abs().amax(-1)
+        largest = (size if by_row else size.max()).clamp_min(torch.finfo(torch.float32).tiny)
         values.append((two.float() - one.float()).abs().amax(-1).div(largest).max())
     value = float(torch.stack(values).max())
     if not math.isfinite(value):

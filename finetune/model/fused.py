@@ -1,4 +1,5 @@
-"""A model's RMSNorm, SwiGLU and rotary embeddings through the device's fused ops, each compared with the plain one first.
+"""A model's norms, MLPs, LoRA layers, attention and rotary embeddings as the device has them fused, each compared with the
+plain one first.
 
 Nothing of it stays: outside the context of a `Fused` the model, and transformers, are what they were. Parameters, their
 names and the state dict are the same inside.
@@ -15,11 +16,11 @@ import torch
 from torch import nn
 
 from finetune.device.kernels import Kernels
-from finetune.model import fusible, rotary
+from finetune.model import fusible, lora_layers, rotary, varlen
 from finetune.model.agreement import Difference
 from finetune.model.fusible import form_of, is_candidate
 
-KINDS = ("rms_norm", "swiglu", "rotary")
+KINDS = ("rms_norm", "swiglu", "rotary", "lora", "attention")  # fields of Kernels
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,10 @@ def fuse(
         changes = [*_in_modules(model, kernels, dtype, device, findings)]
         if kernels.rotary:
             changes += _in_attention(model, kernels.rotary, dtype, device, findings)
+    if kernels.lora:
+        changes += _in_lora(model, device, findings)
+    if kernels.attention:
+        changes += _attention(model, kernels.attention, device, findings)
     for line in findings.lines(offered):
         say(line)
     return Fused(changes, {kind: findings.record(kind) for kind in offered})
@@ -146,10 +151,48 @@ def _in_modules(
         if form is None:
             continue
         kernel = getattr(kernels, form.kind)
+        if kernels.lora and lora_layers.are_layers_of(modules[0], form.layers):
+            with torch.autocast(device.type, enabled=False):
+                difference = lora_layers.mlp_difference(modules[0], form, device)
+            if findings.add("lora", f"MLP of {form.what}", len(modules), difference):
+                yield from _each(modules, lora_layers.mlp_forward(form.layers), device, lora_layers.mlp_is_on(form.layers))
+                continue
         difference = fusible.kernel_difference(modules[0], form, kernel, device, dtype)
         if findings.add(form.kind, form.what, len(modules), difference):
-            forward = _guarded(form.rewrite(kernel), device)
-            yield from (Change(vars(module), "forward", types.MethodType(forward, module)) for module in modules)
+            yield from _each(modules, form.rewrite(kernel), device)
+
+
+def _each(
+    modules: Sequence[nn.Module],
+    fused: Callable[[Any, torch.Tensor], torch.Tensor],
+    device: torch.device,
+    usable: Callable[[Any], bool] = lambda module: True,
+) -> Iterator[Change]:
+    """The modules computing so where they are `usable` at that moment."""
+    forward = _guarded(fused, device, usable)
+    return (Change(vars(module), "forward", types.MethodType(forward, module)) for module in modules)
+
+
+def _in_lora(model: nn.Module, device: torch.device, findings: Findings) -> Iterator[Change]:
+    """LoRA layers of the plain kind, those of fused MLPs too: with an adapter off, the MLP calls them."""
+    alike: dict[Any, list[nn.Module]] = {}
+    for module in model.modules():
+        if lora_layers.fits(module):
+            alike.setdefault(_likeness(module), []).append(module)
+    for modules in alike.values():
+        difference = lora_layers.layer_difference(modules[0], device)
+        if findings.add("lora", lora_layers.sizes(modules[0]), len(modules), difference):
+            yield from _each(modules, lora_layers.lora_forward, device, lora_layers.is_on)
+
+
+def _attention(model: Any, attention: Any, device: torch.device, findings: Findings) -> Iterator[Change]:
+    """The function in place of the attention that the configurations name."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    modules, difference = varlen.attention_difference(inner, attention, device)
+    if modules and findings.add("attention", "documents apart", modules, difference):
+        varlen.register(attention)
+        for place in varlen.implementations(inner):
+            yield Change(place, varlen.KEY, varlen.NAME, place[varlen.KEY])
 
 
 def _in_attention(
@@ -167,14 +210,16 @@ def _in_attention(
             yield Change(place.namespace, rotary.NAME, fused, function)
 
 
-def _guarded(fused: Callable[[Any, torch.Tensor], torch.Tensor], device: torch.device) -> Callable[..., torch.Tensor]:
+def _guarded(
+    fused: Callable[[Any, torch.Tensor], torch.Tensor], device: torch.device, usable: Callable[[Any], bool]
+) -> Callable[..., torch.Tensor]:
     """The class's own forward where the call is another than the one that was compared.
 
     A bound method of it is copied along with its module, so that a deep copy computes with its own weights.
     """
 
     def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-        if len(args) == 1 and not kwargs and args[0].device.type == device.type and args[0].numel():
+        if len(args) == 1 and not kwargs and args[0].device.type == device.type and args[0].numel() and usable(module):
             return fused(module, args[0])
         return type(module).forward(module, *args, **kwargs)
 

@@ -61,6 +61,7 @@ class Form:
         width: of what goes in.
         what: its sizes, for people.
         gate: name of the layer that gives the gate, alone or beside the other factor.
+        layers: names of gate, up and down, where these are three.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Form:
     width: int
     what: str
     gate: str = ""
+    layers: tuple[str, ...] = ()
 
 
 def is_candidate(module: nn.Module, offered: Kernels) -> bool:
@@ -86,7 +88,7 @@ def form_of(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Form
         probe, forms, dtype = norm_probe(module, device).float(), _norm_forms(module), torch.float32
     else:
         probe, forms = on_device(module, device), _mlp_forms(_linear_children(module))
-    with _as_in_training(probe):
+    with as_in_training(probe):
         for form in forms:
             plain = functools.partial(form.rewrite(getattr(PLAIN, form.kind)), probe)
             try:
@@ -107,7 +109,7 @@ def kernel_difference(
         weights = [parameter for parameter in probe.parameters() if parameter.requires_grad]
     else:
         probe, weights = on_device(module, device), []
-    with _as_in_training(probe):
+    with as_in_training(probe):
         x = probe_input(probe, form, device, dtype)
         return compare(probe, functools.partial(form.rewrite(kernel), probe), [x], weights)
 
@@ -130,7 +132,7 @@ def probe_input(module: nn.Module, form: Form, device: torch.device, dtype: torc
 
 
 @contextmanager
-def _as_in_training(module: nn.Module) -> Iterator[None]:
+def as_in_training(module: nn.Module) -> Iterator[None]:
     """For a while: in training mode, so that dropout shows, but for the linear layers (those of LoRA draw their own)."""
     modes = [(part, part.training) for part in module.modules()]
     linears = [child for child in module.children() if hasattr(child, "in_features")]
@@ -226,7 +228,7 @@ def _mlp_forms(sizes: dict[str, tuple[int, int]]) -> Iterator[Form]:
         *first, down = names
         wide, back = sizes[first[0]], sizes[down]
         if len(names) == 3 and sizes[first[1]] == wide and back == wide[::-1]:
-            yield Form("swiglu", _three_rewrite(*names), wide[0], f"{wide[0]} to {wide[1]}", names[0])
+            yield Form("swiglu", _three_rewrite(*names), wide[0], f"{wide[0]} to {wide[1]}", names[0], names)
         if len(names) == 2 and (wide[0], wide[1]) == (back[1], 2 * back[0]):
             for gate_first in (True, False):
                 what = f"{wide[0]} to 2 x {back[0]}"

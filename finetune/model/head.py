@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from finetune.model import varlen
 from finetune.model.around import Around, in_training
 from finetune.model.virtual import is_prompted
 
@@ -49,6 +50,9 @@ class TrainedPositions(nn.Module):
                 looked for.
         """
         assert kept.dtype == torch.long, "positions, not a mask"
+        if position_ids is None and attention_mask is not None and not self._needs_mask and separates(self.model.config):
+            input_ids, position_ids, bounds, kept = unpadded(input_ids, attention_mask, kept)
+            attention_mask = None
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask if self._needs_mask else None}
         if position_ids is not None:
             inputs = packed_inputs(self.model.config, input_ids, position_ids, bounds)
@@ -109,6 +113,24 @@ def packing_known(packed: bool) -> Iterator[None]:
         masking_utils.find_packed_sequence_indices = plain
 
 
+def separates(config: Any) -> bool:
+    """Whether the attention that the configuration names takes one row and where its documents begin."""
+    name = config.get_text_config()._attn_implementation or ""
+    return "flash" in name or name == varlen.NAME
+
+
+def unpadded(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, kept: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows filled up on the right as one row of documents that is not: ids and positions (1, N), bounds, and `kept` in it."""
+    real = attention_mask.flatten().bool()
+    lengths = attention_mask.sum(1)
+    positions = (attention_mask.cumsum(1) - 1).flatten()[real]
+    places = real.cumsum(0) - 1
+    bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+    return input_ids.flatten()[real][None], positions[None], bounds, places[kept]
+
+
 def packed_inputs(
     config: Any, input_ids: torch.Tensor, position_ids: torch.Tensor, bounds: torch.Tensor | None = None
 ) -> dict[str, Any]:
@@ -118,7 +140,7 @@ def packed_inputs(
     4-D one overrides sliding windows. Flash kernels separate the documents of a single row only, so there all rows
     become one, with the documents' bounds given (else every layer looks for them and waits for the device).
     """
-    if "flash" not in (config.get_text_config()._attn_implementation or ""):
+    if not separates(config):
         return {"input_ids": input_ids, "position_ids": position_ids}
     input_ids, position_ids = input_ids.reshape(1, -1), position_ids.reshape(1, -1)
     if bounds is None:
