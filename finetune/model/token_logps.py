@@ -17,11 +17,13 @@ Read = tuple[torch.Tensor, ...]  # of n rows: log p(target) (n,), whether the ta
 # again, and which malloc keeps. Wide models take 1/16 of their width in rows, or reading the head's weight would cost more
 # than multiplying by it; all that a chunk holds is then a quarter of that weight.
 CHUNK, WIDE = 1 << 23, 16
+# Of a head that trains, each chunk adds to a gradient of the weight's size: fewer and larger ones.
+TRAINED = 4
 
 
-def rows_at_once(width: int, vocabulary: int) -> int:
+def rows_at_once(width: int, vocabulary: int, trains: bool = False) -> int:
     """How many hidden states of `width` become logits at a time."""
-    return max(1, CHUNK // vocabulary, width // WIDE)
+    return max(1, CHUNK // vocabulary, width // WIDE) * (TRAINED if trains else 1)
 
 
 def chunked_logps(
@@ -38,18 +40,21 @@ def chunked_logps(
     log p of a row depends on its own hidden state alone, so its derivative is computed with it, while the row's logits
     are there, and only multiplied later by what the loss makes of it: two matrix products by the head's weight and no
     third one to make the logits again. (Liger's fused cross-entropy, arXiv 2410.10989, section 3.2, does so for a mean
-    over tokens.) Where the head itself trains, its gradient needs the loss, and a chunk is computed again for it.
+    over tokens.) Where the head itself trains, its gradient needs the loss, and a chunk is computed again for it, unless
+    there is only one.
 
     Args:
         head: called with at most `rows_at_once` rows, and as often as needed.
         hidden: (N, D). targets: (N,). vocabulary: V.
         trains: whether logits have a gradient other than by `hidden`.
     """
-    rows = rows_at_once(hidden.shape[1], vocabulary)
+    rows = rows_at_once(hidden.shape[1], vocabulary, trains)
     parts = list(zip(hidden.split(rows), targets.split(rows), strict=True))
     settings = {"temperature": temperature, "with_entropy": with_entropy}
     if not torch.is_grad_enabled() or not (trains or hidden.requires_grad):
         return _joined([_looked_at(head(part), goal, **settings)[0] for part, goal in parts])
+    if trains and len(parts) == 1:
+        return _plainly(head, hidden, targets, **settings)
     if trains:
         again = partial(checkpoint, partial(_plainly, head, **settings), use_reentrant=False)
         return _joined([again(part, goal) for part, goal in parts])
