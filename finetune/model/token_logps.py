@@ -14,9 +14,9 @@ Head = Callable[[torch.Tensor], torch.Tensor]  # hidden states (n, D) to logits 
 Read = tuple[torch.Tensor, ...]  # of n rows: log p(target) (n,), whether the target is the likeliest (n,), entropy (n,)
 
 # Logits at once: what the rows come to in float32 stays under 32 MiB, which on a CPU are still near when they are read
-# again, and which malloc keeps. Wide models take 1/16 of their width in rows, or reading the head's weight would cost more
-# than multiplying by it; all that a chunk holds is then a quarter of that weight.
-CHUNK, WIDE = 1 << 23, 16
+# again, and which malloc keeps. Wide models take 1/8 of their width in rows, or reading the head's weight would cost more
+# than multiplying by it; all that a chunk holds is then half of that weight.
+CHUNK, WIDE = 1 << 23, 8
 # Of a head that trains, each chunk adds to a gradient of the weight's size: fewer and larger ones.
 TRAINED = 4
 

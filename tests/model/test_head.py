@@ -40,7 +40,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "saved head": {"target_modules": "all-linear", "modules_to_save": ["lm_head"]},
     "tokens": {"target_modules": "all-linear", "trainable_token_indices": {"embed_tokens": [3, 7], "lm_head": [3, 9]}},
 }
-ROWS = 4  # at a time: a sixteenth of the width
+ROWS = 4  # at a time
 
 
 def made(name: str, settings: dict[str, Any]) -> Any:
@@ -59,6 +59,7 @@ def adapted(model: Any, settings: dict[str, Any]) -> Any:
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(token_logps, "CHUNK", 1)
+    monkeypatch.setattr(token_logps, "WIDE", 16)
     assert rows_at_once(COMMON["hidden_size"], VOCABULARY) == ROWS
 
 
