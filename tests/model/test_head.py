@@ -219,7 +219,7 @@ def by_hand(probabilities: list[float], target: int, temperature: float) -> tupl
     (plain,) = torch.autograd.grad(again[0].sum(), hidden)
     for one, other in zip((logps, likeliest, entropy, slope), (*again, plain), strict=True):
         assert torch.allclose(one.float(), other.float(), atol=1e-6)
-    return logps, likeliest, entropy, slope
+    return logps.detach(), likeliest, entropy, slope
 
 
 def test_by_hand():
