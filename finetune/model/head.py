@@ -1,4 +1,4 @@
-"""Logits at the trained positions only: most of a batch is prompt, and the vocabulary is the widest layer."""
+"""The output head at the trained positions only: most of a batch is prompt, and the vocabulary is the widest layer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from torch import nn
 
 from finetune.model import varlen
 from finetune.model.around import Around, in_training
+from finetune.model.own_head import OwnHead
+from finetune.model.token_logps import Read, chunked_logps, read_logps
 from finetune.model.virtual import is_prompted
 
 
 class TrainedPositions(nn.Module):
-    """A causal LM whose forward gives logits at chosen positions.
+    """A causal LM whose forward gives logits at chosen positions, or log-probabilities of tokens there.
 
-    The output head sees only the chosen rows; whatever the model does to its logits afterwards (scaling, soft-capping)
-    still happens, because its own forward runs. Without `kept` it is the model unchanged, so generation works too.
+    The output head sees only the chosen rows, and for log-probabilities a few of them at a time; whatever the model does to
+    its logits afterwards (scaling, soft-capping) still happens, because its own forward runs. Without `kept` it is the
+    model unchanged, so generation works too.
     """
 
     def __init__(self, model: Any) -> None:
@@ -29,6 +32,9 @@ class TrainedPositions(nn.Module):
         self._kept: torch.Tensor | None = None
         self._width = 0
         self._needs_mask = needs_mask(model)
+        self._own_head = OwnHead(_base_of(model), model.get_output_embeddings())
+        self._holds_back = False  # whether the head is to get no row, as `_hidden` will be taken from here
+        self._hidden: torch.Tensor | None = None
         self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def forward(
@@ -38,8 +44,11 @@ class TrainedPositions(nn.Module):
         kept: torch.Tensor,
         position_ids: torch.Tensor | None = None,
         bounds: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Logits (N, V) at N positions, in their order.
+        targets: torch.Tensor | None = None,
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+    ) -> torch.Tensor | Read:
+        """At N positions, in their order: logits (N, V), or with `targets` what `read_logps` gives of them.
 
         Args:
             input_ids: (B, T).
@@ -48,7 +57,38 @@ class TrainedPositions(nn.Module):
             position_ids: (B, T), from 0 in each document of a packed row; None for rows of one document.
             bounds: (documents + 1,) int32, where in B T the documents of packed rows begin, and the end; on the host, or
                 looked for.
+            targets: (N,) tokens. temperature, with_entropy: for these, see `read_logps`.
         """
+        if targets is None:
+            return self._logits(input_ids, attention_mask, kept, position_ids, bounds)
+        self._own_head.begin(masked=self._needs_mask and position_ids is None)
+        self._holds_back = True
+        try:
+            logits = self._logits(input_ids, attention_mask, kept, position_ids, bounds)
+            hidden = self._hidden
+        finally:
+            self._holds_back, self._hidden = False, None
+        if hidden is None:
+            return read_logps(logits, targets, temperature, with_entropy)
+        # Of no row, and not by `hidden`: what gradient they have is by the head itself.
+        trains, vocabulary = logits.requires_grad, logits.shape[-1]
+        return chunked_logps(self._own_head, hidden, targets, vocabulary, trains, temperature, with_entropy)
+
+    def release(self) -> Any:
+        """The model as it was before, for a wrapping that was only for a moment."""
+        self._hook.remove()
+        self._own_head.release()
+        return self.model
+
+    def _logits(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        kept: torch.Tensor,
+        position_ids: torch.Tensor | None,
+        bounds: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """(N, V), or (0, V) with `_hidden` set; arguments as of `forward`."""
         assert kept.dtype == torch.long, "positions, not a mask"
         if position_ids is None and attention_mask is not None and not self._needs_mask and separates(self.model.config):
             input_ids, position_ids, bounds, kept = unpadded(input_ids, attention_mask, kept)
@@ -67,17 +107,17 @@ class TrainedPositions(nn.Module):
             self._kept = None
         return output.logits[0]  # (1, N, V)
 
-    def release(self) -> Any:
-        """The model as it was before, for a wrapping that was only for a moment."""
-        self._hook.remove()
-        return self.model
-
     def _select(self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        if self._own_head.given is not None:
+            return (self._own_head.given[None], *inputs[1:])
         if self._kept is None:
             return inputs
         before = inputs[0].shape[1] - self._width  # virtual tokens in each row, which are never trained on
         places = self._kept + before * (self._kept // self._width + 1)
-        return (inputs[0].flatten(0, 1)[places][None], *inputs[1:])  # (B, T, D) -> (1, N, D)
+        rows = inputs[0].flatten(0, 1)[places]  # (B, T, D) -> (N, D)
+        if self._holds_back and self._own_head.can():
+            self._hidden, rows = rows, rows[:0].detach()
+        return (rows[None], *inputs[1:])
 
 
 def needs_mask(model: Any) -> bool:
@@ -86,8 +126,12 @@ def needs_mask(model: Any) -> bool:
     Virtual tokens, which stand before them, do. What custom code makes of its tokens isn't known. Elsewhere it would only
     cost: a (B, T, T) mask in memory, and the host waiting for the device to say whether there is anything to mask.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return is_prompted(model) or not type(base).__module__.startswith("transformers.")
+    return is_prompted(model) or not type(_base_of(model)).__module__.startswith("transformers.")
+
+
+def _base_of(model: Any) -> Any:
+    """The transformers model under an adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @contextmanager

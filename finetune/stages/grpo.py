@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from finetune.data.chat import IGNORED, ChatEncoder, Example
 from finetune.data.length import fit
@@ -23,12 +22,12 @@ from finetune.model.reference import reference
 from finetune.recipe_data import DataSection
 from finetune.recipe_stages import GrpoSection
 from finetune.stages.base import Batch, LossSum
-from finetune.stages.batch import collate_rows, model_inputs, on_device
+from finetune.stages.batch import collate_rows, on_device
 from finetune.stages.group import advantages, kl_to_reference, policy_loss
+from finetune.stages.logps import token_logps
 from finetune.stages.rollout import Prompt, Rollout
 
 FINISHED = "finished"  # the reward of an answer that came to a stop token
-ENTROPY_ROWS = 256  # positions whose distributions are held at once
 
 
 class Grpo:
@@ -152,16 +151,14 @@ class Grpo:
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         own, rows, lengths = self.settings, batch["rows"], batch["lengths"]
-        inputs = model_inputs(batch)
         if own.beta:  # first: it may change the weights in place for a moment, which autograd's graph would not bear
             with reference(model) as policy:
-                before = token_logps(policy(*inputs), batch["targets"], own.temperature)
-        logits = model(*inputs)  # (N, V)
-        logps = token_logps(logits, batch["targets"], own.temperature)
+                before, _likeliest = token_logps(policy, batch, temperature=own.temperature)
+        logps, _, entropy = token_logps(model, batch, temperature=own.temperature, with_entropy=True)  # (N,) each
         old = batch.get("old_logps", logps.detach())
         clipped = policy_loss(logps, old, batch["advantages"][rows], *own.clip)
         per_token = clipped.loss
-        sums = {"entropy": entropy(logits, own.temperature)}
+        sums = {"entropy": entropy.sum()}
         if own.beta:
             kl = kl_to_reference(logps, before)
             kl = kl if own.use_bias_correction_kl is False else kl * clipped.ratio
@@ -235,24 +232,8 @@ class Grpo:
             for index in mine:
                 batch = self.collate([rollouts[index]])
                 batch = on_device(batch, accelerator.device)
-                logits = wrapped(*model_inputs(batch))
-                logps = token_logps(logits, batch["targets"], self.settings.temperature)
+                logps, _likeliest = token_logps(wrapped, batch, temperature=self.settings.temperature)
                 found.append((index, logps.tolist()))
         wrapped.train()
         everyone = dict(gather_object(found) if accelerator.num_processes > 1 else found)
         return [replace(item, old_logps=tuple(everyone[index])) for index, item in enumerate(rollouts)]
-
-
-def token_logps(logits: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
-    """(N,) float32: log p(target) at `temperature`. logits: (N, V); targets: (N,)."""
-    return -F.cross_entropy(logits.float() / temperature, targets, reduction="none")
-
-
-@torch.no_grad()
-def entropy(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """() sum of the entropies of N distributions at `temperature`, in nats. logits: (N, V)."""
-    total = torch.zeros((), device=logits.device)
-    for part in logits.split(ENTROPY_ROWS):
-        logp = F.log_softmax(part.float() / temperature, -1)
-        total -= (logp.exp() * logp).nan_to_num(0.0).sum()
-    return total

@@ -1,22 +1,30 @@
-"""Log-probabilities of whole answers, from logits at the trained positions."""
+"""Log-probabilities of trained tokens, and of whole answers."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch.nn import functional as F
+
+from finetune.stages.base import Batch
+from finetune.stages.batch import model_inputs
 
 
-def sequence_logps(logits: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
-    """(B,) float32: the sum of log p(target) over the trained positions of each row, in nats; 0 for a row without.
+def token_logps(model: Any, batch: Batch, **settings: Any) -> tuple[torch.Tensor, ...]:
+    """Of a batch of `collate_rows`, at its N trained positions: log p(target) (N,) in nats, whether the target is the
+    likeliest token (N,), and what `settings` ask for besides, as `TrainedPositions.forward` takes them."""
+    return model(*model_inputs(batch), targets=batch["targets"], **settings)
+
+
+def sequence_logps(logps: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    """(B,): the sum of log p(target) over the trained positions of each row, in nats; 0 for a row without.
 
     Args:
-        logits: (N, V).
-        targets: (N,).
+        logps: (N,).
         rows: (N,) in 0..count-1, which row each position is of.
         count: B.
     """
-    logps = -F.cross_entropy(logits.float(), targets, reduction="none")  # (N,)
-    return torch.zeros(count, device=logits.device).index_add(0, rows, logps)
+    return torch.zeros(count, dtype=logps.dtype, device=logps.device).index_add(0, rows, logps)
 
 
 def lengths(rows: torch.Tensor, count: int) -> torch.Tensor:

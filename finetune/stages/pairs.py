@@ -14,8 +14,8 @@ from finetune.data.rows import Sample
 from finetune.recipe_data import DataSection
 from finetune.recipe_stages import StageSection
 from finetune.stages.base import Batch
-from finetune.stages.batch import collate_rows, model_inputs
-from finetune.stages.logps import lengths, sequence_logps
+from finetune.stages.batch import collate_rows
+from finetune.stages.logps import lengths, sequence_logps, token_logps
 from finetune.stages.preference import share_preferred
 
 
@@ -94,7 +94,8 @@ class PairStage:
 
 def row_logps(model: torch.nn.Module, batch: Batch, rows: int) -> torch.Tensor:
     """(B,) log-probability of each row's trained tokens, for a batch of `collate_rows` with B = `rows`."""
-    return sequence_logps(model(*model_inputs(batch)), batch["targets"], batch["rows"], rows)
+    logps, _likeliest = token_logps(model, batch)
+    return sequence_logps(logps, batch["rows"], rows)
 
 
 def reward_sums(

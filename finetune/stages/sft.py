@@ -22,11 +22,12 @@ class Sft(TokenStage):
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         smoothing = self.settings.label_smoothing_factor
-        if not smoothing:
-            return super().loss(model, batch)
+        if not smoothing or not model.training:
+            plain = super().loss(model, batch)
+            return LossSum(plain.value, plain.sums | ({"nll": plain.value.detach()} if smoothing else {}))
         logits, targets = model(*model_inputs(batch)), batch["targets"]  # (N, V), (N,)
         correct = (logits.detach().argmax(-1) == targets).sum()
-        value = nll = F.cross_entropy(logits.float(), targets, reduction="sum")
-        if model.training:
-            value = F.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
-        return LossSum(value, {"token_accuracy": correct, "nll": nll.detach()})
+        with torch.no_grad():
+            nll = F.cross_entropy(logits.float(), targets, reduction="sum")
+        value = F.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
+        return LossSum(value, {"token_accuracy": correct, "nll": nll})

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch.nn import functional as F
-
 from finetune.data.chat import Example
 from finetune.data.encode import Encoder, encode_items
 from finetune.data.rows import Sample
 from finetune.recipe_data import DataSection
 from finetune.stages.base import Batch, LossSum
-from finetune.stages.batch import collate_rows, model_inputs
+from finetune.stages.batch import collate_rows
+from finetune.stages.logps import token_logps
 
 
 class TokenStage:
@@ -40,10 +39,8 @@ class TokenStage:
         return batch["targets"].numel()
 
     def loss(self, model: Any, batch: Batch) -> LossSum:
-        logits = model(*model_inputs(batch))  # (N, V)
-        value = F.cross_entropy(logits.float(), batch["targets"], reduction="sum")
-        correct = (logits.detach().argmax(-1) == batch["targets"]).sum()
-        return LossSum(value, {"token_accuracy": correct})
+        logps, correct = token_logps(model, batch)  # (N,), (N,)
+        return LossSum(-logps.sum(), {"token_accuracy": correct.sum()})
 
     def scores(self, means: Mapping[str, float]) -> dict[str, float]:
         """None: answers are scored."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -37,8 +38,8 @@ def placement() -> device.Placement:
     )
 
 
-def logits(model: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    return model(rows, torch.ones_like(rows), KEEP.expand(rows.shape).flatten().nonzero()[:, 0])
+def ask(model: torch.nn.Module, rows: torch.Tensor, **more: torch.Tensor) -> Any:
+    return model(rows, torch.ones_like(rows), KEEP.expand(rows.shape).flatten().nonzero()[:, 0], **more)
 
 
 def step(here: device.Placement, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -46,8 +47,8 @@ def step(here: device.Placement, model: torch.nn.Module, optimizer: torch.optim.
     mine = ROWS[here.accelerator.process_index :: here.accelerator.num_processes].split(1)
     for index, row in enumerate(mine):
         with engine.micro_batch(here, model, last=index + 1 == len(mine)):
-            loss = torch.nn.functional.cross_entropy(logits(model, row), row[:, 2:].flatten(), reduction="sum")
-            engine.backward(here, model, loss * here.accelerator.num_processes / 28)
+            logps, _ = ask(model, row, targets=row[:, 2:].flatten())
+            engine.backward(here, model, -logps.sum() * here.accelerator.num_processes / 28)
     engine.clip_gradients(here, model, 1.0)
     engine.step(here, model, optimizer, apply=True)
 
@@ -74,7 +75,7 @@ def work(folder: Path, start: Path | None = None) -> None:
         fullstate.load_full_optimizer(model, optimizer, {name: loaded[name] for name in loaded.keys() - names})
         second = state(model, optimizer)
     with torch.no_grad(), peft_model.disable_adapter():
-        reference = logits(model, ROWS)
+        reference = ask(model, ROWS)
     step(here, model, optimizer)
     rank = here.accelerator.process_index
     save_file(second, folder / f"second.{rank}.safetensors")

@@ -17,7 +17,7 @@ from finetune.model.head import TrainedPositions
 from finetune.recipe_stages import GrpoSection
 from finetune.stages import grpo
 from finetune.stages.base import means
-from finetune.stages.batch import model_inputs
+from finetune.stages.logps import token_logps
 from finetune.stages.rollout import Prompt, Rollout
 from tests.parity import record_grpo as recorded
 from tests.parity.wave import gradient_norm, wave_model
@@ -60,8 +60,7 @@ def stale(model, stage: grpo.Grpo, items: list[Rollout]) -> list[Rollout]:
     for item in items:
         batch = stage.collate([item])
         with torch.no_grad():
-            logits = TrainedPositions(model)(*model_inputs(batch))
-        logps = grpo.token_logps(logits, batch["targets"], stage.settings.temperature)
+            logps, _ = token_logps(TrainedPositions(model), batch, temperature=stage.settings.temperature)
         found.append(replace(item, old_logps=tuple(logps.tolist())))
     return found
 

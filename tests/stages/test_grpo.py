@@ -26,7 +26,7 @@ from finetune.recipefile import load_recipe
 from finetune.run import run
 from finetune.stages import grpo
 from finetune.stages.group import advantages, kl_to_reference, policy_loss
-from finetune.stages.grpo import Grpo, entropy
+from finetune.stages.grpo import Grpo
 from finetune.stages.rollout import Prompt, Rollout
 from finetune.stop import Preempted
 from tests.conftest import byte_tokenizer, tiny_llama, write_tiny_recipe
@@ -84,13 +84,6 @@ def test_kl_by_hand():
     assert alone.tolist() == pytest.approx([1 / 2, 0], abs=1e-6)
     (exact,) = torch.autograd.grad((kl * (logps - logps.detach()).exp()).sum(), logps)
     assert exact.tolist() == pytest.approx([log(2), 0], abs=1e-6)
-
-
-def test_entropy_by_hand():
-    """A fair coin at temperature 1: ln 2. (4/5, 1/5) at temperature 2 has the odds 2: (2/3, 1/3)."""
-    assert float(entropy(torch.zeros(1, 2), 1.0)) == pytest.approx(log(2))
-    expected = -(2 / 3 * log(2 / 3) + 1 / 3 * log(1 / 3))
-    assert float(entropy(torch.tensor([[log(4 / 5), log(1 / 5)]]), 2.0)) == pytest.approx(expected)
 
 
 def test_noise_draws_from_the_distribution():

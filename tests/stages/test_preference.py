@@ -90,13 +90,9 @@ def test_share_preferred():
 
 
 def test_log_probabilities_of_rows():
-    """Three positions, the first two of row 1, the last of row 0, none of row 2, over a vocabulary of two.
-
-    Logits (0, ln 3), (0, 0) and (ln 7, 0): the targets 1, 0, 0 have p = 3/4, 1/2, 7/8.
-    """
-    logits = torch.tensor([[0.0, LN3], [0.0, 0.0], [log(7), 0.0]])
+    """Three positions with p = 3/4, 1/2, 7/8, the first two of row 1, the last of row 0, none of row 2."""
     rows = torch.tensor([1, 1, 0])
-    found = sequence_logps(logits, torch.tensor([1, 0, 0]), rows, 3)
+    found = sequence_logps(torch.tensor([3 / 4, 1 / 2, 7 / 8]).log(), rows, 3)
     assert values(found) == pytest.approx([log(7 / 8), log(3 / 8), 0.0])
     assert values(lengths(rows, 3)) == [1, 2, 0]
     assert exp(found[1]) == pytest.approx(3 / 8)
