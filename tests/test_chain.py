@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from finetune.cli import main
 from finetune.errors import RecipeError
-from finetune.model.load import file_sha256
+from finetune.data.filehash import file_sha256
 from finetune.recipe import OF_ONE_STAGE, Recipe, resolved
 from finetune.recipefile import load_recipe
 from finetune.run import run

@@ -12,7 +12,7 @@ import yaml
 from finetune.cli import main
 from finetune.errors import RecipeError
 from finetune.export.comparison import verdict_of
-from finetune.model.load import file_sha256
+from finetune.data.filehash import file_sha256
 from finetune.reproduce import checked, read_manifest
 
 

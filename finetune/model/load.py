@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import warnings
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.filehash import known_sha256
 from finetune.errors import RecipeError, first_line
 from finetune.model.attention import load_with_attention
 from finetune.model.folder import check_folder
@@ -272,13 +272,7 @@ def identity_of(
     if not folder.is_dir():
         return identity | {"commit": commit}
     files = [folder / gguf_file] if gguf_file else sorted(folder.glob("*.safetensors"))
-    return identity | {"sha256": {file.name: file_sha256(file) for file in files}}
-
-
-def file_sha256(file: Path) -> str:
-    """Hex sha256 of a file, read in pieces."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return identity | {"sha256": {file.name: known_sha256(file) for file in files}}
 
 
 def reason(error: Exception) -> str:

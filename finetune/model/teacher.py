@@ -110,7 +110,7 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
 
     from finetune.export.adapterfile import residual_init
     from finetune.model.folder import check_folder
-    from finetune.model.load import file_sha256
+    from finetune.data.filehash import file_sha256
     from finetune.model.save import INITIAL
     from finetune.model.targets import is_tied_model
     from finetune.model.tokens import rows_needed
