@@ -211,7 +211,9 @@ def encode(recipe: Recipe, data: Prepared, encoder: Encoder, folder: Path, log: 
     from finetune.data.encode import EncodeSamples
     from finetune.model.load import load_tokenizer
 
-    make = EncodeSamples(partial(load_tokenizer, recipe.model), recipe.data, recipe.stage, recipe.settings)
+    # Other processes load the tokenizer; where this one does the work it is there.
+    load = partial(load_tokenizer, recipe.model) if recipe.data.workers > 1 else lambda: encoder.tokenizer
+    make = EncodeSamples(load, recipe.data, recipe.stage, recipe.settings)
     blocks = data.train.blocks()
     if not recipe.data.cache:
         return encode_uncached(blocks, make, recipe.data.workers)

@@ -163,8 +163,13 @@ def _read(place: Path, section: DataSection, seed: int, stage: str, settings: St
 def _sources(section: DataSection, told: Sequence[dict[str, Any]]) -> list[SourceFacts]:
     return [
         SourceFacts(
-            source, tuple(DataFile(Path(path), label, name) for path, label, name in its["files"]), its["rows"],
-            its["blank"], its["dropped"], its["samples"], its["format"],
+            source,
+            tuple(DataFile(Path(path), label, name) for path, label, name in its["files"]),
+            its["rows"],
+            its["blank"],
+            its["dropped"],
+            its["samples"],
+            its["format"],
         )  # fmt: skip
         for source, its in zip((*section.train, *section.eval), told, strict=True)
     ]

@@ -167,16 +167,26 @@ def original_tokenizer(section: ModelSection) -> Any:
     return tokenizer
 
 
-def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) -> Base:
+def load_base(section: ModelSection, placement: Placement, gguf_folder: Path, cache: Path | None = None) -> Base:
     """Tokenizer and frozen base in the run's dtype.
 
     Args:
         gguf_folder: where a GGUF base is going to lie as a folder that others can load.
+        cache: where a GGUF base is kept de-quantised, so that the next run need not do it again; None: nowhere.
 
     Raises:
         RecipeError: it can't be loaded, with the library's own reason.
     """
     name = locate(section)
+    if section.gguf_file and cache is not None:
+        from finetune.model.gguf_kept import plain_section
+
+        plain = plain_section(section, placement.torch_dtype, cache)
+        if plain is not None:
+            base = load_base(plain, placement, gguf_folder)
+            base.model.config._name_or_path = ""
+            identity = identity_of(section.name_or_path, section.revision, name, None, section.gguf_file)
+            return replace(base, identity=identity, source=Source(str(gguf_folder.resolve())))
     tokenizer = original_tokenizer(section)
     added = add_to_tokenizer(tokenizer, section.add_tokens)
     asked = Source(name, section.revision, section.trust_remote_code)
