@@ -163,14 +163,10 @@ def _read(place: Path, section: DataSection, seed: int, stage: str, settings: St
 def _sources(section: DataSection, told: Sequence[dict[str, Any]]) -> list[SourceFacts]:
     return [
         SourceFacts(
-            source,
-            tuple(DataFile(Path(path), label, name) for path, label, name in its["files"]),
-            its["rows"],
-            its["blank"],
-            its["dropped"],
-            its["samples"],
-            its["format"],
-        )  # fmt: skip
+            section=source,
+            files=tuple(DataFile(Path(path), label, name) for path, label, name in its["files"]),
+            **{key: its[key] for key in ("rows", "blank", "dropped", "samples", "format")},
+        )
         for source, its in zip((*section.train, *section.eval), told, strict=True)
     ]
 
