@@ -119,7 +119,7 @@ def get_ready(
     for own, its in zip(recipes, data, strict=True):
         _tell_data(part_name(recipe, own), its, log)
     cache = cache or recipe_cache(recipe)
-    base = load_base_of(recipe, placement, cache.with_name(GGUF))
+    base = load_base_of(recipe, placement, cache.with_name(GGUF) if recipe.data.cache else None)
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
     asked = [its for own, its in zip(recipes, data, strict=True) if own.settings.answers]
     check_tokenizer(

@@ -71,9 +71,8 @@ def train_adapter(
 
     folder.claim(checkpoint, log)  # only now: a mistake found above has cost nothing that was there
     if recipe.model.gguf_file and accelerator.is_main_process:
-        write_gguf_base(
-            recipe.model, placement.torch_dtype, recipe.output_dir / BASE, recipe_cache(recipe).with_name(GGUF)
-        )
+        kept = recipe_cache(recipe).with_name(GGUF) if recipe.data.cache else None
+        write_gguf_base(recipe.model, placement.torch_dtype, recipe.output_dir / BASE, kept)
     if recipe.report_to:
         flat = {f"{a}.{k}": str(v) for a, b in resolved(recipe).items() if isinstance(b, dict) for k, v in b.items()}
         accelerator.init_trackers(recipe.name, config=flat)

@@ -138,7 +138,7 @@ class Spool:
 
 
 class _Growing:
-    """A one-dimensional array that grows by doubling."""
+    """A one-dimensional array that grows by a quarter; in place, where the system can and nobody looks at it."""
 
     def __init__(self, kind: np.dtype) -> None:
         self._room = np.zeros(CHUNK, kind)
@@ -151,9 +151,13 @@ class _Growing:
     def add(self, values: np.ndarray) -> None:
         end = self._length + len(values)
         if end > len(self._room):
-            room = np.zeros(max(end, 2 * len(self._room)), self._room.dtype)
-            room[: self._length] = self.values
-            self._room = room
+            size = max(end, len(self._room) * 5 // 4)
+            try:
+                self._room.resize(size)
+            except ValueError:  # somebody holds a view of it
+                room = np.zeros(size, self._room.dtype)
+                room[: self._length] = self.values
+                self._room = room
         self._room[self._length : end] = values
         self._length = end
 
