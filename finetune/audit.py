@@ -37,7 +37,8 @@ def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[boo
         DataError, RecipeError: what keeps rows from being read or rendered at all.
     """
     quiet_libraries()
-    from finetune.model.load import file_sha256, load_tokenizer
+    from finetune.data.filehash import file_sha256
+    from finetune.model.load import load_tokenizer
 
     data = prepare(recipe.data, recipe.seed, recipe.stage, recipe.settings)
     encoder = make_encoder(load_tokenizer(recipe.model), recipe.data, recipe.settings)

@@ -187,6 +187,6 @@ def _is_merged(output: Path, adapter: Path) -> bool:
 
 
 def _sha256(adapter: Path) -> str:
-    from finetune.model.load import file_sha256
+    from finetune.data.filehash import file_sha256
 
     return file_sha256(adapter / "adapter_model.safetensors")

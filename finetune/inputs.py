@@ -16,8 +16,9 @@ from finetune.chain import check_leaks
 from finetune.data.aspects import check_decided
 from finetune.data.few import few
 from finetune.data.formats import ROWS_OF_STAGE
+from finetune.data.kept import prepare_kept
 from finetune.data.metric import Metric
-from finetune.data.prepare import Prepared, prepare
+from finetune.data.prepare import Prepared
 from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, row_score_names, score_names
@@ -32,10 +33,18 @@ if TYPE_CHECKING:
     from finetune.log import Log
 
 
-def load_data(recipe: Recipe) -> Prepared:
+def prepared_cache(recipe: Recipe) -> Path:
+    """Where is kept what rows came to, for all stages of a chain and parts of a mixture."""
+    return recipe.output_dir.parent / ".prepared"
+
+
+def load_data(recipe: Recipe, cache: Path | None = None) -> Prepared:
     """Template and rows, checked, rendered, split and screened; what is to serve the result, checked too.
 
     Needs no torch: `finetune check` ends here.
+
+    Args:
+        cache: where rows that were gone through before are found again, if the recipe wants that (`data.cache`).
 
     Raises:
         DataError, RecipeError: every bad row, what screening refuses, settings that don't fit the template, targets
@@ -52,7 +61,8 @@ def load_data(recipe: Recipe) -> Prepared:
     except RecipeError as error:
         problems += error.problems
     try:
-        data = prepare(recipe.data, recipe.seed, recipe.stage, recipe.settings)
+        folder = cache if recipe.data.cache else None
+        data = prepare_kept(recipe.data, recipe.seed, recipe.stage, recipe.settings, folder)
         problems += data.refusals
     except RecipeError as error:
         raise type(error)(problems + error.problems) from None
@@ -117,7 +127,8 @@ def load_stages(recipe: Recipe, rows: int | None = None) -> list[Prepared]:
     data, problems = [], []
     for stage in stages:
         try:
-            data.append(load_data(stage.model_copy(update={"gate": GateSection()}) if recipe.mixture else stage))
+            its = stage.model_copy(update={"gate": GateSection()}) if recipe.mixture else stage
+            data.append(load_data(its, prepared_cache(recipe) if rows is None else None))
         except RecipeError as error:
             problems += [problem for problem in error.problems if problem not in problems]
             kind = type(error)
@@ -196,27 +207,36 @@ def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
 
 def encode(recipe: Recipe, data: Prepared, encoder: Encoder, folder: Path, log: Log) -> ExampleStore:
     """The training samples as examples, out of the cache in `folder` where it has them."""
-    from finetune.data.cache import cache_key, encode_cached, encode_uncached, evict
-    from finetune.data.contamination import benchmark_files
+    from finetune.data.cache import encode_cached, encode_uncached, evict
     from finetune.data.encode import EncodeSamples
     from finetune.model.load import load_tokenizer
 
-    make = EncodeSamples(partial(load_tokenizer, recipe.model), recipe.data, recipe.stage, recipe.settings)
+    # Other processes load the tokenizer; where this one does the work it is there.
+    load = partial(load_tokenizer, recipe.model) if recipe.data.workers > 1 else lambda: encoder.tokenizer
+    make = EncodeSamples(load, recipe.data, recipe.stage, recipe.settings)
     blocks = data.train.blocks()
     if not recipe.data.cache:
         return encode_uncached(blocks, make, recipe.data.workers)
-    files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
-    text = data.template.path.read_text(encoding="utf-8") if data.template else None
-    rest = [recipe.stage, str(recipe.seed)]
-    if isinstance(recipe.settings, RewardSection | CptSection):
-        rest.append(recipe.settings.model_dump_json())  # decides the marks, or what a document is
-    key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=rest)
+    key = encoding_key(recipe, data, encoder.tokenizer)
     store, hit = encode_cached(blocks, make, key, folder, recipe.data.workers)
     log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")
     removed, freed = evict(folder, key)
     if removed:
         log.say(f"encoding: {removed} older cache entries removed from {folder}, {freed / 2**20:,.0f} MiB")
     return store
+
+
+def encoding_key(recipe: Recipe, data: Prepared, tokenizer: Any) -> str:
+    """The name of the encoded training samples in the cache."""
+    from finetune.data.cache import cache_key
+    from finetune.data.contamination import benchmark_files
+
+    files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
+    text = data.template.path.read_text(encoding="utf-8") if data.template else None
+    rest = [recipe.stage, str(recipe.seed)]
+    if isinstance(recipe.settings, RewardSection | CptSection):
+        rest.append(recipe.settings.model_dump_json())  # decides the marks, or what a document is
+    return cache_key(files, tokenizer, recipe.data, text, rest=rest)
 
 
 def encoded_lines(store: ExampleStore, max_length: int) -> tuple[str, str]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from finetune.stages.base import Stage
     from finetune.stages.mixture import Mixture
 
+GGUF = ".gguf"  # de-quantised bases, beside the encoded rows
+
 
 @dataclass(frozen=True)
 class ReadyPart:
@@ -116,7 +118,8 @@ def get_ready(
     recipes = recipe.mixture or (recipe,)
     for own, its in zip(recipes, data, strict=True):
         _tell_data(part_name(recipe, own), its, log)
-    base = load_base_of(recipe, placement)
+    cache = cache or recipe_cache(recipe)
+    base = load_base_of(recipe, placement, cache.with_name(GGUF) if recipe.data.cache else None)
     check_beside(recipe.export.adapters, recipe.name, base.identity, base.source.name)
     asked = [its for own, its in zip(recipes, data, strict=True) if own.settings.answers]
     check_tokenizer(
@@ -125,7 +128,6 @@ def get_ready(
         recipe.export.targets,
         any(sample.tools for its in asked for sample in its.evaluate),
     )
-    cache = cache or recipe_cache(recipe)
     parts = [
         _ready_part(part_name(recipe, own), own, its, base.tokenizer, cache, placement, log)
         for own, its in zip(recipes, data, strict=True)
@@ -238,12 +240,16 @@ def _check_packing(recipes: Sequence[Recipe], model: Any, placement: Placement, 
         check_isolation(model, placement.torch_dtype, placement.accelerator.device, list(keys))
 
 
-def load_base_of(recipe: Recipe, placement: Placement) -> Base:
-    """The base, under a score head of zeros where the stage trains one."""
+def load_base_of(recipe: Recipe, placement: Placement, cache: Path | None = None) -> Base:
+    """The base, under a score head of zeros where the stage trains one.
+
+    Args:
+        cache: where a GGUF base is kept de-quantised.
+    """
     from finetune.model.load import load_base
     from finetune.model.score import with_score_head
 
-    base = load_base(recipe.model, placement, recipe.output_dir / BASE)
+    base = load_base(recipe.model, placement, recipe.output_dir / BASE, cache)
     rewards = recipe.settings.score_names
     return replace(base, model=with_score_head(base.model, rewards)) if rewards else base
 

@@ -23,7 +23,7 @@ class PeftSection(Section):
         rows: our own answers to its fields, beside those that are declared.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, defer_build=True)
 
     kind: ClassVar[str]
     config: ClassVar[str]

@@ -55,7 +55,7 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     Raises:
         RecipeError: it is no bundle of a run, or its recipe or template are not what the manifest says.
     """
-    from finetune.model.load import file_sha256
+    from finetune.data.filehash import file_sha256
 
     file = bundle / "MANIFEST.json"
     if not file.is_file():
@@ -122,7 +122,8 @@ def _with_advice(problem: str) -> str:
 
 def _base_problems(recipe: Recipe, recorded: Mapping[str, Any]) -> list[str]:
     """Weight files by sha256 for a folder, package or GGUF file; the hub's id and commit otherwise."""
-    from finetune.model.load import file_sha256, locate
+    from finetune.data.filehash import file_sha256
+    from finetune.model.load import locate
 
     try:
         name = locate(recipe.model)
@@ -181,7 +182,7 @@ def _data_problems(recipe: Recipe, recorded: Mapping[str, Any]) -> list[str]:
 
 
 def _template_problems(recipe: Recipe, recorded: Mapping[str, Any]) -> list[str]:
-    from finetune.model.load import file_sha256
+    from finetune.data.filehash import file_sha256
 
     found = file_sha256(recipe.data.template) if recipe.data.template else None
     wanted = recorded.get("template_sha256")

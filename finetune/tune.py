@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.chain import BASE
 from finetune.errors import RecipeError
-from finetune.ready import Ready, ReadyPart, add_adapter_of, fused_ops_of, load_base_of, tell_ends
+from finetune.ready import GGUF, Ready, ReadyPart, add_adapter_of, fused_ops_of, load_base_of, recipe_cache, tell_ends
 from finetune.recipe import Recipe, resolved
 from finetune.runfolder import RunFolder
 from finetune.stop import Stop
@@ -71,7 +71,8 @@ def train_adapter(
 
     folder.claim(checkpoint, log)  # only now: a mistake found above has cost nothing that was there
     if recipe.model.gguf_file and accelerator.is_main_process:
-        write_gguf_base(recipe.model, placement.torch_dtype, recipe.output_dir / BASE)
+        kept = recipe_cache(recipe).with_name(GGUF) if recipe.data.cache else None
+        write_gguf_base(recipe.model, placement.torch_dtype, recipe.output_dir / BASE, kept)
     if recipe.report_to:
         flat = {f"{a}.{k}": str(v) for a, b in resolved(recipe).items() if isinstance(b, dict) for k, v in b.items()}
         accelerator.init_trackers(recipe.name, config=flat)

@@ -10,8 +10,8 @@ import yaml
 from safetensors.torch import load_file
 
 from finetune.cli import main
+from finetune.data.filehash import file_sha256
 from finetune.errors import RecipeError
-from finetune.model.load import file_sha256
 from finetune.recipe import OF_ONE_STAGE, Recipe, resolved
 from finetune.recipefile import load_recipe
 from finetune.run import run

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from finetune.cli import main
+from finetune.data.filehash import file_sha256
 from finetune.errors import RecipeError
 from finetune.export.comparison import verdict_of
-from finetune.model.load import file_sha256
 from finetune.reproduce import checked, read_manifest
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.data.filehash import file_sha256
 from finetune.errors import CheckpointError
-from finetune.model.load import file_sha256
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"

@@ -20,12 +20,12 @@ from typing import Any
 
 from finetune.data.chat import Example
 from finetune.data.escape import domain_tokens
+from finetune.data.filehash import known_sha256
 from finetune.data.findings import DataFile
 from finetune.data.flat import Columns, StoreWriter, columns
 from finetune.data.processes import map_chunks
 from finetune.data.store import BrokenStoreError, ExampleStore
 from finetune.errors import DataError
-from finetune.model.load import file_sha256
 from finetune.recipe_data import DataSection
 
 KEEP = 8  # entries of a cache folder, the one in use included
@@ -176,7 +176,7 @@ def cache_key(
         rest: what else decides: stage, seed, which of train and eval this is.
     """
     ingredients = {
-        "files": [[str(file), file_sha256(file)] for file in files],
+        "files": [[str(file), known_sha256(file)] for file in files],
         "tokenizer": tokenizer_digest(tokenizer),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "template": template,
@@ -191,8 +191,8 @@ def cache_key(
 def files_sha256(files: Sequence[DataFile]) -> str:
     """sha256 of one file; of several, that of their names and hashes in order (as `sha256sum` lists them)."""
     if len(files) == 1:
-        return file_sha256(files[0].path)
-    listed = "".join(f"{file_sha256(file.path)}  {file.name}\n" for file in files)
+        return known_sha256(files[0].path)
+    listed = "".join(f"{known_sha256(file.path)}  {file.name}\n" for file in files)
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
@@ -215,5 +215,5 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 def code_digest(folder: Path = Path(__file__).parent) -> str:
     """sha256 of the Python sources of a folder: names and contents."""
-    sources = [[file.name, file_sha256(file)] for file in sorted(folder.glob("*.py"))]
+    sources = [[file.name, known_sha256(file)] for file in sorted(folder.glob("*.py"))]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()

@@ -17,7 +17,7 @@ Scalar = Literal["str", "int", "float", "bool", "date", "datetime"]
 class Part(BaseModel):
     """A piece of a template file: frozen, no key beyond the declared ones, no silent conversion of types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class DropRowError(ValueError):

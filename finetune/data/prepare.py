@@ -114,14 +114,7 @@ def prepare(section: DataSection, seed: int, stage: str = "sft", settings: Stage
     problems = check_licences((*section.train, *section.eval), section.require_licence)
     if problems:
         raise RecipeError(problems)
-    template = load_template(section.template) if section.template else None
-    if template and template.rows != ROWS_OF_STAGE[stage]:
-        raise RecipeError(
-            f"data.template: {template.path} gives {GIVES[template.rows]}; stage {stage} trains on "
-            f"{GIVES[ROWS_OF_STAGE[stage]]}"
-        )
-    if section.split:
-        _check_split(section.split, template)
+    template = template_of(section, stage)
     notes: list[str] = []
     spool = Spool()
     taken = take(section, template, spool, notes, stage, settings)
@@ -135,10 +128,33 @@ def prepare(section: DataSection, seed: int, stage: str = "sft", settings: Stage
     drawn = mix(section.train, [len(part) for part in parts], seed, notes)
     mixed = np.concatenate([part[places] for part, places in zip(parts, drawn, strict=True)])
     return Prepared(
-        template, template.metrics if template else {"": PLAIN_METRIC}, screened.train.pick(mixed), screened.evaluate,
+        template, metrics_of(template), screened.train.pick(mixed), screened.evaluate,
         [source.facts() for source in taken], [item for source in taken for item in source.dropped],
         screened.findings, screened.counts, notes, refusals(screened, train, evaluate),
     )  # fmt: skip
+
+
+def template_of(section: DataSection, stage: str) -> DataTemplate | None:
+    """The recipe's data template, where it has one.
+
+    Raises:
+        DataError, RecipeError: what is wrong with it; it gives other rows than the stage trains on; `split` names a
+            column that it does not declare.
+    """
+    template = load_template(section.template) if section.template else None
+    if template and template.rows != ROWS_OF_STAGE[stage]:
+        raise RecipeError(
+            f"data.template: {template.path} gives {GIVES[template.rows]}; stage {stage} trains on "
+            f"{GIVES[ROWS_OF_STAGE[stage]]}"
+        )
+    if section.split:
+        _check_split(section.split, template)
+    return template
+
+
+def metrics_of(template: DataTemplate | None) -> dict[str, Metric]:
+    """How answers are scored, by the `task` of their samples."""
+    return template.metrics if template else {"": PLAIN_METRIC}
 
 
 def _split(samples: SampleFile, section: DataSection, split: SplitSection, seed: int) -> tuple[SampleFile, SampleFile]:

@@ -10,7 +10,7 @@ import os
 import pickle
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -138,7 +138,7 @@ class Spool:
 
 
 class _Growing:
-    """A one-dimensional array that grows by doubling."""
+    """A one-dimensional array that grows by a quarter; in place, where the system can and nobody looks at it."""
 
     def __init__(self, kind: np.dtype) -> None:
         self._room = np.zeros(CHUNK, kind)
@@ -151,9 +151,13 @@ class _Growing:
     def add(self, values: np.ndarray) -> None:
         end = self._length + len(values)
         if end > len(self._room):
-            room = np.zeros(max(end, 2 * len(self._room)), self._room.dtype)
-            room[: self._length] = self.values
-            self._room = room
+            size = max(end, len(self._room) * 5 // 4)
+            try:
+                self._room.resize(size)
+            except ValueError:  # somebody holds a view of it
+                room = np.zeros(size, self._room.dtype)
+                room[: self._length] = self.values
+                self._room = room
         self._room[self._length : end] = values
         self._length = end
 
@@ -167,8 +171,32 @@ class SampleFile(Sequence[Sample]):
     """
 
     def __init__(self, spool: Spool, chosen: np.ndarray) -> None:
-        self.spool = spool
-        self.chosen = chosen
+        self._parts: tuple[Spool, np.ndarray] | None = (spool, chosen)
+        self._make: Callable[[], SampleFile] | None = None
+        self._count = len(chosen)
+
+    @classmethod
+    def later(cls, count: int, make: Callable[[], SampleFile]) -> SampleFile:
+        """`count` samples that `make` gives when anything but their number is first asked for."""
+        samples = cls(Spool(), np.zeros(0, np.int64))
+        samples._parts, samples._make, samples._count = None, make, count
+        return samples
+
+    def _whole(self) -> tuple[Spool, np.ndarray]:
+        if self._parts is None:
+            assert self._make is not None
+            made = self._make()
+            assert len(made) == self._count
+            self._parts = made.spool, made.chosen
+        return self._parts
+
+    @property
+    def spool(self) -> Spool:
+        return self._whole()[0]
+
+    @property
+    def chosen(self) -> np.ndarray:
+        return self._whole()[1]
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> SampleFile:
@@ -179,7 +207,7 @@ class SampleFile(Sequence[Sample]):
         return spool.samples()
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...

@@ -9,6 +9,7 @@ Arrays are loaded with `allow_pickle=False`.
 from __future__ import annotations
 
 import json
+import mmap
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -22,6 +23,7 @@ from finetune.data.flat import COLUMNS, FORMAT, StoreWriter, columns
 
 BLOCK = 1 << 20  # bytes read at once by `ExampleStore.verify`
 STOPS_AT_ONCE = 1 << 14  # examples whose trained ids `ExampleStore.stops` holds at once
+READ = 1024  # examples that may be asked for until the pages they were on are let go of
 BATCH = 1024  # examples that `ExampleStore.write` turns into arrays at once
 
 
@@ -57,13 +59,15 @@ class ExampleStore(Sequence[Example]):
             self.files: tuple[str, ...] = tuple(index["files"])
             self.counts: dict[str, int] = dict(index["counts"])
             self._crc32 = {name: int(index["crc32"][name]) for name in COLUMNS}
-            self.ids = _mapped(folder, "ids", tokens)
-            self.trained = _mapped(folder, "trained", tokens)
-            self.offsets = _mapped(folder, "offsets", examples + 1)
-            self.trained_counts = _mapped(folder, "trained_counts", examples)
-            self.file = _mapped(folder, "file", examples)
-            self.line = _mapped(folder, "line", examples)
-            marks = _mapped(folder, "marks", int(index["marks"]))
+            self._maps: list[mmap.mmap] = []
+            self._read = 0
+            self.ids = self._mapped("ids", tokens)
+            self.trained = self._mapped("trained", tokens)
+            self.offsets = self._mapped("offsets", examples + 1)
+            self.trained_counts = self._mapped("trained_counts", examples)
+            self.file = self._mapped("file", examples)
+            self.line = self._mapped("line", examples)
+            marks = self._mapped("marks", int(index["marks"]))
             self.marks = marks.reshape(examples, -1) if examples and len(marks) else marks.reshape(examples, 0)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise BrokenStoreError(f"{folder}: {error}") from None
@@ -115,6 +119,9 @@ class ExampleStore(Sequence[Example]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         i = range(len(self))[index]  # negative indices, IndexError
+        self._read += 1
+        if self._read > READ:
+            self.let_go()
         start, end = self.offsets[i], self.offsets[i + 1]
         ids = self.ids[start:end]
         labels = np.where(self.trained[start:end], ids, np.int32(IGNORED))
@@ -136,27 +143,42 @@ class ExampleStore(Sequence[Example]):
             tokens = slice(self.offsets[start], self.offsets[min(start + STOPS_AT_ONCE, len(self))])
             ids = self.ids[tokens][self.trained[tokens]]  # (trained tokens of these examples,)
             found.update(ids[np.cumsum(counts)[counts > 0] - 1].tolist())
+            self.let_go()
         return found
 
     def last_ids(self) -> set[int]:
         """Ids that examples end with, trained or not."""
-        return set(np.unique(self.ids[self.offsets[1:] - 1]).tolist())
+        found: set[int] = set()
+        for start in range(0, len(self), STOPS_AT_ONCE):
+            found.update(self.ids[self.offsets[start + 1 : start + 1 + STOPS_AT_ONCE] - 1].tolist())
+            self.let_go()
+        return found
 
     def where(self, i: int) -> str:
         """The row that example `i` came from, as its `where`."""
         name, line = self.files[self.file[i]], int(self.line[i])
         return name if line < 0 else f"{name}:{line}"
 
+    def let_go(self) -> None:
+        """Unmaps the pages that were read, which would else count as this process's memory until all of the store is.
 
-def _mapped(folder: Path, name: str, length: int) -> np.ndarray:
-    """One column, read only, its pages loaded when touched.
+        They stay in the system's cache of files as long as it has room.
+        """
+        self._read = 0
+        for pages in self._maps if hasattr(mmap, "MADV_DONTNEED") else ():
+            pages.madvise(mmap.MADV_DONTNEED)
 
-    Raises:
-        ValueError: not an array of this kind and length; cut short.
-        OSError: not there.
-    """
-    mode: Any = "r" if length else None  # an empty file can't be mapped
-    array = np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
-    if array.dtype != COLUMNS[name] or array.shape != (length,):
-        raise ValueError(f"{name}.npy holds {array.dtype}{array.shape}, expected {(length,)}")
-    return array.view(np.ndarray)
+    def _mapped(self, name: str, length: int) -> np.ndarray:
+        """One column, read only, its pages loaded when touched.
+
+        Raises:
+            ValueError: not an array of this kind and length; cut short.
+            OSError: not there.
+        """
+        mode: Any = "r" if length else None  # an empty file can't be mapped
+        array = np.load(self.folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
+        if array.dtype != COLUMNS[name] or array.shape != (length,):
+            raise ValueError(f"{name}.npy holds {array.dtype}{array.shape}, expected {(length,)}")
+        if length:
+            self._maps.append(array.base)
+        return array.view(np.ndarray)

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from finetune import device
+from finetune.data.filehash import file_sha256
 from finetune.errors import RecipeError
 from finetune.evaluate.release import release_files
 from finetune.export.adapterfile import PROMPTS
@@ -32,7 +33,7 @@ from finetune.export.record import Record
 from finetune.export.rewards import prove_rewards
 from finetune.export.sbom import write_sbom
 from finetune.export.shards import STATE
-from finetune.model.load import Source, file_sha256
+from finetune.model.load import Source
 from finetune.model.save import INITIAL
 from finetune.recipe_export import ExportSection
 from finetune.verify.golden import FACTS, SAMPLES

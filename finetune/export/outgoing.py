@@ -115,7 +115,7 @@ def verified(bundle: Path) -> dict[str, Any]:
 
 
 def _sha256(file: Path) -> str:
-    from finetune.model.load import file_sha256
+    from finetune.data.filehash import file_sha256
 
     return file_sha256(file)
 

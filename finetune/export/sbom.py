@@ -184,7 +184,7 @@ def _toolkit(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _files(bundle: Path, known: Mapping[str, str]) -> list[dict[str, Any]]:
-    from finetune.model.load import file_sha256
+    from finetune.data.filehash import file_sha256
 
     names = sorted(file.relative_to(bundle).as_posix() for file in bundle.rglob("*") if file.is_file())
     return [

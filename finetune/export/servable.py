@@ -107,12 +107,13 @@ def check_folder(
 
 def config_of_base(section: ModelSection) -> dict[str, Any] | None:
     """The base's config.json from its folder or the hub's cache; None where it is not there yet (or the base is GGUF)."""
+    name = locate(section)
+    if Path(name).is_dir():
+        file = Path(name) / "config.json"
+        return read_json(file) if file.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
-    name = locate(section)
-    if (Path(name) / "config.json").is_file():
-        return read_json(Path(name) / "config.json")
-    cached = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", revision=section.revision)
+    cached = try_to_load_from_cache(name, "config.json", revision=section.revision)
     return read_json(Path(cached)) if isinstance(cached, str) else None
 
 

@@ -65,7 +65,7 @@ class AdapterFolder:
         return {name: tensor.float() for name, tensor in load_file(self.folder / WEIGHTS).items()}
 
     def hashes(self) -> dict[str, str]:
-        from finetune.model.load import file_sha256
+        from finetune.data.filehash import file_sha256
 
         return {name: file_sha256(self.folder / name) for name in (WEIGHTS, CONFIG)}
 
@@ -81,7 +81,7 @@ class AdapterFolder:
     @cached_property
     def base_files(self) -> dict[str, str] | None:
         """sha256 of the base's weight files where it is a folder of this machine."""
-        from finetune.model.load import file_sha256
+        from finetune.data.filehash import file_sha256
 
         base = Path(str(self.config.get("base_model_name_or_path")))
         if not base.is_dir():

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from finetune.data.compressed import open_bytes
 from finetune.data.encoding import lines
+from finetune.data.filehash import file_sha256
 from finetune.data.findings import DataFile, Findings
 from finetune.data.rows import Row
 from finetune.data.source import source_files
 from finetune.data.strictjson import MalformedError, strict_json
 from finetune.errors import DataError
-from finetune.model.load import file_sha256
 from finetune.recipe_data import SourceSection
 
 LONGEST = 10_000_000  # characters of a line; a conversation of that length is no conversation

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.checkpoint.disk import replace_file
+from finetune.data.filehash import file_sha256
 from finetune.data.strictjson import MalformedError, strict_json
 from finetune.errors import DataError, RecipeError, writing
 from finetune.feedback.folder import whole_folder
 from finetune.feedback.rows import RECORD
-from finetune.model.load import file_sha256
 
 VERSION = "version.json"
 _NAME = re.compile(r"v[0-9]{4,}")

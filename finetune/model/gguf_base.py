@@ -66,28 +66,40 @@ def load_gguf(source: Source, gguf_file: str, tokenizer: Any, options: dict[str,
     return model
 
 
-def write_gguf_base(section: ModelSection, dtype: Any, folder: Path) -> None:
+def write_gguf_base(section: ModelSection, dtype: Any, folder: Path, cache: Path | None = None) -> None:
     """The dequantised base with its tokenizer as a folder that every engine reads, whole or not there.
-
-    Loaded anew from the file: a model in training may have had its weights changed by an adapter's initialisation.
 
     Args:
         dtype: torch's, of the weights.
+        cache: where it may lie already (gguf_kept.py).
     """
-    from finetune.export.layout import modes_follow_umask, write_both_spellings
-    from finetune.model.load import Source, locate, original_tokenizer
+    from finetune.model.gguf_kept import copy_kept
 
     if folder.is_dir():
         return
     draft = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
-    tokenizer = original_tokenizer(section)
-    source = Source(locate(section), section.revision, section.trust_remote_code)
-    load_gguf(source, str(section.gguf_file), tokenizer, {"dtype": dtype}).save_pretrained(draft)
-    tokenizer.save_pretrained(draft)
-    write_both_spellings(draft, tokenizer)
-    modes_follow_umask(draft)
+    if cache is None or not copy_kept(section, dtype, cache, draft):
+        write_plain(section, dtype, draft)
     draft.rename(folder)
+
+
+def write_plain(section: ModelSection, dtype: Any, folder: Path) -> None:
+    """The files of that folder.
+
+    Loaded anew from the file: a model in training may have had its weights changed by an adapter's initialisation.
+    """
+    from finetune.export.layout import modes_follow_umask, write_both_spellings
+    from finetune.model.gguf_kept import read_once
+    from finetune.model.load import Source, locate, original_tokenizer
+
+    with read_once():
+        tokenizer = original_tokenizer(section)
+        source = Source(locate(section), section.revision, section.trust_remote_code)
+        load_gguf(source, str(section.gguf_file), tokenizer, {"dtype": dtype}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_both_spellings(folder, tokenizer)
+    modes_follow_umask(folder)
 
 
 def _value(reader: Any, key: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import warnings
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.filehash import known_sha256
 from finetune.errors import RecipeError, first_line
 from finetune.model.attention import load_with_attention
 from finetune.model.folder import check_folder
@@ -167,16 +167,26 @@ def original_tokenizer(section: ModelSection) -> Any:
     return tokenizer
 
 
-def load_base(section: ModelSection, placement: Placement, gguf_folder: Path) -> Base:
+def load_base(section: ModelSection, placement: Placement, gguf_folder: Path, cache: Path | None = None) -> Base:
     """Tokenizer and frozen base in the run's dtype.
 
     Args:
         gguf_folder: where a GGUF base is going to lie as a folder that others can load.
+        cache: where a GGUF base is kept de-quantised, so that the next run need not do it again; None: nowhere.
 
     Raises:
         RecipeError: it can't be loaded, with the library's own reason.
     """
     name = locate(section)
+    if section.gguf_file and cache is not None:
+        from finetune.model.gguf_kept import plain_section
+
+        plain = plain_section(section, placement.torch_dtype, cache)
+        if plain is not None:
+            base = load_base(plain, placement, gguf_folder)
+            base.model.config._name_or_path = ""
+            identity = identity_of(section.name_or_path, section.revision, name, None, section.gguf_file)
+            return replace(base, identity=identity, source=Source(str(gguf_folder.resolve())))
     tokenizer = original_tokenizer(section)
     added = add_to_tokenizer(tokenizer, section.add_tokens)
     asked = Source(name, section.revision, section.trust_remote_code)
@@ -272,13 +282,7 @@ def identity_of(
     if not folder.is_dir():
         return identity | {"commit": commit}
     files = [folder / gguf_file] if gguf_file else sorted(folder.glob("*.safetensors"))
-    return identity | {"sha256": {file.name: file_sha256(file) for file in files}}
-
-
-def file_sha256(file: Path) -> str:
-    """Hex sha256 of a file, read in pieces."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return identity | {"sha256": {file.name: known_sha256(file) for file in files}}
 
 
 def reason(error: Exception) -> str:

@@ -108,9 +108,9 @@ def _adapted(base: Base, folder: Path) -> tuple[Any, dict[str, str]]:
     """The base with the PEFT adapter in `folder` merged into it, and the sha256 of that adapter's weights."""
     from peft import PeftConfig, PeftModel
 
+    from finetune.data.filehash import file_sha256
     from finetune.export.adapterfile import residual_init
     from finetune.model.folder import check_folder
-    from finetune.model.load import file_sha256
     from finetune.model.save import INITIAL
     from finetune.model.targets import is_tied_model
     from finetune.model.tokens import rows_needed

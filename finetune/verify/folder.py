@@ -25,7 +25,7 @@ def check_files(folder: Path) -> Check:
     Raises:
         RecipeError: no manifest, or not one.
     """
-    from finetune.model.load import file_sha256
+    from finetune.data.filehash import file_sha256
 
     try:
         recorded: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]

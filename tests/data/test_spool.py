@@ -86,3 +86,11 @@ def test_the_file_has_no_name_and_is_closed_with_its_spool(tmp_path, monkeypatch
     gc.collect()
     with pytest.raises(OSError):
         os.fstat(handle)
+
+
+def test_samples_made_later_are_made_when_asked_for():
+    samples, made = [sample(n) for n in range(5)], []
+    file = SampleFile.later(5, lambda: made.append(1) or SampleFile.of(samples))
+    assert len(file) == 5 and bool(file) and made == []
+    assert list(file) == samples and file[3] == samples[3] and made == [1]
+    assert file.facts("line").tolist() == [0, 1, 2, 3, 4] and list(file[1:3]) == samples[1:3] and made == [1]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from finetune.data.chat import IGNORED, Example
-from finetune.data.flat import StoreWriter, columns
+from finetune.data.flat import Columns, StoreWriter, columns
 from finetune.data.pack import join
 from finetune.data.store import BrokenStoreError, ExampleStore
 
@@ -203,3 +204,27 @@ def test_an_index_that_does_not_fit_is_seen(tmp_path, change, what):
 def test_no_store_there(tmp_path):
     with pytest.raises(BrokenStoreError, match="No such file"):
         ExampleStore(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident pages are counted by Linux")
+def test_pages_that_were_read_are_let_go_of(tmp_path):
+    """40 MB of ids are resident once read, and not after; what is read then is the same."""
+    writer = StoreWriter(tmp_path / "s")
+    ids = np.arange(10_000_000, dtype=np.int32)
+    lengths = np.full(1000, 10_000)
+    nothing = np.zeros(1000, np.int32)
+    with writer:
+        writer.add(Columns(ids, ids > 0, lengths, ("f",), nothing, nothing.astype(np.int64), np.zeros((1000, 0))))
+        writer.finish()
+    store = ExampleStore(tmp_path / "s")
+    total = int(store.ids.sum(dtype=np.int64))
+    full = _file_pages()
+    store.let_go()
+    assert full - _file_pages() > 0.9 * 40e6 / os.sysconf("SC_PAGE_SIZE")
+    assert int(store.ids.sum(dtype=np.int64)) == total == 10_000_000 * 9_999_999 // 2
+    assert store.stops() == set(range(9_999, 10_000_000, 10_000)) == store.last_ids()
+
+
+def _file_pages() -> int:
+    """Resident pages of files."""
+    return int(Path("/proc/self/statm").read_text().split()[2])
