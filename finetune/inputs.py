@@ -127,8 +127,8 @@ def load_stages(recipe: Recipe, rows: int | None = None) -> list[Prepared]:
     data, problems = [], []
     for stage in stages:
         try:
-            its = stage.model_copy(update={"gate": GateSection()}) if recipe.mixture else stage
-            data.append(load_data(its, prepared_cache(recipe) if rows is None else None))
+            own = stage.model_copy(update={"gate": GateSection()}) if recipe.mixture else stage
+            data.append(load_data(own, prepared_cache(recipe) if rows is None else None))
         except RecipeError as error:
             problems += [problem for problem in error.problems if problem not in problems]
             kind = type(error)

@@ -79,10 +79,10 @@ def _memory_bytes() -> int:
     return psutil.virtual_memory().total
 
 
-def _kernels() -> Kernels:
+def _kernels(compile: bool) -> Kernels:
     from finetune.device import cpu_kernels  # imports torch
 
-    return cpu_kernels.kernels()
+    return cpu_kernels.kernels(compile)
 
 
 CPU = Device(
@@ -101,4 +101,5 @@ CPU = Device(
     prepare=_prepare,
     give_back=_give_back,
     kernels=_kernels,
+    compiles_layers=False,
 )

@@ -12,6 +12,7 @@ columns hold L, its rounding and the rest.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ class _DocumentAttention(torch.autograd.Function):
         output = torch.empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3], dtype=q.dtype).transpose(1, 2)
         logs = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
         for document in _documents(bounds):
-            output[:, :, document], logs[:, :, document] = _flash(q[:, :, document], k[:, :, document], v[:, :, document], scale, window)
+            parts = [tensor[:, :, document] for tensor in (q, k, v)]
+            output[:, :, document], logs[:, :, document] = _flash(*parts, scale=scale, window=window)
         ctx.save_for_backward(q, k, v, output, logs)
         ctx.bounds, ctx.scale, ctx.window = bounds, scale, window
         return output
@@ -47,7 +49,8 @@ class _DocumentAttention(torch.autograd.Function):
         for row in range(len(q)):
             for document in _documents(ctx.bounds):
                 parts = [tensor[row, :, document] for tensor in (q, k, v, output, logs, gradient)]
-                for whole, part in zip(grads, _slopes(*parts, ctx.scale, ctx.window), strict=True):
+                found = _slopes(*parts, scale=ctx.scale, window=ctx.window)
+                for whole, part in zip(grads, found, strict=True):
                     whole[row, :, document] = part
         return (*grads, None, None, None)
 
@@ -65,7 +68,7 @@ def document_attention(
 
 
 def _documents(bounds: Sequence[int]) -> Iterator[slice]:
-    return (slice(start, end) for start, end in zip(bounds[:-1], bounds[1:], strict=True) if end > start)
+    return (slice(start, end) for start, end in pairwise(bounds) if end > start)
 
 
 def _per_query_head(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -74,7 +77,7 @@ def _per_query_head(x: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _flash(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, window: int | None
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, window: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output (B, H, T, D) and the scores' log-sum-exp (B, H, T)."""
     length, heads = q.shape[2], q.shape[1]
@@ -95,6 +98,7 @@ def _slopes(
     output: torch.Tensor,
     logs: torch.Tensor,
     gradient: torch.Tensor,
+    *,
     scale: float,
     window: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

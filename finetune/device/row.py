@@ -12,6 +12,10 @@ def _nothing() -> None:
     """Where a device needs nothing done."""
 
 
+def _no_kernels(compile: bool) -> Kernels:
+    return Kernels()
+
+
 @dataclass(frozen=True)
 class Device:
     """One row: what a kind of device can do and what `auto` means on it.
@@ -31,7 +35,8 @@ class Device:
         deterministic: variables that its libraries want for the same bits each time; read as the device is first used.
         give_back: returns memory that is free but held to the system, between two parts of a run.
         explain: what an error of the device's runtime means and what to do; None where torch's own words are enough.
-        kernels: fused ops that it has; none by default.
+        kernels: fused ops that it has, told whether to compile what can be; none by default.
+        compiles_layers: whether a compiled model is quicker than one with those; else `torch_compile` is for them.
         float64: whether it computes in it; sums are float32 elsewhere.
         compiles: whether torch.compile is worth trying.
     """
@@ -50,12 +55,13 @@ class Device:
     prepare: Callable[[], None] = _nothing
     give_back: Callable[[], None] = _nothing
     explain: Callable[[str], str] | None = None
-    kernels: Callable[[], Kernels] = Kernels
+    kernels: Callable[[bool], Kernels] = _no_kernels
     attention_instead: str = ""
     imitates_bfloat16: bool = True
     deterministic: Mapping[str, str] = field(default_factory=dict)
     float64: bool = True
     compiles: bool = True
+    compiles_layers: bool = True
 
     def available(self) -> bool:
         """Whether there is one on this machine."""

@@ -19,7 +19,8 @@ class Difference:
     """What came of a comparison.
 
     Attributes:
-        value: the largest one, relative to the largest number of its row (the last dimension; or of the whole) in the plain result.
+        value: the largest one, relative to the largest number of its row (the last dimension), or of the whole, in the plain
+            result.
         allowed: see `allowed`.
         problem: why nothing could be compared; `value` is infinite then.
     """
@@ -81,9 +82,7 @@ def _gradients(outputs: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> l
     return list(torch.autograd.grad(outputs, of, slopes))
 
 
-def _largest(
-    plain: Sequence[torch.Tensor], other: Sequence[torch.Tensor], limit: float, by_row: bool
-) -> Difference:
+def _largest(plain: Sequence[torch.Tensor], other: Sequence[torch.Tensor], limit: float, by_row: bool) -> Difference:
     forms = [[(tuple(tensor.shape), tensor.dtype) for tensor in tensors] for tensors in (plain, other)]
     if forms[0] != forms[1]:
         mine, its = next((a, b) for a, b in zip(*forms, strict=True) if a != b)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from finetune.device.kernels import Kernels
-from finetune.model import fusible, lora_layers, rotary, varlen
+from finetune.model import fusible, lora_layers, lora_product, rotary, varlen
 from finetune.model.agreement import Difference
 from finetune.model.fusible import form_of, is_candidate
 
@@ -120,7 +120,7 @@ def fuse(
         dtype: that training computes in, under autocast.
         say: told what is fused, and what differs by how much and so stays plain.
     """
-    offered = [kind for kind in KINDS if getattr(kernels, kind)]
+    offered = [kind for kind in KINDS if getattr(kernels, kind) is not None]
     if not offered:
         return Fused()
     findings = Findings()
@@ -153,9 +153,10 @@ def _in_modules(
         kernel = getattr(kernels, form.kind)
         if kernels.lora and lora_layers.are_layers_of(modules[0], form.layers):
             with torch.autocast(device.type, enabled=False):
-                difference = lora_layers.mlp_difference(modules[0], form, device)
+                difference = lora_layers.mlp_difference(modules[0], form, kernels.lora, device)
             if findings.add("lora", f"MLP of {form.what}", len(modules), difference):
-                yield from _each(modules, lora_layers.mlp_forward(form.layers), device, lora_layers.mlp_is_on(form.layers))
+                forward = lora_layers.mlp_forward(kernels.lora, form.layers)
+                yield from _each(modules, forward, device, lora_layers.mlp_is_on(form.layers))
                 continue
         difference = fusible.kernel_difference(modules[0], form, kernel, device, dtype)
         if findings.add(form.kind, form.what, len(modules), difference):
@@ -177,12 +178,12 @@ def _in_lora(model: nn.Module, device: torch.device, findings: Findings) -> Iter
     """LoRA layers of the plain kind, those of fused MLPs too: with an adapter off, the MLP calls them."""
     alike: dict[Any, list[nn.Module]] = {}
     for module in model.modules():
-        if lora_layers.fits(module):
+        if lora_product.fits(module):
             alike.setdefault(_likeness(module), []).append(module)
     for modules in alike.values():
         difference = lora_layers.layer_difference(modules[0], device)
         if findings.add("lora", lora_layers.sizes(modules[0]), len(modules), difference):
-            yield from _each(modules, lora_layers.lora_forward, device, lora_layers.is_on)
+            yield from _each(modules, lora_product.lora_forward, device, lora_product.is_on)
 
 
 def _attention(model: Any, attention: Any, device: torch.device, findings: Findings) -> Iterator[Change]:

@@ -122,9 +122,9 @@ def read_once() -> Iterator[None]:
 
     reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
     read = lru_cache(maxsize=1)(reader)
-    gguf.GGUFReader = lambda path: read(str(path))  # type: ignore[assignment,misc]
+    gguf.GGUFReader = lambda path: read(str(path))
     gguf.get_tensor_name_map = lru_cache(maxsize=1)(names)
     try:
         yield
     finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = reader, names  # type: ignore[misc]
+        gguf.GGUFReader, gguf.get_tensor_name_map = reader, names

@@ -90,7 +90,12 @@ class TrainedPositions(nn.Module):
     ) -> torch.Tensor:
         """(N, V), or (0, V) with `_hidden` set; arguments as of `forward`."""
         assert kept.dtype == torch.long, "positions, not a mask"
-        if position_ids is None and attention_mask is not None and not self._needs_mask and separates(self.model.config):
+        if (
+            position_ids is None
+            and attention_mask is not None
+            and not self._needs_mask
+            and separates(self.model.config)
+        ):
             input_ids, position_ids, bounds, kept = unpadded(input_ids, attention_mask, kept)
             attention_mask = None
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask if self._needs_mask else None}

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from finetune.device.elementwise import Elementwise
 from finetune.model.agreement import Difference, compare
 from finetune.model.fusible import Form, as_in_training, drawn, probe_input
 from finetune.model.lora_mlp import mlp
 from finetune.model.lora_product import fits, is_frozen_linear, is_on, lora_forward, weights_of
-
-__all__ = ["are_layers_of", "fits", "is_on", "layer_difference", "lora_forward", "mlp_difference", "mlp_forward", "mlp_is_on", "sizes"]
 
 
 def sizes(module: Any) -> str:
@@ -36,11 +35,11 @@ def are_layers_of(module: nn.Module, names: Sequence[str]) -> bool:
     return any(map(fits, children)) and all(fits(child) or is_frozen_linear(child) for child in children)
 
 
-def mlp_forward(names: Sequence[str]) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+def mlp_forward(loops: Elementwise, names: Sequence[str]) -> Callable[[Any, torch.Tensor], torch.Tensor]:
     """The MLP of layers gate, up and down by these names."""
 
     def forward(module: Any, x: torch.Tensor) -> torch.Tensor:
-        return mlp(x, *(weights_of(getattr(module, name)) for name in names))
+        return mlp(loops, x, *(weights_of(getattr(module, name)) for name in names))
 
     return forward
 
@@ -55,12 +54,12 @@ def mlp_is_on(names: Sequence[str]) -> Callable[[Any], bool]:
     return on
 
 
-def mlp_difference(module: nn.Module, form: Form, device: torch.device) -> Difference:
+def mlp_difference(module: nn.Module, form: Form, loops: Elementwise, device: torch.device) -> Difference:
     """Of an MLP as one function to the module: outputs, gradients of the input and of each A and B."""
     probe = _probe(module, device)
     with as_in_training(probe):
         x = probe_input(probe, form, device, torch.float32)
-        return compare(probe, functools.partial(mlp_forward(form.layers), probe), [x], _trained(probe))
+        return compare(probe, functools.partial(mlp_forward(loops, form.layers), probe), [x], _trained(probe))
 
 
 def _probe(module: nn.Module, device: torch.device) -> Any:

@@ -45,18 +45,15 @@ def product(x: torch.Tensor, layer: Weights) -> tuple[torch.Tensor, torch.Tensor
 
 def slopes(
     dy: torch.Tensor,
-    x: torch.Tensor | None,
     thin: torch.Tensor | None,
     layer: Weights,
     into: torch.Tensor | None = None,
     wanted: bool = True,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """The derivatives by x, by `down` and by `up`, from dy (N, O).
-
-    dx = dy W + s (dy B) A, dA = s (dy B)^T x, dB = dy^T (s x A^T).
+    """dx = dy W + dt A, dt = s dy B (N, r), and dB = dy^T (s x A^T), from dy (N, O).
 
     Args:
-        x: None where `down` is frozen.
+        thin: s x A^T.
         into: dx is added to it, in place.
         wanted: whether dx is.
     """
@@ -66,11 +63,17 @@ def slopes(
         dx = dy @ weight if into is None else into.addmm_(dy, weight)
     if layer.down is None or layer.up is None or thin is None:
         return dx, None, None
-    dthin = (dy @ layer.up.to(dy.dtype)).mul_(layer.scaling)  # (N, r)
+    dthin = (dy @ layer.up.to(dy.dtype)).mul_(layer.scaling)
     if dx is not None and wanted:
         dx.addmm_(dthin, layer.down.to(dy.dtype))
-    ddown = None if x is None else (dthin.t() @ x).to(layer.down.dtype)
-    return dx, ddown, (dy.t() @ thin).to(layer.up.dtype)
+    return dx, dthin, (dy.t() @ thin).to(layer.up.dtype)
+
+
+def down_slope(dthin: torch.Tensor | None, x: torch.Tensor | None, layer: Weights) -> torch.Tensor | None:
+    """dA = dt^T x, where A trains."""
+    if dthin is None or x is None or layer.down is None or not layer.down.requires_grad:
+        return None
+    return (dthin.t() @ x).to(layer.down.dtype)
 
 
 class _Product(torch.autograd.Function):
@@ -96,9 +99,9 @@ class _Product(torch.autograd.Function):
         x, thin, weight, down, up = ctx.saved_tensors
         layer = Weights(weight, None, down, up, ctx.scaling)
         dy = dy.to(thin.dtype).reshape(-1, dy.shape[-1])
-        dx, ddown, dup = slopes(dy, x, thin, layer, wanted=ctx.needs_input_grad[0])
+        dx, dthin, dup = slopes(dy, thin, layer, wanted=ctx.needs_input_grad[0])
         dx = None if dx is None else dx.view(*ctx.form, -1).to(ctx.given)
-        return dx, None, None, ddown, dup, None
+        return dx, None, None, down_slope(dthin, x, layer), dup, None
 
 
 def lora_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
@@ -121,7 +124,7 @@ def is_frozen_linear(module: nn.Module) -> bool:
     return type(module) is nn.Linear and not any(parameter.requires_grad for parameter in module.parameters())
 
 
-def fits(module: nn.Module) -> bool:
+def fits(module: Any) -> bool:
     """Whether it is a LoRA layer of the plain kind, as it stands: a frozen base, one adapter that is on, no dropout.
 
     Nothing is assumed of what it computes: it is compared before it is used (see fused.py).

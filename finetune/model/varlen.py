@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +18,10 @@ from finetune.model.agreement import Difference, compare
 
 NAME, COMPARING = "documents", "documents_compared"  # in transformers' table
 KEY = "_attn_implementation_internal"  # where a configuration keeps the name of its own
-LENGTHS, LARGEST_WINDOW = (7, 5, 9), 512  # tokens of the compared documents; one is made longer than a window up to this
+LENGTHS, LARGEST_WINDOW = (
+    (7, 5, 9),
+    512,
+)  # tokens of the compared documents; one is made longer than a window up to this
 # What layers pass on that changes nothing: other words for where documents begin, and settings of the model's outputs.
 HARMLESS = {"position_ids", "cu_seq_lens_k", "max_length_q", "max_length_k", "cache_position", "use_cache", "is_causal"}
 
@@ -48,7 +51,12 @@ def _mask(**asked: Any) -> torch.Tensor | None:
     from transformers.masking_utils import eager_mask
 
     lengths = {asked.get("q_length", asked.get("kv_length")), asked["kv_length"]}
-    if asked.get("attention_mask") is None and len(lengths) == 1 and not asked.get("q_offset") and not asked.get("kv_offset"):
+    if (
+        asked.get("attention_mask") is None
+        and len(lengths) == 1
+        and not asked.get("q_offset")
+        and not asked.get("kv_offset")
+    ):
         return None
     return eager_mask(**asked)
 
@@ -96,7 +104,9 @@ def attention_difference(model: Any, attention: Attention, device: torch.device)
         def ours(*inputs: torch.Tensor) -> torch.Tensor:
             return attention(*inputs, *asked)
 
-        found.append(compare(eager, ours, [tensor.float() for tensor in (q, k, v)], by_row=False))  # a first token's dq is 0
+        found.append(
+            compare(eager, ours, [tensor.float() for tensor in (q, k, v)], by_row=False)
+        )  # a first token's dq is 0
         return plain(module, q, k, v, mask, **settings)
 
     problem = ""

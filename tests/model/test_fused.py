@@ -17,13 +17,14 @@ from finetune.device import DEVICES, npu_kernels
 from finetune.device.kernels import Kernels
 from finetune.errors import RecipeError
 from finetune.model.agreement import allowed
-from finetune.model.fused import KINDS, Fused, fuse
+from finetune.model.fused import Fused, fuse
 from finetune.model.fusible import PLAIN
 from tests.equivalence.tiny_models import COMMON, MODELS, tiny_model
 from tests.model import fused_custom
 from tests.model.fused_kernels import KERNELS, rotary
 
 CPU = torch.device("cpu")
+KINDS = ("rms_norm", "swiglu", "rotary")
 IDS = torch.randint(3, 19, (2, 11), generator=torch.Generator().manual_seed(0))
 MORE = {
     "gemma": ("GemmaConfig", "GemmaForCausalLM", COMMON | {"head_dim": 16, "hidden_act": "gelu_pytorch_tanh"}),
@@ -289,7 +290,7 @@ def test_bfloat16_under_autocast_with_norms_that_train():
 def test_no_kernels_no_change():
     fused, lines = of_model(tiny_model("llama"), Kernels())
     assert (fused.about, lines) == ({}, [])
-    assert [DEVICES[name].kernels() for name in ("cpu", "cuda")] == [Kernels(), Kernels()]
+    assert DEVICES["cuda"].kernels(False) == Kernels()
     with Fused() as nothing:
         nothing.restore()
 
@@ -310,7 +311,7 @@ def test_those_of_the_npu_are_called_as_torch_npu_takes_them(monkeypatch):
 
     its = SimpleNamespace(npu_rms_norm=npu_rms_norm, npu_swiglu=npu_swiglu, npu_rotary_mul=npu_rotary_mul)
     monkeypatch.setitem(sys.modules, "torch_npu", its)
-    fused, _ = of_model(tiny_model("qwen3"), npu_kernels.kernels())
+    fused, _ = of_model(tiny_model("qwen3"), npu_kernels.kernels(False))
     assert [told["modules"] for told in fused.about.values()] == list(FOUND["qwen3"])
 
 
@@ -320,7 +321,7 @@ def test_a_run(tiny_recipe, finished_run, monkeypatch):
 
     from finetune.run import run
 
-    monkeypatch.setitem(DEVICES, "cpu", dataclasses.replace(DEVICES["cpu"], kernels=lambda: KERNELS))
+    monkeypatch.setitem(DEVICES, "cpu", dataclasses.replace(DEVICES["cpu"], kernels=lambda compile: KERNELS))
     _, plain = finished_run
     result = run(tiny_recipe("train.gradient_checkpointing=true"))
     told = result.manifest["training"].pop("fused_ops")
@@ -334,7 +335,7 @@ def test_a_run(tiny_recipe, finished_run, monkeypatch):
 def test_the_recipe_says_no(tiny_recipe):
     from finetune.ready import fused_ops_of
 
-    placement = SimpleNamespace(device=dataclasses.replace(DEVICES["cpu"], kernels=lambda: KERNELS))
+    placement = SimpleNamespace(device=dataclasses.replace(DEVICES["cpu"], kernels=lambda compile: KERNELS))
     assert fused_ops_of(tiny_recipe("model.fused_ops=false"), tiny_model("llama"), placement, print).about == {}
     with pytest.raises(RecipeError, match="fused_ops"):
         tiny_recipe("model.fused_ops=true")
