@@ -5,12 +5,14 @@ Dao 2023 (FlashAttention-2, arXiv 2307.08691), section 3: with P = exp(S - L) fo
 log-sum-exp, and delta = sum(do * o): dv = P^T do, dS = P (do v^T - delta), dq = scale dS k, dk = scale dS^T q.
 
 S - L and do v^T - delta are one product each, q and do with columns of -L and -delta, k and v with columns of ones: so what is
-rounded to bfloat16 is near 0 where P is near 1, and no pass over (T, T) is spent on subtracting. In half precision two
-columns hold L, its rounding and the rest.
+rounded to bfloat16 is small, and no pass over (T, T) is spent on subtracting. In half precision two columns hold L, its
+rounding and the rest. P is used times 2^c, do times 2^-c, which is exact: with 2^c near the root of the number of keys, S - L + c
+log 2 is near 0 both where one key has all the weight and where all have the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -109,6 +111,9 @@ def _slopes(
     """
     groups, length = len(k), k.shape[1]
     n = len(q) // groups  # query heads that share a key head; row t n + i is the i-th of token t
+    powers = (0.5 * torch.arange(1.0, length + 1).clamp_(max=window or length).log2()).round()[:, None]  # (T, 1)
+    gradient = gradient * torch.exp2(-powers).to(gradient.dtype)
+    logs = logs - powers[:, 0].to(logs.dtype) * math.log(2)
     delta = (gradient * output).sum(-1, dtype=logs.dtype)  # (H, T)
     queries, slopes = _by_group(q * scale, groups), _by_group(gradient, groups)  # (G, T n, D)
     queries_and_logs = torch.cat([queries, _columns(-_by_group(logs.unsqueeze(-1), groups), q.dtype)], dim=-1)

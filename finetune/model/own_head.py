@@ -26,8 +26,8 @@ class OwnHead:
         self._rest: Any = None  # hidden states to what that returns
         self.given: torch.Tensor | None = None
         inner = base.get_decoder() if hasattr(base, "get_decoder") else None
-        bodies = {id(body): body for body in (base._modules.get(getattr(base, "base_model_prefix", "")), inner)}
-        bodies.pop(id(None), None)
+        named = base._modules.get(getattr(base, "base_model_prefix", ""))
+        bodies = {id(body): body for body in (named, inner) if body is not None}
         apart = [body for body in bodies.values() if not any(module is head for module in body.modules())]
         self._hooks = [body.register_forward_hook(self._note) for body in apart]
 

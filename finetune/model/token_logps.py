@@ -50,7 +50,7 @@ def chunked_logps(
     """
     rows = rows_at_once(hidden.shape[1], vocabulary, trains)
     parts = list(zip(hidden.split(rows), targets.split(rows), strict=True))
-    settings = {"temperature": temperature, "with_entropy": with_entropy}
+    settings: dict[str, Any] = {"temperature": temperature, "with_entropy": with_entropy}
     if not torch.is_grad_enabled() or not (trains or hidden.requires_grad):
         return _joined([_looked_at(head(part), goal, **settings)[0] for part, goal in parts])
     if trains and len(parts) == 1:
