@@ -8,6 +8,7 @@ import os
 import platform
 
 from finetune.device.environment import launched
+from finetune.device.onednn import packed_linear
 from finetune.device.row import Device
 
 
@@ -93,4 +94,5 @@ CPU = Device(
     memory=_memory_bytes,
     prepare=_prepare,
     give_back=_give_back,
+    packed_linear=packed_linear,
 )

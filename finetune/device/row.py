@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from finetune.device.kernels import Kernels
+from finetune.device.onednn import Product
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _nothing() -> None:
@@ -32,6 +37,7 @@ class Device:
         give_back: returns memory that is free but held to the system, between two parts of a run.
         explain: what an error of the device's runtime means and what to do; None where torch's own words are enough.
         kernels: fused ops that it has; none by default.
+        packed_linear: weight (O, I), bias, rows -> a quicker linear layer for so many rows, or None (device/onednn.py).
         float64: whether it computes in it; sums are float32 elsewhere.
         compiles: whether torch.compile is worth trying.
     """
@@ -51,6 +57,7 @@ class Device:
     give_back: Callable[[], None] = _nothing
     explain: Callable[[str], str] | None = None
     kernels: Callable[[], Kernels] = Kernels
+    packed_linear: Callable[[torch.Tensor, torch.Tensor | None, int], Product | None] | None = None
     attention_instead: str = ""
     imitates_bfloat16: bool = True
     deterministic: Mapping[str, str] = field(default_factory=dict)
