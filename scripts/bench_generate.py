@@ -29,7 +29,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes/meteorology/metar_decode.yaml")
     parser.add_argument("--adapter", type=Path, help="a run's adapter/ (default: the base alone)")
-    parser.add_argument("--merged", type=Path, help="the same model as a folder, for other engines: a bundle, or its base/")
+    parser.add_argument(
+        "--merged", type=Path, help="the same model as a folder, for other engines: a bundle, or its base/"
+    )
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--batch", type=int, default=64, help="answers at once (default 64)")
     parser.add_argument("--alone", type=int, default=8, help="rows that are answered one by one (default 8)")

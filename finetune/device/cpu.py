@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import platform
+from typing import Any
 
 from finetune.device.environment import launched
 from finetune.device.onednn import packed_linear
@@ -79,6 +80,14 @@ def _memory_bytes() -> int:
     return psutil.virtual_memory().total
 
 
+def _attend(query: Any, key: Any, value: Any, mask: Any, scale: float) -> tuple[Any, Any]:
+    """What scaled_dot_product_attention calls on a CPU; it keeps the second result, which the backward pass needs, to itself."""
+    import torch
+
+    operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return operator(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
+
+
 CPU = Device(
     name="cpu",
     dtypes=("bfloat16", "float32"),
@@ -95,4 +104,5 @@ CPU = Device(
     prepare=_prepare,
     give_back=_give_back,
     packed_linear=packed_linear,
+    attend=_attend,
 )

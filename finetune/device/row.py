@@ -38,6 +38,8 @@ class Device:
         explain: what an error of the device's runtime means and what to do; None where torch's own words are enough.
         kernels: fused ops that it has; none by default.
         packed_linear: weight (O, I), bias, rows -> a quicker linear layer for so many rows, or None (device/onednn.py).
+        attend: queries, keys, values, mask to add, scale -> attention and the log of its sum of exponentials, if it tells
+            that (evaluate/beginning.py).
         float64: whether it computes in it; sums are float32 elsewhere.
         compiles: whether torch.compile is worth trying.
     """
@@ -58,6 +60,7 @@ class Device:
     explain: Callable[[str], str] | None = None
     kernels: Callable[[], Kernels] = Kernels
     packed_linear: Callable[[torch.Tensor, torch.Tensor | None, int], Product | None] | None = None
+    attend: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
     attention_instead: str = ""
     imitates_bfloat16: bool = True
     deterministic: Mapping[str, str] = field(default_factory=dict)

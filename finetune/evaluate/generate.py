@@ -137,7 +137,8 @@ def generate(
         ends = [stops] if isinstance(stops, int) else stops
         at_once = min(rows_at_once, len(prompts))
         with placement.autocast(), head_on_rows(base), quick_linears(base, placement.device, at_once):
-            for row, ids in decode(base, prompts, max_new_tokens, ends, rows_at_once, choose):
+            attend = placement.device.attend
+            for row, ids in decode(base, prompts, max_new_tokens, ends, rows_at_once, choose, attend):
                 yield row, as_answer(tokenizer, ids, stops)
         return
     for start in range(0, len(prompts), rows_at_once):

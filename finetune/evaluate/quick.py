@@ -1,4 +1,4 @@
-"""Linear layers of a model that answers: weights put in the device's order once, LoRA's two products without peft's steps between.
+"""Linear layers of a model that answers: weights put in the device's order once, LoRA's products without steps between.
 
 What is computed is the same; a sum is rounded once where peft rounds it three times. Nothing of it stays behind.
 """
