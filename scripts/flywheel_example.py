@@ -53,13 +53,14 @@ def main() -> int:
     if not (options.folder / "run/bundle").is_dir() and (code := cli.main(["train", str(recipe)])) != 0:
         return code
     for turn in range(len(read_wheel(options.folder / "wheel").turns) + 1, options.turns + 1):
-        log = options.folder / f"log.{turn}.jsonl"
-        start = options.first + (turn - 1) * options.asked
-        questions = samples[start : start + options.asked]
-        log.write_text("".join(f"{line}\n" for line in served(options.folder, questions, turn)), encoding="utf-8")
-        code = cli.main(
-            ["iterate", str(recipe), str(log), "--into", str(options.folder / "wheel"), "--max-drop", "0.05"]
-        )
+        logs = []
+        if not read_wheel(options.folder / "wheel").unfinished:  # else the turn is ended from where it was killed
+            logs = [options.folder / f"log.{turn}.jsonl"]
+            start = options.first + (turn - 1) * options.asked
+            lines = served(options.folder, samples[start : start + options.asked], turn)
+            logs[0].write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        into = ["--into", str(options.folder / "wheel"), "--max-drop", "0.05"]
+        code = cli.main(["iterate", str(recipe), *map(str, logs), *into])
         if code not in (0, 3):  # 3: no release, and the wheel goes on with the one before
             return code
     print(*table(options.folder), sep="\n")
