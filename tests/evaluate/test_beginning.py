@@ -60,7 +60,7 @@ def test_parts_are_the_whole(count, dtype, limit):
         other = torch.nn.Module()
         other.num_key_value_groups = HEADS // GROUPS
         for module, mask, more in ((other, masked(count), {}), (layer, masked(count).float(), {}),
-                                   (layer, masked(count), {"position_bias": torch.zeros(1)})):  # fmt: skip
+                                   (layer, masked(count), {"position_bias": torch.zeros(1, 1, 1, 1)})):  # fmt: skip
             ours(module, query, key, value, mask.to(dtype) if mask.is_floating_point() else mask, scaling=0.3, **more)
         assert len(calls) == 2  # another model, another kind of mask, more than attention: transformers' own
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is plain
