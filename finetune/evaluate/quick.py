@@ -68,7 +68,7 @@ def _of_linear(module: nn.Linear, pack: Pack, rows: int) -> Callable[..., Any] |
     return lambda x: product(x) if x.dtype == dtype else plain(x)
 
 
-def _is_plain_lora(module: nn.Module) -> bool:
+def _is_plain_lora(module: Any) -> bool:
     """Whether it is peft's LoRA on an `nn.Linear`, with one adapter that is on, and nothing but W x + s B A x."""
     from peft.tuners.lora.layer import Linear
 
