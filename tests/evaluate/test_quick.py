@@ -71,6 +71,7 @@ def test_same_answers_as_generate():
     assert [found[row] for row in range(len(prompts))] == wanted
 
 
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}])
 def test_what_is_more_than_two_products_stays(settings):
     """DoRA and LoRA with a bias keep peft's forward; the base layers inside them are quick all the same."""
