@@ -77,7 +77,6 @@ def check(options: argparse.Namespace) -> int:
     from finetune.recipefile import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)
-    from finetune.evaluate.results import unsupported_references
     from finetune.inputs import load_stages
     from finetune.suites import load_beside
 
@@ -86,7 +85,7 @@ def check(options: argparse.Namespace) -> int:
     for stage, data in zip(recipe.stages or recipe.mixture or (recipe,), loaded, strict=True):
         named = f"{'stage' if recipe.stages else 'part'} {stage.name}: " if recipe.stages or recipe.mixture else ""
         print(f"{options.recipe}: {named}right; {len(data.train)} samples to train on, {len(data.evaluate)} held out")
-        for note in unsupported_references(data) if stage.settings.answers else ():
+        for note in data.notes:
             print(f"{options.recipe}: {named}note: {note}")
     for name, its in beside.suites.items():
         print(f"suite {name}: {len(its.evaluate)} questions")

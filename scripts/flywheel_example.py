@@ -2,6 +2,7 @@
 
     python scripts/flywheel_example.py                 # into runs/flywheel; prints a table of the turns
     python scripts/flywheel_example.py --turns 2 --asked 60
+    python scripts/flywheel_example.py --turns 4       # run again, it goes on where it ended: one turn more
 
 The first release is trained on a few rows of the news_sentiment pack. In each turn the release answers questions that it was
 not trained on; of the answers that people look at, right ones get a thumb up and wrong ones the right answer. The people are
@@ -38,36 +39,65 @@ def main() -> int:
     options = parser.parse_args()
     from finetune import cli, device
     from finetune.inputs import load_data
+    from finetune.iterate import read_wheel
     from finetune.recipefile import load_recipe
 
     device.quiet_libraries()
     whole = load_data(load_recipe(RECIPE))
     samples = list(whole.train)
     random.Random(0).shuffle(samples)
-    options.folder.mkdir(parents=True)
-    recipe = write_recipe(options, samples[: options.first], list(whole.evaluate))
-    code = cli.main(["train", str(recipe)])
-    if code != 0:
+    options.folder.mkdir(parents=True, exist_ok=True)
+    recipe = options.folder / "recipe.yaml"
+    if not recipe.is_file():
+        write_recipe(recipe, options, samples[: options.first], list(whole.evaluate))
+    if not (options.folder / "run/bundle").is_dir() and (code := cli.main(["train", str(recipe)])) != 0:
         return code
-    asked = iter(samples[options.first :])
-    for turn in range(1, options.turns + 1):
-        log = options.folder / f"log.{turn}.jsonl"
-        questions = [sample for sample, _ in zip(asked, range(options.asked), strict=False)]
-        log.write_text("".join(f"{line}\n" for line in served(options.folder, questions, turn)), encoding="utf-8")
-        code = cli.main(
-            ["iterate", str(recipe), str(log), "--into", str(options.folder / "wheel"), "--max-drop", "0.05"]
-        )
+    for turn in range(len(read_wheel(options.folder / "wheel").turns) + 1, options.turns + 1):
+        logs = []
+        if not read_wheel(options.folder / "wheel").unfinished:  # else the turn is ended from where it was killed
+            logs = [options.folder / f"log.{turn}.jsonl"]
+            start = options.first + (turn - 1) * options.asked
+            lines = served(options.folder, samples[start : start + options.asked], turn)
+            logs[0].write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        into = ["--into", str(options.folder / "wheel"), "--max-drop", "0.05"]
+        code = cli.main(["iterate", str(recipe), *map(str, logs), *into])
         if code not in (0, 3):  # 3: no release, and the wheel goes on with the one before
             return code
+    print(*table(options.folder), sep="\n")
     return 0
 
 
-def write_recipe(options: argparse.Namespace, first: Sequence[Any], held_out: Sequence[Any]) -> Path:
+def table(folder: Path) -> Iterator[str]:
+    """The turns as Markdown: what came in, and the main score with its 95 % interval, of each model and of the difference."""
+    from finetune.iterate import read_wheel
+
+    wheel = read_wheel(folder / "wheel")
+    yield "| turn | rows that came in | score | base | release before | new | new - release before | |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for turn in wheel.turns:
+        told = json.loads((folder / "wheel" / turn["run"] / "scores.json").read_text(encoding="utf-8"))
+        name, ends = turn["main"], told["intervals"] or {}
+        cells = [_cell(told["scores"].get(who, {}).get(name), ends.get(who, {}).get(name)) for who in
+                 ("base", "previous", "tuned")]  # fmt: skip
+        both = [told["scores"].get(who, {}).get(name) for who in ("tuned", "previous")]
+        change = None if None in both else both[0] - both[1]
+        cells.append(_cell(change, ends.get("difference_previous", {}).get(name)))
+        rows = ", ".join(f"{count} {kind}" for kind, count in turn["rows"].items())
+        decided = "released" if turn["passed"] else "not released"
+        yield f"| {turn['version']} | {rows} | {name} | {' | '.join(cells)} | {decided} |"
+
+
+def _cell(value: float | None, ends: Sequence[float] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
+
+
+def write_recipe(file: Path, options: argparse.Namespace, first: Sequence[Any], held_out: Sequence[Any]) -> None:
     """The pack's recipe on the first rows, and its own held-out ones, in files of their own."""
     for name, rows in (("first", first), ("held_out", held_out)):
         lines = [json.dumps(sample.record, ensure_ascii=False, default=str) for sample in rows]
         (options.folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    file = options.folder / "recipe.yaml"
     file.write_text(
         f"extends: {RECIPE}\nname: flywheel\noutput_dir: run\n"
         "data: {train: first.jsonl, eval: held_out.jsonl, split: null}\n"
@@ -75,7 +105,6 @@ def write_recipe(options: argparse.Namespace, first: Sequence[Any], held_out: Se
         f"evaluate: {{rows: {options.rows}}}\n".replace("output_dir: run", f"output_dir: {options.folder / 'run'}"),
         encoding="utf-8",
     )
-    return file
 
 
 def served(folder: Path, samples: Sequence[Any], turn: int) -> Iterator[str]:

@@ -6,9 +6,11 @@ import ctypes
 import gc
 import os
 import platform
+from typing import Any
 
 from finetune.device.environment import launched
 from finetune.device.kernels import Kernels
+from finetune.device.onednn import packed_linear
 from finetune.device.row import Device
 
 
@@ -85,6 +87,14 @@ def _kernels(compile: bool) -> Kernels:
     return cpu_kernels.kernels(compile)
 
 
+def _attend(query: Any, key: Any, value: Any, mask: Any, scale: float) -> tuple[Any, Any]:
+    """What scaled_dot_product_attention calls on a CPU; it keeps the second result, which the backward pass needs, to itself."""
+    import torch
+
+    operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return operator(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
+
+
 CPU = Device(
     name="cpu",
     dtypes=("bfloat16", "float32"),
@@ -102,4 +112,6 @@ CPU = Device(
     give_back=_give_back,
     kernels=_kernels,
     compiles_layers=False,
+    packed_linear=packed_linear,
+    attend=_attend,
 )

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from finetune.device.kernels import Kernels
+from finetune.device.onednn import Product
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _nothing() -> None:
@@ -37,6 +42,9 @@ class Device:
         explain: what an error of the device's runtime means and what to do; None where torch's own words are enough.
         kernels: fused ops that it has, told whether to compile what can be; none by default.
         compiles_layers: whether a compiled model is quicker than one with those; else `torch_compile` is for them.
+        packed_linear: weight (O, I), bias, rows -> a quicker linear layer for so many rows, or None (device/onednn.py).
+        attend: queries, keys, values, mask to add, scale -> attention and the log of its sum of exponentials, if it tells
+            that (evaluate/beginning.py).
         float64: whether it computes in it; sums are float32 elsewhere.
         compiles: whether torch.compile is worth trying.
     """
@@ -56,6 +64,8 @@ class Device:
     give_back: Callable[[], None] = _nothing
     explain: Callable[[str], str] | None = None
     kernels: Callable[[bool], Kernels] = _no_kernels
+    packed_linear: Callable[[torch.Tensor, torch.Tensor | None, int], Product | None] | None = None
+    attend: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
     attention_instead: str = ""
     imitates_bfloat16: bool = True
     deterministic: Mapping[str, str] = field(default_factory=dict)

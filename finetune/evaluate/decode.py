@@ -15,6 +15,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from finetune.evaluate.beginning import Attend, beginning_read_once
+
 LEAST_SHARED = 8  # tokens; fewer are not worth a pass of their own
 TOKENS_AT_ONCE = 8192  # of prompts in one forward pass
 REFILL = 4  # waiting prompts join when one in so many places is free
@@ -24,8 +26,8 @@ Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
 
 def likeliest(scores: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-    """Greedy."""
-    return scores.argmax(-1)
+    """Greedy; of equal ones the first, as `argmax` has it, in less than half its time on a CPU."""
+    return scores.max(-1).indices
 
 
 def decodes(model: Any) -> bool:
@@ -55,6 +57,7 @@ def decode(
     stops: Sequence[int],
     rows_at_once: int,
     choose: Choose = likeliest,
+    attend: Attend | None = None,
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
     """The number of each prompt with the tokens that follow it, as its answer ends.
 
@@ -64,9 +67,12 @@ def decode(
         model: of transformers, for which `decodes` holds, on one device, in eval mode.
         prompts: none of them empty; in the order in which they are worked on, which is fastest with the longest first.
         choose: the next tokens; `likeliest` or a draw.
+        attend: the device's, by which the beginning is attended to for all rows together (beginning.py); None: row by row.
     """
     if prompts:
-        yield from _Decoding(model, prompts, max_new_tokens, set(stops), choose).run(rows_at_once)
+        decoding = _Decoding(model, prompts, max_new_tokens, set(stops), choose)
+        with beginning_read_once(model, decoding.shared, attend):
+            yield from decoding.run(rows_at_once)
 
 
 class _Room(DynamicLayer):

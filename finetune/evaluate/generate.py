@@ -14,6 +14,7 @@ from finetune.data.rows import Sample
 from finetune.device import Placement
 from finetune.evaluate.callforms import answer_text
 from finetune.evaluate.decode import Choose, decode, decodes, likeliest
+from finetune.evaluate.quick import quick_linears
 from finetune.log import Log
 from finetune.model.attention import attend_for_answers
 from finetune.model.virtual import generation_inputs, is_prompted
@@ -134,8 +135,10 @@ def generate(
     stops = model.generation_config.eos_token_id
     if decodes(base) and (not is_prompted(model) or model._adapters_disabled):
         ends = [stops] if isinstance(stops, int) else stops
-        with placement.autocast(), head_on_rows(base):
-            for row, ids in decode(base, prompts, max_new_tokens, ends, rows_at_once, choose):
+        at_once = min(rows_at_once, len(prompts))
+        with placement.autocast(), head_on_rows(base), quick_linears(base, placement.device, at_once):
+            attend = placement.device.attend
+            for row, ids in decode(base, prompts, max_new_tokens, ends, rows_at_once, choose, attend):
                 yield row, as_answer(tokenizer, ids, stops)
         return
     for start in range(0, len(prompts), rows_at_once):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from finetune.device.cpu import CPU
 from finetune.evaluate.decode import decode, decodes, likeliest
 from tests.equivalence.tiny_models import MODELS, tiny_model
 
@@ -57,6 +58,7 @@ def test_as_generate_alone(name, shared):
     assert len({len(answer) for answer in wanted}) > 1
     for at_once in (1, 3, 8, 50):
         assert decoded(model, prompts, LIMIT, stops, at_once) == wanted
+        assert decoded(model, prompts, LIMIT, stops, at_once, likeliest, CPU.attend) == wanted
     assert decoded(model, prompts[::-1], LIMIT, stops, 3) == wanted[::-1]
     assert decoded(model, prompts[:1], LIMIT, stops, 3) == wanted[:1]
     assert decoded(model, [], LIMIT, stops, 3) == []

@@ -11,8 +11,8 @@ from finetune.data.metric import Metric
 from finetune.evaluate.metrics import reference_problem, score_names
 from finetune.evaluate.proportion import wilson
 from finetune.evaluate.refusal import declines, refusal, size, spoken
-from tests.evaluate.answers_said import ANSWERING, NOTHING, UNSEEN_ANSWERING
-from tests.evaluate.refusals_said import DECLINING, UNSEEN_DECLINING
+from tests.evaluate.answers_said import ANSWERING, NOTHING, UNSEEN_ANSWERING, UNUSUAL_ANSWERING
+from tests.evaluate.refusals_said import DECLINING, UNSEEN_DECLINING, UNUSUAL_DECLINING
 
 METRIC = Metric(name="refusal")
 
@@ -40,6 +40,15 @@ def test_precision_and_recall_on_answers_that_the_patterns_never_saw():
     assert right / found >= 0.9 and right / len(UNSEEN_DECLINING) >= 0.7
     assert wilson(16, 22) == pytest.approx((0.5185, 0.8685), abs=1e-4)
     assert wilson(16, 16) == pytest.approx((0.8064, 1.0), abs=1e-4)
+
+
+def test_refusals_in_unusual_words_are_mostly_not_found():
+    """18 of 54 (recall 0.33, 95 %: 0.22 to 0.47), none of 54 answers wrongly. Twenty more patterns, fitted to half of them,
+    found 2 more of the other 26 and none of the six missing above, and took 2 more answers for refusals: they were not kept."""
+    assert len(UNUSUAL_DECLINING) == len(UNUSUAL_ANSWERING) == 54
+    found, right = measured(UNUSUAL_DECLINING, UNUSUAL_ANSWERING)
+    assert found == right and right >= 18
+    assert wilson(18, 54) == pytest.approx((0.2224, 0.4664), abs=1e-4)
 
 
 def test_what_the_patterns_are_known_to_get_wrong():
