@@ -196,8 +196,7 @@ def make_stage(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
 
 def encode(recipe: Recipe, data: Prepared, encoder: Encoder, folder: Path, log: Log) -> ExampleStore:
     """The training samples as examples, out of the cache in `folder` where it has them."""
-    from finetune.data.cache import cache_key, encode_cached, encode_uncached, evict
-    from finetune.data.contamination import benchmark_files
+    from finetune.data.cache import encode_cached, encode_uncached, evict
     from finetune.data.encode import EncodeSamples
     from finetune.model.load import load_tokenizer
 
@@ -205,18 +204,26 @@ def encode(recipe: Recipe, data: Prepared, encoder: Encoder, folder: Path, log: 
     blocks = data.train.blocks()
     if not recipe.data.cache:
         return encode_uncached(blocks, make, recipe.data.workers)
-    files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
-    text = data.template.path.read_text(encoding="utf-8") if data.template else None
-    rest = [recipe.stage, str(recipe.seed)]
-    if isinstance(recipe.settings, RewardSection | CptSection):
-        rest.append(recipe.settings.model_dump_json())  # decides the marks, or what a document is
-    key = cache_key(files, encoder.tokenizer, recipe.data, text, rest=rest)
+    key = encoding_key(recipe, data, encoder)
     store, hit = encode_cached(blocks, make, key, folder, recipe.data.workers)
     log.say(f"encoding: {'from the cache' if hit else 'now in the cache'}: {folder / key[:12]}...")
     removed, freed = evict(folder, key)
     if removed:
         log.say(f"encoding: {removed} older cache entries removed from {folder}, {freed / 2**20:,.0f} MiB")
     return store
+
+
+def encoding_key(recipe: Recipe, data: Prepared, encoder: Encoder) -> str:
+    """What the cache has a stage's encoded rows under."""
+    from finetune.data.cache import cache_key
+    from finetune.data.contamination import benchmark_files
+
+    files = [*data.files, *benchmark_files(recipe.data.screen.benchmarks)]
+    text = data.template.path.read_text(encoding="utf-8") if data.template else None
+    rest = [recipe.stage, str(recipe.seed)]
+    if isinstance(recipe.settings, RewardSection | CptSection):
+        rest.append(recipe.settings.model_dump_json())  # decides the marks, or what a document is
+    return cache_key(files, encoder.tokenizer, recipe.data, text, rest=rest)
 
 
 def encoded_lines(store: ExampleStore, max_length: int) -> tuple[str, str]:
