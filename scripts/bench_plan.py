@@ -134,11 +134,17 @@ def train(recipe: Path, settings: Sequence[str]) -> None:
 
 def write_chats(file: Path) -> Path:
     """Conversations of some hundred to a thousand tokens, made of the sample's own questions and answers."""
-    questions = [json.loads(line) for line in (ROOT / "data_templates/general/replay.sample.jsonl").open(encoding="utf-8")]
-    texts = [" ".join(str(value) for value in row.values() if isinstance(value, str)) or json.dumps(row) for row in questions]
+    questions = [
+        json.loads(line) for line in (ROOT / "data_templates/general/replay.sample.jsonl").open(encoding="utf-8")
+    ]
+    texts = [
+        " ".join(str(value) for value in row.values() if isinstance(value, str)) or json.dumps(row) for row in questions
+    ]
     rows = []
     for number in range(60):
-        said = [texts[(number * 13 + turn * 7) % len(texts)][: 150 + 60 * ((number + turn) % 9)] for turn in range(TURNS)]
+        said = [
+            texts[(number * 13 + turn * 7) % len(texts)][: 150 + 60 * ((number + turn) % 9)] for turn in range(TURNS)
+        ]
         roles = ["user", "assistant"] * (TURNS // 2)
         said = [f"{number}.{turn} {text}" for turn, text in enumerate(said)]
         rows.append({"messages": [{"role": r, "content": c} for r, c in zip(roles, said, strict=True)]})

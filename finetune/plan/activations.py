@@ -74,10 +74,12 @@ def feed_forward(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping
 
 def attention(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
     """Eager: queries, and keys and values repeated for each head of queries. Fused: queries, keys and values as they
-    are, the result, and a float32 sum a head."""
+    are, a float32 sum a head, and the result, which in float32 is also the input of an adapter behind it."""
     if shape.attention == "eager":
         return batch.tokens * shape.computes * 3 * layer.queries
-    return batch.tokens * (shape.computes * (2 * layer.queries + 2 * layer.keys) + 4 * layer.heads)
+    same = layer.projected and shape.computes == 4 and not keeping.dropout and not keeping.frozen_down
+    numbers = layer.queries * (1 if same else 2) + 2 * layer.keys
+    return batch.tokens * (shape.computes * numbers + 4 * layer.heads)
 
 
 def attention_weights(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:

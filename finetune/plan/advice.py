@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune.errors import RecipeError
 from finetune.model.quantization import METHODS
@@ -15,7 +15,9 @@ from finetune.recipe import Recipe
 LEAST = 0.01  # of the memory: a change that saves less is not worth a line
 LENGTHS = (0.75, 0.5, 0.25)  # of the longest row, as data.max_length
 LIGHTER = ("adamw_8bit", "adafactor")  # optimizers with less state
+SHORTEST = 32  # tokens: no advice below
 ROUNDS = 5  # changes put together at most
+ROOM = 0.9  # of the memory: up to it there is room, above it a plan that fits may be wrong
 
 
 @dataclass(frozen=True)
@@ -39,51 +41,78 @@ Again = Callable[[Sequence[str]], Estimate]
 
 
 def advise(recipe: Recipe, now: Estimate, hardware: Hardware, again: Again) -> list[Advice]:
-    """Changes that save memory: those that make it fit first, the fastest of them first; then by what they save.
-
-    Where none is enough alone, the last line is several together.
+    """Where it does not fit, or barely: changes that save memory; those that make it fit first, the fastest of them first,
+    then by what they save; where none is enough alone, the last line is several together. Where there is room: changes
+    that use it to be faster.
 
     Args:
         again: the same arithmetic with further settings; raises RecipeError where they can't be had.
     """
-    found = [one for change, note in changes(recipe, now, hardware) if (one := _tried((change,), note, hardware, again))]
+    roomy = now.memory.total <= ROOM * hardware.memory
+    wanted = faster(recipe, now) if roomy else lighter(recipe, now, hardware)
+    found = [one for change, note in wanted if (one := _tried(change, note, hardware, again))]
+    if roomy:
+        useful = [one for one in found if one.fits and one.seconds < now.seconds * (1 - LEAST)]
+        return sorted(useful, key=lambda one: one.seconds)
     found = [one for one in found if one.memory < now.memory.total * (1 - LEAST)]
     found.sort(key=lambda one: (not one.fits, one.seconds if one.fits else one.memory))
     if now.fits(hardware) or any(one.fits for one in found):
         return found
-    together = _together(recipe, now, hardware, again, found)
+    together = _together(now, hardware, again, found)
     return [*found, together] if together else found
 
 
-def changes(recipe: Recipe, now: Estimate, hardware: Hardware) -> list[tuple[str, str]]:
-    """Settings to try, each with what it costs beside time; harmless ones first."""
-    section, found = recipe.train, []
+Change = tuple[tuple[str, ...], str]  # settings, and what they cost beside time
+
+
+def faster(recipe: Recipe, now: Estimate) -> list[Change]:
+    """Settings that take memory to be faster; the run stays the same."""
+    share = now.layout.global_batch // now.layout.processes
+    larger = [size for size in range(now.layout.micro_batch + 1, share + 1) if share % size == 0]
+    found: list[Change] = [((f"train.micro_batch_size={size}",), "") for size in larger[:3]]
+    for key in ("gradient_checkpointing", "activation_offloading"):
+        if getattr(recipe.train, key):
+            found.append(((f"train.{key}=false",), ""))
+    return found
+
+
+def lighter(recipe: Recipe, now: Estimate, hardware: Hardware) -> list[Change]:
+    """Settings that save memory, harmless ones first."""
+    section, found = recipe.train, list[Change]()
     share = now.layout.global_batch // now.layout.processes
     smaller = [size for size in range(1, now.layout.micro_batch) if share % size == 0]
-    found += [(f"train.micro_batch_size={size}", "") for size in dict.fromkeys([*smaller[-1:], *smaller[:1]])]
+    found += [((f"train.micro_batch_size={size}",), "") for size in dict.fromkeys([*smaller[-1:], *smaller[:1]])]
     if not section.gradient_checkpointing:
-        found.append(("train.gradient_checkpointing=true", ""))
+        found.append((("train.gradient_checkpointing=true",), ""))
     if not section.activation_offloading and not section.torch_compile and hardware.device != "cpu":
-        found.append(("train.activation_offloading=true", "activations travel to the host and back; not timed here"))
-    if recipe.model.attn_implementation != "sdpa" and now.shape.attention == "eager":
-        found.append(("model.attn_implementation=sdpa", ""))
+        note = "activations travel to the host and back, which is not timed here"
+        found.append((("train.activation_offloading=true",), note))
+    if now.shape.attention == "eager":
+        found.append((("model.attn_implementation=sdpa",), ""))
     for name in LIGHTER:
-        kind = OPTIMIZERS[name]
-        if section.optim.startswith("adamw_torch") and hardware.device in kind.devices:
-            found.append((f"train.optim={name}", "another optimizer: rates may have to be chosen anew"))
+        if section.optim.startswith("adamw_torch") and hardware.device in OPTIMIZERS[name].devices:
+            found.append(((f"train.optim={name}",), "another optimizer: its rate may have to be chosen anew"))
     if recipe.model.quantization == "none" and not recipe.model.gguf_file:
         here = [name for name in ("nf4", "int8_weight_only") if hardware.device in METHODS[name].devices]
-        found += [(f"model.quantization={name}", "the base's weights lose digits") for name in here]
+        found += [((f"model.quantization={name}",), "the base's weights lose digits") for name in here]
     if now.dtype == "float32":
-        found.append(("model.dtype=bfloat16", "products are rounded to bfloat16"))
-    for part in LENGTHS:
-        length = int(now.rows.longest * part) // 8 * 8
-        if length >= 64:
-            found.append((f"data.max_length={length}", f"rows above {length} tokens are dropped, cut or refused"))
-    targets = recipe.adapter.settings().get("target_modules")
-    if targets == "all-linear" and recipe.peft_type == "lora":
-        found.append((f"lora.target_modules={_attention_only(now)}", "the adapter learns less"))
-    return found
+        found.append((("model.dtype=bfloat16",), "products are rounded to bfloat16"))
+    return found + _shorter(recipe, now) + _fewer_targets(recipe, now)
+
+
+def _shorter(recipe: Recipe, now: Estimate) -> list[Change]:
+    policy = () if recipe.data.too_long != "error" or recipe.data.packing else ("data.too_long=drop",)
+    what = "dropped" if policy or recipe.data.too_long == "drop" else "cut or split"
+    lengths = [int(now.rows.longest * part) // 8 * 8 for part in LENGTHS]
+    return [
+        ((f"data.max_length={length}", *policy), f"longer rows are {what}") for length in lengths if length >= SHORTEST
+    ]
+
+
+def _fewer_targets(recipe: Recipe, now: Estimate) -> list[Change]:
+    if recipe.peft_type != "lora" or recipe.adapter.settings().get("target_modules") != "all-linear":
+        return []
+    return [((f"lora.target_modules={_attention_only(now)}",), "the adapter can learn less")]
 
 
 def _attention_only(now: Estimate) -> str:
@@ -101,27 +130,25 @@ def _tried(settings: tuple[str, ...], note: str, hardware: Hardware, again: Agai
     return Advice(settings, then.memory.total, then.seconds, then.fits(hardware), note)
 
 
-def _together(
-    recipe: Recipe, now: Estimate, hardware: Hardware, again: Again, found: Sequence[Advice]
-) -> Advice | None:
+def _together(now: Estimate, hardware: Hardware, again: Again, found: Sequence[Advice]) -> Advice | None:
     """Changes one on top of another, the greatest saving first, until it fits; None where nothing is enough."""
-    best, least = (), now.memory.total
+    best: tuple[str, ...] = ()
+    least, used = now.memory.total, list[str]()
     for _ in range(ROUNDS):
         keys = {word.partition("=")[0] for word in best}
         tries = [
-            one
+            (one, single.note)
             for single in found
-            if single.settings[0].partition("=")[0] not in keys
-            and (one := _tried((*best, *single.settings), single.note, hardware, again))
+            if not keys & {word.partition("=")[0] for word in single.settings}
+            and (one := _tried((*best, *single.settings), "", hardware, again))
         ]
-        chosen = min(tries, key=lambda one: one.memory, default=None)
-        if chosen is None or chosen.memory >= least:
+        if not tries:
+            return None
+        chosen, note = min(tries, key=lambda each: each[0].memory)
+        if chosen.memory >= least:
             return None
         best, least = chosen.settings, chosen.memory
+        used += [note] if note and note not in used else []
         if chosen.fits:
-            notes = {one.settings[0]: one.note for one in found}
-            return Advice(
-                best, chosen.memory, chosen.seconds, True,
-                "; ".join(dict.fromkeys(filter(None, (notes[word] for word in best)))),
-            )  # fmt: skip
+            return replace(chosen, note="; ".join(used))
     return None

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,7 +38,7 @@ def plan_command(options: argparse.Namespace) -> int:
     from finetune.device import quiet_libraries
 
     quiet_libraries()
-    hardware = find(options.hardware, recipe.device)
+    hardware = shared(find(options.hardware, recipe.device), options.processes)
     planned = plans(options.recipe, overrides, recipe, stages, hardware, share)
     told = [as_json(one, hardware, share, options.price_per_hour) for one in planned]
     text = json.dumps(told if recipe.stages else told[0], ensure_ascii=False, indent=1)
@@ -79,15 +80,20 @@ def plans(
             own = [_for_stage(word, number if whole.stages else None) for word in settings]
             changed = load_recipe(file, [*overrides, *own])
             stage = changed.stages[number] if changed.stages else changed
-            return estimate(stage, shorter(rows, stage), hardware, share, shapes)
+            own_rows = rows.under(stage.data.max_length, stage.data.too_long, stage.data.packing)
+            return estimate(stage, own_rows, hardware, share, shapes)
 
         planned.append(Planned(stage.name if whole.stages else "", now, advise(stage, now, hardware, again)))
     return planned
 
 
-def shorter(rows: Rows, recipe: Recipe) -> Rows:
-    """The rows under the recipe's data.max_length."""
-    return rows if rows.longest <= recipe.data.max_length else rows.clipped(recipe.data.max_length)
+def shared(hardware: Hardware, processes: int) -> Hardware:
+    """What each process has of it: of a CPU its part of memory, cores and bandwidth; of accelerators one device."""
+    if hardware.device != "cpu" or processes == 1:
+        return hardware
+    flops = {dtype: peak / processes for dtype, peak in hardware.flops.items()}
+    memory, bandwidth = hardware.memory // processes, hardware.bandwidth / processes
+    return replace(hardware, memory=memory, flops=flops, bandwidth=bandwidth)
 
 
 def _for_stage(word: str, number: int | None) -> str:

@@ -10,7 +10,7 @@ from finetune.device import DEVICES, attention_problem, attentions
 from finetune.errors import RecipeError
 from finetune.plan.activations import Keeping
 from finetune.plan.hardware import Hardware
-from finetune.plan.memory import Memory, Share, memory_of, state_bytes
+from finetune.plan.memory import ALONE, Memory, Share, memory_of, state_bytes
 from finetune.plan.pace import Work, forward_only, optimizing, training
 from finetune.plan.rows import MicroBatch, Rows, steps
 from finetune.plan.shape import Shape, shape_of
@@ -75,9 +75,7 @@ def dtype_on(asked: str, hardware: Hardware) -> str:
     """
     device = DEVICES[hardware.device]
     if asked not in ("auto", *device.dtypes):
-        raise RecipeError(
-            f"model.dtype: {asked!r} does not run on {device.name}; allowed: {', '.join(device.dtypes)}"
-        )
+        raise RecipeError(f"model.dtype: {asked!r} does not run on {device.name}; allowed: {', '.join(device.dtypes)}")
     if asked != "auto":
         return asked
     return "bfloat16" if device.name != "cpu" or device.bfloat16() else "float32"
@@ -149,7 +147,7 @@ def keeping_of(recipe: Recipe, other: Shape | None) -> Keeping:
 
 
 def estimate(
-    recipe: Recipe, rows: Rows, hardware: Hardware, share: Share = Share(), shapes: Shapes | None = None
+    recipe: Recipe, rows: Rows, hardware: Hardware, share: Share = ALONE, shapes: Shapes | None = None
 ) -> Estimate:
     """The plan of one stage.
 
@@ -201,7 +199,13 @@ def work(recipe: Recipe, shape: Shape, other: Shape | None, batch: MicroBatch, k
 
 
 def _precomputed(
-    recipe: Recipe, shape: Shape, hardware: Hardware, dtype: str, looked: list[list[MicroBatch]], rows: Rows, layout: Plan
+    recipe: Recipe,
+    shape: Shape,
+    hardware: Hardware,
+    dtype: str,
+    looked: list[list[MicroBatch]],
+    rows: Rows,
+    layout: Plan,
 ) -> float:
     """Seconds of the reference's passes over all rows that are drawn, once."""
     once = sum((forward_only(shape, batch) for step in looked for batch in step), Work())
@@ -213,4 +217,3 @@ def _precomputed(
 def conversion(recipe: Recipe, shape: Shape, dtype: str) -> int | None:
     """Bytes beside the base while a GGUF file is de-quantised: its weights in float32; None for other bases."""
     return shape.parameters * 4 if recipe.model.gguf_file else None
-

@@ -26,7 +26,9 @@ class Efficiency:
     source: str
 
 
-ASSUMED = Efficiency(0.5, 0.7, "assumed, never measured: none of this hardware was at hand; take the time as a lower bound")
+ASSUMED = Efficiency(
+    0.5, 0.7, "assumed, never measured: none of this hardware was at hand; take the time as a lower bound"
+)
 # The share of the GEMM peak that layers of a few hundred columns get, and of the copy bandwidth that elementwise
 # operations of a few MB get: fitted to the runs of docs/benchmarks/plan.md (scripts/bench_plan.py shows them again).
 OF_CPU = Efficiency(0.55, 0.6, "fitted to the CPU runs of docs/benchmarks/plan.md")

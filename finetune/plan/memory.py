@@ -38,6 +38,9 @@ class Share:
         return 2 * max((layer.bytes for layer in shape.layers), default=0) + 2 * shape.head
 
 
+ALONE = Share()
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes by part. `loading`: what the process takes at most before training, where that is known to be more."""
@@ -80,7 +83,7 @@ def memory_of(
     keeping: Keeping,
     optim: str,
     hardware: Hardware,
-    share: Share = Share(),
+    share: Share = ALONE,
     teacher: Shape | None = None,
     stored: int | None = None,
 ) -> Memory:

@@ -67,7 +67,9 @@ def forward_only(shape: Shape, batch: MicroBatch, adapted: bool = False) -> Work
     """A pass without gradient: a reference, a teacher."""
     found = kept(shape, batch, Keeping())
     moved = MOVED_FORWARD * (sum(found.terms.values()) + found.head)
-    return Work(forward_flops(shape, batch, adapted), moved + sum(layer.bytes * count for layer, count in shape.kinds.items()))
+    return Work(
+        forward_flops(shape, batch, adapted), moved + sum(layer.bytes * count for layer, count in shape.kinds.items())
+    )
 
 
 def optimizing(trained: int, state: int) -> Work:

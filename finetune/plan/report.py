@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.plan.advice import Advice
+from finetune.plan.advice import ROOM, Advice
 from finetune.plan.estimate import Estimate
 from finetune.plan.hardware import GIB, Hardware
 from finetune.plan.memory import Share
-
-LEFT = 0.9  # of the memory; above it a plan that fits says so with care
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def verdict(planned: Planned, hardware: Hardware) -> str:
     share = f"{size(total)} of {size(whole)} ({total / whole:.0%})"
     if total > whole:
         return f"does not fit: {share}"
-    return f"fits: {share}" if total <= LEFT * whole else f"fits barely: {share}; what the plan misses may be more"
+    return f"fits: {share}" if total <= ROOM * whole else f"fits barely: {share}; what the plan misses may be more"
 
 
 def lines(planned: Planned, hardware: Hardware, share: Share, price: float | None) -> list[tuple[str, str]]:

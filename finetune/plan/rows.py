@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared
+from finetune.errors import RecipeError
 from finetune.recipe import Recipe
 from finetune.schedule import Plan, batch_indices
 from finetune.step import deal
@@ -38,13 +39,32 @@ class Rows:
     exact: bool
     how: str
 
-    def clipped(self, most: int) -> Rows:
-        """The same with longer parts cut to `most` tokens: about what a smaller data.max_length makes of them."""
-        lengths = np.minimum(self.lengths, most)
-        return Rows(
-            lengths, np.minimum(self.trained, lengths), np.minimum(self.squares, self.squares * most // self.longest),
-            self.items, False, f"{self.how}; cut to {most} tokens",
-        )  # fmt: skip
+    def under(self, most: int, policy: str, packed: bool) -> Rows:
+        """About what a smaller data.max_length makes of them.
+
+        Args:
+            policy: data.too_long; rows are dropped, or cut. packed: rows are filled up to data.max_length.
+
+        Raises:
+            RecipeError: nothing is left, or a longer row is an error.
+        """
+        if self.longest <= most:
+            return self
+        how = f"{self.how}; under {most} tokens"
+        lengths, times = np.minimum(self.lengths, most), 1.0
+        if packed:  # as many tokens in more rows
+            times = float(self.lengths.sum() / lengths.sum())
+        elif policy == "error":
+            raise RecipeError(f"data.max_length: a row has {self.longest} tokens, and data.too_long is error")
+        elif policy == "drop":
+            fit = self.lengths.max(1) <= most
+            if not fit.any():
+                raise RecipeError(f"data.max_length: no row has {most} tokens or fewer")
+            items = max(1, round(self.items * float(fit.mean())))
+            return Rows(self.lengths[fit], self.trained[fit], self.squares[fit], items, self.exact, how)
+        trained = np.minimum(self.trained, np.ceil(self.trained * (lengths / self.lengths))).astype(np.int64)
+        squares = (self.squares * (lengths.sum(1) / self.lengths.sum(1)) ** (1 if packed else 2)).astype(np.int64)
+        return Rows(lengths, trained, squares, max(1, round(self.items * times)), False, how)
 
     @property
     def longest(self) -> int:
@@ -110,9 +130,7 @@ def of_store(recipe: Recipe, store: Any) -> Rows:
     return extrapolated(recipe, lengths, trained, 1.0, True, how)
 
 
-def extrapolated(
-    recipe: Recipe, lengths: np.ndarray, trained: np.ndarray, times: float, exact: bool, how: str
-) -> Rows:
+def extrapolated(recipe: Recipe, lengths: np.ndarray, trained: np.ndarray, times: float, exact: bool, how: str) -> Rows:
     """Rows of these lengths `times` as many; packed where the recipe says so."""
     squares = (lengths.astype(np.int64) ** 2).sum(1)
     if recipe.data.packing:

@@ -41,6 +41,7 @@ class Layer:
         feed: of the feed-forward between its two matrices, of the experts that a token goes to together.
         gated: whether the feed-forward multiplies two of them.
         norms: of all inputs of norms together.
+        projected: whether an adapter reads what attention gives.
         window: tokens that attention looks back at most; 0: all.
         product: weights that a token is multiplied with.
         bytes: of its base weights.
@@ -53,6 +54,7 @@ class Layer:
     feed: int
     gated: bool
     norms: int
+    projected: bool
     window: int
     product: int
     adapted: tuple[Adapted, ...]
@@ -181,7 +183,9 @@ def layer_of(layer: Any, config: Any, held: dict[int, int]) -> Layer:
         if NORM.search(type(module).__name__) and getattr(module, "weight", None) is not None
     ]
     per_head = {"q": heads, "k": groups}
-    window = getattr(layer, "sliding_window", None) or getattr(getattr(layer, "self_attn", None), "sliding_window", None)
+    window = getattr(layer, "sliding_window", None) or getattr(
+        getattr(layer, "self_attn", None), "sliding_window", None
+    )
     product = sum(o * i for _, o, i, _ in linear) + chosen * sum(o * i for _, o, i in experts)
     last = [i for name, _, i, _ in linear if re.search(r"(down_proj|c_proj|fc2|w2|dense_4h_to_h|fc_out)$", name)]
     feed = (max(last) if last else 0) + (chosen * min(i for _, _, i in experts) if experts else 0)
@@ -195,6 +199,9 @@ def layer_of(layer: Any, config: Any, held: dict[int, int]) -> Layer:
         norms=sum(
             n * per_head.get(name.rpartition(".")[2][:1], 1) if n == width != config.hidden_size else n
             for name, n in norms
+        ),
+        projected=any(
+            "attn" in name and LAST.search(name) and hasattr(module, "lora_A") for name, *_, module in linear
         ),
         window=int(window or 0),
         product=product,

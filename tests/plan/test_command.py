@@ -78,11 +78,9 @@ def test_too_much_is_exit_code_3_with_what_to_change(capsys, file, small):
 
 
 def test_several_changes_together_where_none_is_enough(capsys, file, small):
-    alone = ask(capsys, file, "--hardware", small(1 << 40))[1]
+    alone = ask(capsys, file, "--hardware", small(1000))[1]
     least = min(one["memory"] for one in alone["advice"] if len(one["set"]) == 1)
-    code, told = ask(
-        capsys, file, "--hardware", small(least - HARDWARE["h100-80g"].reserve - 1000)
-    )
+    code, told = ask(capsys, file, "--hardware", small(least - HARDWARE["h100-80g"].reserve - 1000))
     assert code == 3 and [one["fits"] for one in told["advice"][:-1]] == [False] * (len(told["advice"]) - 1)
     assert told["advice"][-1]["fits"] and len(told["advice"][-1]["set"]) > 1
 

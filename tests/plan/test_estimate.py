@@ -29,7 +29,9 @@ def test_a_pair_is_two_rows_and_a_pass_of_the_reference(tmp_path, tiny_base):
     once = training(found.shape, found.largest, Keeping())
     reference = forward_only(found.shape, found.largest)
     assert work(recipe, found.shape, None, found.largest, Keeping()) == once + reference
-    before = load_tiny(tmp_path, tiny_base, "dpo", "device=cuda", "dpo.precompute_ref_log_probs=true", "model.dtype=auto")
+    before = load_tiny(
+        tmp_path, tiny_base, "dpo", "device=cuda", "dpo.precompute_ref_log_probs=true", "model.dtype=auto"
+    )
     computed = estimate(before, eight(2), H100)
     assert work(before, found.shape, None, found.largest, Keeping()) == once
     assert computed.before == pytest.approx(2 * reference.seconds(H100, "bfloat16"))  # an epoch is two steps
@@ -45,9 +47,7 @@ def test_orpo_has_no_reference(tmp_path, tiny_base):
 def test_kto_reads_mismatched_answers_too(tmp_path, tiny_base):
     recipe = load_tiny(tmp_path, tiny_base, "kto", "device=cuda", "model.dtype=auto")
     found = estimate(recipe, eight(1), H100)
-    more = sum(
-        (forward_only(found.shape, found.largest, adapted) for adapted in (True, False, False)), Work()
-    )
+    more = sum((forward_only(found.shape, found.largest, adapted) for adapted in (True, False, False)), Work())
     assert work(recipe, found.shape, None, found.largest, Keeping()).products == pytest.approx(
         (training(found.shape, found.largest, Keeping()) + more).products
     )
@@ -92,7 +92,9 @@ def test_skeletons_are_built_once(tiny_recipe):
     shapes = Shapes()
     first = estimate(tiny_recipe("device=cuda"), eight(1), H100, shapes=shapes)
     again = estimate(tiny_recipe("device=cuda", "train.micro_batch_size=1"), eight(1), H100, shapes=shapes)
-    assert first.shape is again.shape and again.memory.activations * 4 == pytest.approx(first.memory.activations, rel=0.2)
+    assert first.shape is again.shape and again.memory.activations * 4 == pytest.approx(
+        first.memory.activations, rel=0.2
+    )
 
 
 def test_what_is_not_covered_is_refused(tiny_recipe):

@@ -54,9 +54,17 @@ def test_packed_rows_are_as_full_as_training_packs_them(tiny_recipe):
     assert found.items == 100
 
 
-def test_a_smaller_max_length_cuts():
-    found = rows([[10], [4]], [[8], [2]]).clipped(5)
-    assert found.lengths.tolist() == [[5], [4]] and found.trained.tolist() == [[5], [2]] and not found.exact
+def test_a_smaller_max_length_cuts_or_drops():
+    """Of 10 and 4 tokens (8 and 2 trained) under 5: the first cut to half, or gone; packed there are 14 / 9 as many."""
+    two = rows([[10], [4]], [[8], [2]], items=90)
+    cut = two.under(5, "split", packed=False)
+    assert (cut.lengths.tolist(), cut.trained.tolist(), cut.squares.tolist()) == ([[5], [4]], [[4], [2]], [25, 16])
+    dropped = two.under(5, "drop", packed=False)
+    assert (dropped.lengths.tolist(), dropped.items) == ([[4]], 45)
+    assert two.under(5, "error", packed=True).items == 140
+    assert two.under(10, "error", packed=False) is two
+    with pytest.raises(RecipeError, match=r"a row has 10 tokens, and data\.too_long is error"):
+        two.under(5, "error", packed=False)
 
 
 @pytest.mark.parametrize("size", [3, 5])
