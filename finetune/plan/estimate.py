@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.device import DEVICES, attention_problem, attentions
+from finetune.device import DEVICES, attentions
 from finetune.errors import RecipeError
 from finetune.plan.activations import Keeping
 from finetune.plan.hardware import Hardware
@@ -108,13 +108,11 @@ def student(recipe: Recipe, hardware: Hardware, dtype: str) -> Shape:
     from finetune.model.load import original_tokenizer
     from finetune.model.quantization import describe
 
-    problem = attention_problem(recipe.model.attn_implementation, DEVICES[hardware.device])
-    if problem:
-        raise RecipeError(problem)
     attention, _ = attentions(recipe.model.attn_implementation, DEVICES[hardware.device])
     tokenizer = original_tokenizer(recipe.model) if recipe.model.add_tokens else None
-    model = build(recipe, getattr(torch, dtype), attention, tokenizer)
-    told = getattr(base_config(recipe.model), "quantization_config", None)
+    config = base_config(recipe.model)
+    told = getattr(config, "quantization_config", None)
+    model = build(recipe, config, getattr(torch, dtype), attention, tokenizer)
     stored = {"quantization_config": told if isinstance(told, dict) else told.to_dict()} if told else None
     how = describe(recipe.model.quantization, None if recipe.model.gguf_file else stored)
     quantised = (how["method"], how["settings"]) if how else None

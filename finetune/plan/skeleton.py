@@ -63,10 +63,11 @@ def build_base(section: ModelSection, config: Any, dtype: Any, attention: str) -
     return model
 
 
-def build(recipe: Recipe, dtype: Any, attention: str, tokenizer: Any = None) -> Any:
+def build(recipe: Recipe, config: Any, dtype: Any, attention: str, tokenizer: Any = None) -> Any:
     """The peft model on meta, with a score head and rows of added tokens where the recipe has them.
 
     Args:
+        config: the base's. dtype: torch's, of the weights.
         tokenizer: the base's own, where the recipe adds tokens to it (in place).
 
     Raises:
@@ -79,7 +80,7 @@ def build(recipe: Recipe, dtype: Any, attention: str, tokenizer: Any = None) -> 
     from finetune.model.tokens import add_to_tokenizer, grow, with_token_rows
     from finetune.optimizer import OPTIMIZERS
 
-    base = build_base(recipe.model, base_config(recipe.model), dtype, attention)
+    base = build_base(recipe.model, config, dtype, attention)
     added = add_to_tokenizer(tokenizer, recipe.model.add_tokens)
     with torch.device("meta"):
         grow(base, added)
