@@ -12,7 +12,7 @@ from finetune.plan.estimate import Estimate
 from finetune.plan.hardware import Hardware
 from finetune.recipe import Recipe
 
-LEAST = 0.01  # of the memory: a change that saves less is not worth a line
+LEAST = 0.01  # of memory or time: a change that saves less is not worth a line
 LENGTHS = (0.75, 0.5, 0.25)  # of the longest row, as data.max_length
 LIGHTER = ("adamw_8bit", "adafactor")  # optimizers with less state
 SHORTEST = 32  # tokens: no advice below
@@ -54,7 +54,8 @@ def advise(recipe: Recipe, now: Estimate, hardware: Hardware, again: Again) -> l
     if roomy:
         useful = [one for one in found if one.fits and one.seconds < now.seconds * (1 - LEAST)]
         return sorted(useful, key=lambda one: one.seconds)
-    found = [one for one in found if one.memory < now.memory.total * (1 - LEAST)]
+    least = LEAST * (now.memory.total - now.memory.reserve)
+    found = [one for one in found if now.memory.total - one.memory >= least]
     found.sort(key=lambda one: (not one.fits, one.seconds if one.fits else one.memory))
     if now.fits(hardware) or any(one.fits for one in found):
         return found
