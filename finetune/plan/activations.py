@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from finetune.plan.layers import Layer
 from finetune.plan.rows import MicroBatch
-from finetune.plan.shape import Layer, Shape
+from finetune.plan.shape import Shape
 
 
 @dataclass(frozen=True)
