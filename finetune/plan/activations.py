@@ -23,14 +23,13 @@ class Keeping:
 
     Attributes:
         checkpointed: only each layer's input, and one layer at a time the rest. offloaded: in the host's memory.
-        compiled: by inductor, which keeps less and computes it again. dropout: of the adapters' inputs.
+        dropout: of the adapters' inputs.
         frozen_down: lora_A is not trained, so that no input of it is kept (LoRA-FA).
         smoothed: label smoothing. distilled: bytes of a teacher's number in logits, 0 without one.
     """
 
     checkpointed: bool = False
     offloaded: bool = False
-    compiled: bool = False
     dropout: bool = False
     frozen_down: bool = False
     smoothed: bool = False
@@ -94,8 +93,6 @@ TERMS: Mapping[str, Term] = {
     "norms": norms, "adapter inputs": adapter_inputs, "adapter ranks": adapter_ranks, "adapter casts": adapter_casts,
     "feed-forward": feed_forward, "attention": attention, "attention weights": attention_weights,
 }  # fmt: skip
-# Of what the terms give, what inductor's min-cut partitioner keeps: measured, see docs/plan.md.
-COMPILED = 0.6
 BACKWARD_FEED, BACKWARD_WEIGHTS = 3, 10  # gradients at once: of a feed-forward in c; bytes a weight of eager attention
 
 
@@ -108,8 +105,7 @@ def attended(shape: Shape, batch: MicroBatch) -> int:
 
 def layer_bytes(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> dict[str, float]:
     """What one layer keeps, by term."""
-    factor = COMPILED if keeping.compiled else 1.0
-    return {name: factor * term(layer, shape, batch, keeping) for name, term in TERMS.items()}
+    return {name: term(layer, shape, batch, keeping) for name, term in TERMS.items()}
 
 
 def residuals(shape: Shape, batch: MicroBatch) -> float:

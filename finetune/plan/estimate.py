@@ -136,7 +136,6 @@ def keeping_of(recipe: Recipe, other: Shape | None) -> Keeping:
     return Keeping(
         checkpointed=recipe.train.gradient_checkpointing,
         offloaded=recipe.train.activation_offloading,
-        compiled=recipe.train.torch_compile,
         dropout=bool(settings.get("lora_dropout") or settings.get("vera_dropout")),
         frozen_down=recipe.train.optim == "lora_fa",
         smoothed=bool(getattr(recipe.settings, "label_smoothing_factor", 0)),

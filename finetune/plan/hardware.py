@@ -13,25 +13,30 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What of a device's peaks a training step gets.
+    """What of a device's peaks a training step gets, and what its allocator wastes.
 
     Attributes:
-        products: share of the matrix peak while matrices are multiplied.
+        products: share of the matrix peak while matrices are multiplied, by dtype.
         traffic: share of the memory bandwidth while everything else is read and written.
-        source: where the two come from.
+        wasted: what the allocator holds beside the activations that are alive, as a share of them.
+        source: where these come from.
     """
 
-    products: float
+    products: Mapping[str, float]
     traffic: float
+    wasted: float
     source: str
 
 
 ASSUMED = Efficiency(
-    0.5, 0.7, "assumed, never measured: none of this hardware was at hand; take the time as a lower bound"
+    {"bfloat16": 0.5, "float32": 0.8}, 0.7, 0.1,
+    "assumed, never measured: none of this hardware was at hand; take the time as a rough lower bound",
+)  # fmt: skip
+# Layers of a few hundred columns get a third of AMX's peak. glibc's heap, which is never trimmed (device/cpu.py), ends
+# half as large again as what is alive: lengths change from step to step, and holes do not fit.
+OF_CPU = Efficiency(
+    {"bfloat16": 0.34, "float32": 0.9}, 1.0, 0.55, "fitted to CPU runs of SmolLM2-135M, see docs/benchmarks/plan.md"
 )
-# The share of the GEMM peak that layers of a few hundred columns get, and of the copy bandwidth that elementwise
-# operations of a few MB get: fitted to the runs of docs/benchmarks/plan.md (scripts/bench_plan.py shows them again).
-OF_CPU = Efficiency(0.55, 0.6, "fitted to the CPU runs of docs/benchmarks/plan.md")
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def this_cpu() -> Hardware:
     cpu = DEVICES["cpu"]
     dtypes = ("bfloat16", "float32") if cpu.bfloat16() else ("float32",)
     flops = {dtype: gemm_flops(getattr(torch, dtype)) for dtype in dtypes}
-    flops.setdefault("bfloat16", flops["float32"])
+    flops.setdefault("bfloat16", flops["float32"])  # imitated, no faster
     bandwidth = copy_bandwidth()
     threads = torch.get_num_threads()
     said = f"this machine, {threads} thread(s), measured now: " + ", ".join(
@@ -150,8 +155,9 @@ def this_cpu() -> Hardware:
     )
 
 
-# A process with torch, transformers and peft imported, a tokenizer and the encoded rows: measured, see docs/plan.md.
-RESERVE_OF_CPU = 700 << 20
+# A process with torch, transformers and peft imported, a tokenizer and the encoded rows: what a run of a model of
+# thousands of parameters takes.
+RESERVE_OF_CPU = 665 << 20
 
 
 def gemm_flops(dtype: object, size: int = 1024, seconds: float = 0.3) -> float:

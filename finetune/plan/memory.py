@@ -53,6 +53,7 @@ class Memory:
     attention: int
     logits: int
     workspace: int
+    allocator: int
     reserve: int
     teacher: int = 0
     loading: int = 0
@@ -64,7 +65,7 @@ class Memory:
             "base": self.base, "teacher": self.teacher, "adapter": self.adapter, "gradients": self.gradients,
             "optimizer state": self.optimizer, "activations kept": self.activations,
             "attention weights": self.attention, "loss head": self.logits, "workspace": self.workspace,
-            "reserve": self.reserve,
+            "allocator": self.allocator, "reserve": self.reserve,
         }  # fmt: skip
         return {name: size for name, size in named.items() if size}
 
@@ -101,6 +102,8 @@ def memory_of(
     dequantised = shape.largest * 2  # as it is multiplied, forward, and for the gradient of its input
     # Either the head's part or the layers' workspace is there at the peak, never both.
     head = found.head if found.head >= found.workspace else 0.0
+    beside = round(0.0 if head else found.workspace)
+    alive = round(sum(terms.values())) + round(weights) + round(head) + beside
     return Memory(
         base=share.of_base(whole),
         adapter=share.of_base(sum(tensor.bytes for tensor in shape.adapter)),
@@ -109,7 +112,8 @@ def memory_of(
         activations=round(sum(terms.values())),
         attention=round(weights),
         logits=round(head),
-        workspace=round(0.0 if head else found.workspace) + dequantised + share.gathered(shape),
+        workspace=beside + dequantised + share.gathered(shape),
+        allocator=round(hardware.efficiency.wasted * alive),
         reserve=hardware.reserve,
         teacher=teacher.base if teacher else 0,
         loading=hardware.reserve + whole + stored if stored else 0,

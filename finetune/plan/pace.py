@@ -9,9 +9,11 @@ from finetune.plan.hardware import Hardware
 from finetune.plan.rows import MicroBatch
 from finetune.plan.shape import Shape
 
-# How often a byte that is kept for the backward pass goes over the memory bus: written, read by the next operation, read
-# again in the backward pass, and its gradient as often; casts and sums beside. Of a pass without gradient.
-MOVED, MOVED_FORWARD = 8.0, 4.0
+# How often a byte that is kept for the backward pass goes over the memory bus, by the bytes of a number in products:
+# written, read by the next operation, read again in the backward pass, its gradient as often; under autocast more than
+# twice as often, with the casts to float32 and back that peft and norms make. Fitted, see docs/benchmarks/plan.md.
+MOVED = {2: 17.0, 4: 7.0}
+FORWARD = 0.4  # of these, in the forward pass
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Work:
 
     def seconds(self, hardware: Hardware, dtype: str) -> float:
         reached = hardware.efficiency
-        products = self.products / (hardware.flops[dtype] * reached.products)
+        products = self.products / (hardware.flops[dtype] * reached.products[dtype])
         return products + self.moved / (hardware.bandwidth * reached.traffic)
 
 
@@ -58,7 +60,8 @@ def training(shape: Shape, batch: MicroBatch, keeping: Keeping) -> Work:
     products = forward + again + plain + 2 * (forward - plain) + pairs
     activations = kept(shape, batch, Keeping(dropout=keeping.dropout, smoothed=keeping.smoothed))
     size = sum(activations.terms.values())
-    moved = MOVED * (size + activations.head) + (MOVED_FORWARD * size if keeping.checkpointed else 0.0)
+    times = MOVED[shape.computes]
+    moved = times * (size + activations.head) + (FORWARD * times * size if keeping.checkpointed else 0.0)
     passes = 3 if keeping.checkpointed else 2
     return Work(products, moved + passes * sum(layer.bytes * count for layer, count in shape.kinds.items()))
 
@@ -66,7 +69,7 @@ def training(shape: Shape, batch: MicroBatch, keeping: Keeping) -> Work:
 def forward_only(shape: Shape, batch: MicroBatch, adapted: bool = False) -> Work:
     """A pass without gradient: a reference, a teacher."""
     found = kept(shape, batch, Keeping())
-    moved = MOVED_FORWARD * (sum(found.terms.values()) + found.head)
+    moved = FORWARD * MOVED[shape.computes] * (sum(found.terms.values()) + found.head)
     return Work(
         forward_flops(shape, batch, adapted), moved + sum(layer.bytes * count for layer, count in shape.kinds.items())
     )

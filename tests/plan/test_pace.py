@@ -40,5 +40,10 @@ def test_backward_leaves_out_the_gradients_of_frozen_weights(shape):
 
 
 def test_time_is_products_at_their_peak_and_bytes_at_theirs():
-    row = replace(HARDWARE["h100-80g"], flops={"bfloat16": 100.0}, bandwidth=10.0, efficiency=Efficiency(0.5, 0.5, ""))
+    row = replace(
+        HARDWARE["h100-80g"],
+        flops={"bfloat16": 100.0},
+        bandwidth=10.0,
+        efficiency=Efficiency({"bfloat16": 0.5}, 0.5, 0.0, ""),
+    )
     assert Work(100.0, 10.0).seconds(row, "bfloat16") == 2.0 + 2.0
