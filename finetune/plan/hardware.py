@@ -19,23 +19,29 @@ class Efficiency:
         products: share of the matrix peak while matrices are multiplied, by dtype.
         traffic: share of the memory bandwidth while everything else is read and written.
         wasted: what the allocator holds beside the activations that are alive, as a share of them.
+        launch: seconds that the host needs to start an operation; a step is never faster than all of them.
         source: where these come from.
     """
 
     products: Mapping[str, float]
     traffic: float
     wasted: float
+    launch: float
     source: str
 
 
 ASSUMED = Efficiency(
-    {"bfloat16": 0.5, "float32": 0.8}, 0.7, 0.1,
+    {"bfloat16": 0.5, "float32": 0.8}, 0.7, 0.1, 6e-6,
     "assumed, never measured: none of this hardware was at hand; take the time as a rough lower bound",
 )  # fmt: skip
 # Layers of a few hundred columns get a third of AMX's peak. glibc's heap, which is never trimmed (device/cpu.py), ends
 # half as large again as what is alive: lengths change from step to step, and holes do not fit.
 OF_CPU = Efficiency(
-    {"bfloat16": 0.34, "float32": 0.9}, 1.0, 0.55, "fitted to CPU runs of SmolLM2-135M, see docs/benchmarks/plan.md"
+    {"bfloat16": 0.34, "float32": 0.9},
+    1.0,
+    0.55,
+    0.0,
+    "fitted to CPU runs of SmolLM2-135M, see docs/benchmarks/plan.md",
 )
 
 

@@ -44,6 +44,7 @@ def test_time_is_products_at_their_peak_and_bytes_at_theirs():
         HARDWARE["h100-80g"],
         flops={"bfloat16": 100.0},
         bandwidth=10.0,
-        efficiency=Efficiency({"bfloat16": 0.5}, 0.5, 0.0, ""),
+        efficiency=Efficiency({"bfloat16": 0.5}, 0.5, 0.0, 0.1, ""),
     )
     assert Work(100.0, 10.0).seconds(row, "bfloat16") == 2.0 + 2.0
+    assert Work(100.0, 10.0, calls=50).seconds(row, "bfloat16") == 5.0  # the host can't start them faster
