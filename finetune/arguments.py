@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from finetune.model.quantization import METHODS
+from finetune.plan.hardware import names as hardware_names
 
 
 def _positive(text: str) -> int:
@@ -38,6 +39,20 @@ def new_arguments(command: argparse.ArgumentParser) -> None:
     pack.add_argument("--task", required=True, metavar="NAME", help="the task's file name and run, as port_delay")
     pack.add_argument("--group", metavar="COLUMN", help="its rows stay on one side of the split (default: guessed)")
     pack.add_argument("--into", type=Path, default=Path(), metavar="FOLDER", help="where to write (default: here)")
+
+
+def plan_arguments(command: argparse.ArgumentParser) -> None:
+    recipe_arguments(command)
+    command.add_argument(
+        "--hardware", choices=hardware_names(), metavar="NAME",
+        help=f"what it is to run on: {', '.join(hardware_names())} (default: the device at hand)",
+    )  # fmt: skip
+    command.add_argument("--processes", type=_positive, default=1, help="devices that share the batch (default 1)")
+    command.add_argument(
+        "--engine", choices=["ddp", "fsdp2", "zero2", "zero3"], help="how they share the model (default: ddp)"
+    )
+    command.add_argument("--price-per-hour", type=float, metavar="PRICE", help="of one device, in any currency")
+    command.add_argument("--json", metavar="FILE", help="write the plan here as JSON (-: print it alone)")
 
 
 def raft_arguments(command: argparse.ArgumentParser) -> None:

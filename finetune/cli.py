@@ -22,6 +22,7 @@ from finetune.arguments import (
     merge_arguments,
     new_arguments,
     parity_arguments,
+    plan_arguments,
     raft_arguments,
     recipe_arguments,
     reproduce_arguments,
@@ -125,6 +126,13 @@ def audit(options: argparse.Namespace) -> int:
         print(*files, sep="\n")
         failed = failed or wrong
     return EXIT_MISTAKE if failed else EXIT_OK
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Work out memory, time and cost before anything is loaded; exit code 3 when it does not fit, with what to change."""
+    from finetune.plan.command import plan_command
+
+    return plan_command(options)
 
 
 def new(options: argparse.Namespace) -> int:
@@ -278,6 +286,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "check": (check, recipe_arguments),
     "show": (show, show_arguments),
     "audit": (audit, audit_arguments),
+    "plan": (plan, plan_arguments),
     "smoke": (smoke, smoke_arguments),
     "parity": (parity, parity_arguments),
     "train": (train, train_arguments),

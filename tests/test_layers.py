@@ -21,6 +21,7 @@ LAYERS = [
         "finetune.reproduce",
         "finetune.smoke",
         "finetune.doctor",
+        "finetune.plan",
         "finetune.parity",
         "finetune.newpack",
         "finetune.evaluation",

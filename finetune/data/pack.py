@@ -66,7 +66,7 @@ def pack(examples: Sequence[Example], budget: int, window: int | None = None) ->
     packs = []
     for start in range(0, len(examples), step):
         near = examples[start : start + step]
-        rows = _first_fit_decreasing([len(example.ids) for example in near], budget)
+        rows = first_fit_decreasing([len(example.ids) for example in near], budget)
         packs += [join([near[index] for index in row]) for row in sorted(sorted(row) for row in rows)]
     return packs
 
@@ -98,7 +98,7 @@ def packing_line(packs: Sequence[Pack], budget: int) -> str:
     )
 
 
-def _first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of `lengths` by bin: longest first, each into the first bin with room (D. S. Johnson, 1973).
 
     Items of one length are placed at once: the first bin takes as many as fit, then the next one; so the work is that

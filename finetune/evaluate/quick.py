@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from finetune.device import Device
+from finetune.model.fused import computes_as_trained
 
 LARGEST = 4 << 30  # bytes of weights that are copied; a larger model computes as it is
 NARROW = 32  # a product as narrow gains nothing
@@ -30,8 +31,12 @@ def quick_linears(model: Any, device: Device, rows: int) -> Iterator[None]:
     """
     pack = device.packed_linear
     changed: list[nn.Module] = []
+    trained: list[tuple[nn.Module, Any]] = []
     try:
         if pack is not None and _bytes(model) <= LARGEST:
+            trained = [(module, module.forward) for module in model.modules() if computes_as_trained(module)]
+            for module, _forward_before in trained:
+                del module.forward
             for module in [module for module in model.modules() if "forward" not in vars(module)]:
                 forward = _forward(module, pack, rows)
                 if forward is not None:
@@ -41,6 +46,8 @@ def quick_linears(model: Any, device: Device, rows: int) -> Iterator[None]:
     finally:
         for module in changed:
             del module.forward
+        for module, before in trained:
+            module.forward = before
 
 
 def _bytes(model: Any) -> int:

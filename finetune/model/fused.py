@@ -167,10 +167,11 @@ def _each(
     modules: Sequence[nn.Module],
     fused: Callable[[Any, torch.Tensor], torch.Tensor],
     device: torch.device,
-    usable: Callable[[Any], bool] = lambda module: True,
+    usable: Callable[[Any], bool] | None = None,
 ) -> Iterator[Change]:
-    """The modules computing so where they are `usable` at that moment."""
-    forward = _guarded(fused, device, usable)
+    """The modules computing so, those of LoRA where they are `usable` at that moment."""
+    forward = _guarded(fused, device, usable or (lambda module: True))
+    forward.as_trained = usable is not None  # type: ignore[attr-defined]
     return (Change(vars(module), "forward", types.MethodType(forward, module)) for module in modules)
 
 
@@ -225,6 +226,11 @@ def _guarded(
         return type(module).forward(module, *args, **kwargs)
 
     return forward
+
+
+def computes_as_trained(module: nn.Module) -> bool:
+    """Whether it is fused with LoRA in it, which answers can do without: what a backward saves is nothing to them."""
+    return bool(getattr(vars(module).get("forward"), "as_trained", False))
 
 
 def _likeness(module: nn.Module) -> Any:

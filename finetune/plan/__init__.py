@@ -1,0 +1,1 @@
+"""What a recipe takes in memory, time and money, worked out from configurations before anything is loaded."""

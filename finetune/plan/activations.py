@@ -1,0 +1,172 @@
+"""What a micro-batch takes between its forward and its backward pass: one function a term, in bytes.
+
+Each term was derived by listing what autograd saves (torch.autograd.graph.saved_tensors_hooks) in a layer of a Llama with
+peft's LoRA, eager and sdpa attention, bfloat16 under autocast and float32; tests/plan/test_activations.py repeats that
+to the byte. Whoever changes what the training path keeps changes the term here, and the test says which.
+
+Names: c, bytes of a number in matrix products (2 under autocast to bfloat16, else 4); "mixed" is c < 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from finetune.plan.layers import Layer
+from finetune.plan.rows import MicroBatch
+from finetune.plan.shape import Shape
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How activations are kept.
+
+    Attributes:
+        checkpointed: only each layer's input, and one layer at a time the rest. offloaded: in the host's memory.
+        dropout: of the adapters' inputs.
+        frozen_down: lora_A is not trained, so that no input of it is kept (LoRA-FA).
+        smoothed: label smoothing. distilled: bytes of a teacher's number in logits, 0 without one.
+    """
+
+    checkpointed: bool = False
+    offloaded: bool = False
+    dropout: bool = False
+    frozen_down: bool = False
+    smoothed: bool = False
+    distilled: int = 0
+
+
+Term = Callable[[Layer, Shape, MicroBatch, Keeping], float]
+
+
+def norms(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
+    """Each norm's input as float32, and the float32 root a token (a row of heads has one each, not counted)."""
+    return batch.tokens * (4 * layer.norms + 4 * round(layer.norms / layer.hidden))
+
+
+def adapter_inputs(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
+    """The input of each lora_A: under autocast a copy for each layer, peft casting to float32 and autocast back; in
+    float32 the tensor itself, once for layers that read the same one. With dropout one each, and its mask."""
+    if keeping.frozen_down:
+        return batch.tokens * sum(part.width for part in layer.adapted) * keeping.dropout
+    copied = keeping.dropout or shape.computes < 4
+    widths = sum(part.width for part in layer.adapted if copied or part.own)
+    masks = sum(part.width for part in layer.adapted) * keeping.dropout
+    return batch.tokens * (shape.computes * widths + masks)
+
+
+def adapter_ranks(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
+    """What lora_A gives, the input of lora_B."""
+    return batch.tokens * shape.computes * sum(part.rank for part in layer.adapted)
+
+
+def adapter_casts(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
+    """Under autocast A and B in the compute dtype, kept from their first use to the end of the backward pass."""
+    if shape.computes == 4:
+        return 0
+    return shape.computes * sum(part.rank * (part.width + part.height) for part in layer.adapted)
+
+
+def feed_forward(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
+    """Gated: what the gate gives, its activation, and the other factor. Else the activation's input."""
+    return batch.tokens * shape.computes * layer.feed * (3 if layer.gated else 1)
+
+
+def attention(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
+    """Eager: queries, and keys and values repeated for each head of queries. Fused: queries, keys and values as they
+    are, a float32 sum a head, and the result, which in float32 is also the input of an adapter behind it."""
+    if shape.attention == "eager":
+        return batch.tokens * shape.computes * 3 * layer.queries
+    same = layer.projected and shape.computes == 4 and not keeping.dropout and not keeping.frozen_down
+    numbers = layer.queries * (1 if same else 2) + 2 * layer.keys
+    return batch.tokens * (shape.computes * numbers + 4 * layer.heads)
+
+
+def attention_weights(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
+    """Eager: a weight for each head and pair of positions in float32, and under autocast the same once more in c."""
+    if shape.attention != "eager":
+        return 0
+    return attended(shape, batch) * layer.heads * (4 + (shape.computes if shape.computes < 4 else 0))
+
+
+TERMS: Mapping[str, Term] = {
+    "norms": norms, "adapter inputs": adapter_inputs, "adapter ranks": adapter_ranks, "adapter casts": adapter_casts,
+    "feed-forward": feed_forward, "attention": attention, "attention weights": attention_weights,
+}  # fmt: skip
+BACKWARD_FEED, BACKWARD_WEIGHTS = 3, 10  # gradients at once: of a feed-forward in c; bytes a weight of eager attention
+
+
+def attended(shape: Shape, batch: MicroBatch) -> int:
+    """Pairs of positions that attention computes: of whole rows, filling included; flash kernels stay in documents."""
+    if "flash" in shape.attention:
+        return batch.squares
+    return batch.rows * (batch.width + shape.prefix) ** 2
+
+
+def layer_bytes(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> dict[str, float]:
+    """What one layer keeps, by term."""
+    return {name: term(layer, shape, batch, keeping) for name, term in TERMS.items()}
+
+
+def residuals(shape: Shape, batch: MicroBatch) -> float:
+    """The inputs of all layers, which checkpointing keeps."""
+    return batch.tokens * shape.computes * sum(layer.hidden * count for layer, count in shape.kinds.items())
+
+
+def ends(shape: Shape, batch: MicroBatch) -> float:
+    """Outside the layers: the last norm, and the rows of embeddings."""
+    return batch.tokens * (4 + shape.computes) * shape.hidden
+
+
+def loss_head(shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
+    """At the trained positions, over the vocabulary, as the backward pass begins: the log-softmax that was kept, the
+    gradient that goes into it and the one that comes out, float32 each. Label smoothing has one more. Of a distillation
+    the logits of both models and the student's gradient, and float32 copies of a chunk of them."""
+    numbers = batch.trained * shape.vocabulary
+    if keeping.distilled:
+        from finetune.stages.divergence import CHUNK
+
+        return numbers * (2 * shape.computes + keeping.distilled) + DISTILLED_COPIES * 4 * min(numbers, CHUNK)
+    return numbers * (16 if keeping.smoothed else 12)
+
+
+DISTILLED_COPIES = 10  # of two log-softmaxes, their mixture and products, and gradients of them
+
+
+def backward_workspace(shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
+    """Gradients inside the widest layer while its backward pass runs; the head's memory is free by then."""
+    widest = max((layer.feed for layer in shape.kinds), default=0)
+    heads = max((layer.heads for layer in shape.kinds), default=0)
+    weights = attended(shape, batch) * heads * BACKWARD_WEIGHTS if shape.attention == "eager" else 0
+    return max(batch.tokens * shape.computes * BACKWARD_FEED * widest, weights)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes of a micro-batch: kept for the backward pass by term, the loss head, and the workspace beside them."""
+
+    terms: dict[str, float]
+    head: float
+    workspace: float
+
+    @property
+    def total(self) -> float:
+        """At the peak: as the backward pass begins at the head, or in the last layer, when the head's part is gone."""
+        return sum(self.terms.values()) + max(self.head, self.workspace)
+
+
+def kept(shape: Shape, batch: MicroBatch, keeping: Keeping) -> Kept:
+    """What a micro-batch takes at its peak."""
+    each = [(layer_bytes(layer, shape, batch, keeping), count) for layer, count in shape.kinds.items()]
+    workspace = backward_workspace(shape, batch, keeping)
+    head = loss_head(shape, batch, keeping)
+    if not keeping.checkpointed:
+        terms = {name: sum(one[name] * count for one, count in each) for name in TERMS}
+        if keeping.offloaded:  # one layer's are on their way out while the next one's are made
+            terms = {name: 2 * max((one[name] for one, _ in each), default=0.0) for name in TERMS}
+        return Kept(terms | {"ends": ends(shape, batch)}, head, workspace)
+    again = max((sum(one.values()) for one, _ in each), default=0.0)  # one layer, computed again
+    inputs = residuals(shape, batch)
+    if keeping.offloaded:
+        inputs = inputs * 2 / max(1, len(shape.layers))
+    return Kept({"layer inputs": inputs, "ends": ends(shape, batch)}, head, again + workspace)
