@@ -1,0 +1,218 @@
+"""Our training loop beside a peer's, in turn on one machine: the same model, samples, order, batch, dtype and rates.
+
+    python scripts/bench_train.py --workload chat                    # float32, TRL as it comes and as well as it goes
+    python scripts/bench_train.py --workload chat --dtype bfloat16
+    python scripts/bench_train.py --workload chat --processes 2      # ours alone: one process of one thread, and two
+    python scripts/bench_train.py --workload qwen3-8b-8k --peers trl_liger unsloth     # on a GPU
+
+Every run is a process of its own; the machine's matmul peak is measured before and after them. Real tokens are those that are no
+padding. The first step is left out of the medians and reported on its own, from the start of the process. Ends with 1 where
+the loss curves differ by more than the dtype's noise. Ours is a recipe (printed) run by the real loop up to its adapter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from bench_train_report import COLUMNS, Run, aligned, disagreements, markdown, padded_share, table  # noqa: E402
+from bench_train_workloads import ALPHA, PEERS, RANK, RATE, SEED, WORKLOADS, Peer  # noqa: E402
+
+STEP = re.compile(r"^step +(\d+)(?:/\d+)? ")
+TRL = "1.16.0"
+
+
+def main() -> None:
+    options = parsed()
+    workload = WORKLOADS[options.workload]
+    peers = {} if options.processes > 1 else usable(options.peers or workload.peers, options.peer_python)
+    folder = Path(tempfile.mkdtemp(prefix="bench_train", dir=options.folder))
+    steps = 1 + (options.steps or workload.steps)
+    device = options.device or workload.device
+    ask = {"workload": options.workload, "dtype": options.dtype, "device": device, "steps": steps, "set": options.set}
+    (folder / "ask.json").write_text(json.dumps(ask), encoding="utf-8")
+    try:
+        told(["bench_train_prepare.py", str(folder)], sys.executable)
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        peaks = [matmul_peak(device, options.dtype)]
+        runs = scaling(options, folder, device) if options.processes > 1 else alternating(options, folder, ask, peers)
+        peaks.append(matmul_peak(device, options.dtype))
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    rows = [list(COLUMNS), *table(runs, facts, max(peaks), workload.stage == "dpo")]
+    if not options.markdown:
+        print(about(workload.what, facts, max(peaks), options))
+    print((markdown if options.markdown else aligned)(rows))
+    problems = disagreements(runs, options.dtype)
+    print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+    sys.exit(1 if problems else 0)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=WORKLOADS, default="chat")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--steps", type=int, help="measured steps of a run, after the first (default: the workload's)")
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="runs of each loop (default 1); every other turn is reversed"
+    )
+    parser.add_argument("--peers", nargs="+", choices=PEERS, help="default: the workload's")
+    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has TRL (default: this one)")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="ours with one process and with so many, a thread each"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda", "npu"), help="default: the workload's")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of our recipe")
+    parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
+    parser.add_argument("--keep", action="store_true", help="leave what was written there")
+    parser.add_argument("--markdown", action="store_true", help="print the table alone, as Markdown")
+    return parser.parse_args()
+
+
+def usable(names: Sequence[str], python: str) -> dict[str, Peer]:
+    """The peers whose packages `python` has; those that it has not are named."""
+    found = {}
+    for name in names:
+        missing = [package for package in ("trl", *PEERS[name].needs) if not has(python, package)]
+        if not missing:
+            found[name] = PEERS[name]
+            continue
+        say(f"{name}: left out: {python} has no {', '.join(missing)}")
+        if "trl" in missing:
+            say(f"install it: {python} -m pip install trl=={TRL}   (or name another interpreter with --peer-python)")
+    if not found:
+        raise SystemExit("no peer is left to compare with")
+    return found
+
+
+def has(python: str, package: str) -> bool:
+    look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+    return subprocess.run([python, "-c", look]).returncode == 0
+
+
+def alternating(
+    options: argparse.Namespace, folder: Path, ask: dict[str, Any], peers: dict[str, Peer]
+) -> dict[str, list[Run]]:
+    """Each loop in turn, `repeats` times; every other time in the opposite order."""
+    loops = ["ours", *peers]
+    runs: dict[str, list[Run]] = {loop: [] for loop in loops}
+    for number in range(options.repeats):
+        for loop in loops if number % 2 == 0 else reversed(loops):
+            output = folder / f"runs/{loop}-{number}"
+            if loop == "ours":
+                run = our_run(options, folder, output, ask["device"])
+            else:
+                run = peer_run(options, folder, output, ask, loop)
+            say(f"{loop}: first step {run.first:.1f} s, then {' '.join(f'{second:.2f}' for second in run.seconds)} s")
+            runs[loop].append(run)
+    return runs
+
+
+def our_run(
+    options: argparse.Namespace, folder: Path, output: Path, device: str, loop: str = "ours", processes: int = 0
+) -> Run:
+    """Ours; `processes`: so many with a thread each, 0: one with all threads."""
+    words = ["bench_train_ours.py", str(folder / "recipe.yaml"), device, *options.set, f"output_dir={output}"]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    times, peak, _ = told(words, sys.executable, launcher, {"OMP_NUM_THREADS": "1"} if processes else {})
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return as_run(loop, times, [line["loss"] for line in lines], peak)
+
+
+def peer_run(options: argparse.Namespace, folder: Path, output: Path, ask: dict[str, Any], name: str) -> Run:
+    peer, workload = PEERS[name], WORKLOADS[options.workload]
+    words = {
+        "peer": name, "output": str(output), "base": str(folder / "base"), "items": str(folder / "items.jsonl"),
+        "initial": str(folder / "initial"), "stage": workload.stage, "batch": workload.batch, "steps": ask["steps"],
+        "micro_batch": peer.micro_batch, "own_dtype": peer.own_dtype, "flash": "flash_attn" in peer.needs,
+        "arguments": {**peer.arguments, **workload.peer}, "dtype": options.dtype, "device": ask["device"], "rate": RATE,
+        "r": RANK, "alpha": ALPHA, "seed": SEED, "max_length": workload.max_length,
+    }  # fmt: skip
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps(words), encoding="utf-8")
+    times, peak, lines = told(["bench_train_peer.py", str(file)], options.peer_python)
+    return as_run(name, times, [float(line.split()[3]) for line in lines if STEP.match(line)], peak)
+
+
+def as_run(loop: str, times: Sequence[float], losses: Sequence[float], peak: int) -> Run:
+    seconds = tuple(after - before for before, after in zip(times, times[1:], strict=False))
+    return Run(loop, times[0], seconds, tuple(losses), peak)
+
+
+def scaling(options: argparse.Namespace, folder: Path, device: str) -> dict[str, list[Run]]:
+    """Ours in one process of one thread, and in several of one each. Efficiency: `times` of the first over their number."""
+    runs: dict[str, list[Run]] = {"ours": [], f"ours, {options.processes} processes": []}
+    for number in range(options.repeats):
+        for loop, processes in zip(runs, (1, options.processes), strict=True):
+            run = our_run(options, folder, folder / f"runs/{processes}-{number}", device, loop, processes)
+            say(f"{loop}: first step {run.first:.1f} s, then {' '.join(f'{second:.2f}' for second in run.seconds)} s")
+            runs[loop].append(run)
+    return runs
+
+
+def told(
+    words: Sequence[str], python: str, launcher: Sequence[str] = (), environment: dict[str, str] | None = None
+) -> tuple[list[float], int, list[str]]:
+    """A script run to its end: when each step ended, in seconds from the start; the peaks of its processes; its lines."""
+    script, *rest = words
+    command = [python, *launcher, str(ROOT / "scripts" / script), *rest]
+    lines, times, peak = [], [], 0
+    began = time.perf_counter()
+    variables = os.environ | {"PYTHONUNBUFFERED": "1"} | (environment or {})
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if STEP.match(line):
+                    times.append(time.perf_counter() - began)
+                elif line.startswith("peak "):
+                    peak += int(line.split()[1])
+                lines.append(line)
+        if process.returncode:
+            errors.seek(0)
+            last = "".join(lines[-20:] + errors.readlines()[-20:])
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{last}")
+    return times, peak, lines
+
+
+def matmul_peak(device: str, dtype: str) -> float:
+    """FLOP/s of the best of some large products, in a process of its own."""
+    return float(told(["bench_train_ours.py", "matmul", device, dtype], sys.executable)[2][-1].split()[1])
+
+
+def about(what: str, facts: dict[str, Any], peak: float, options: argparse.Namespace) -> str:
+    """What was compared, where and how."""
+    packages = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft")]
+    tokens = [sum(step["lengths"]) for step in facts["steps"]]
+    return "\n".join([
+        f"{what}; {facts['dtype']}; {platform.machine()}, {os.cpu_count()} cores, {', '.join(packages)}",
+        f"steps of {min(tokens):,} to {max(tokens):,} real tokens; padded to the longest, {padded_share(facts['steps']):.0%} "
+        f"would be padding; matmul peak {peak / 1e9:,.0f} GFLOP/s",
+        f"ours: {', '.join(f'{key}={value}' for key, value in facts['ours'].items())}"
+        + "".join(f", {change}" for change in options.set),
+        "",
+    ])  # fmt: skip
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
