@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def peer_run(options: argparse.Namespace, folder: Path, output: Path, ask: dict[
 
 
 def as_run(loop: str, times: Sequence[float], losses: Sequence[float], peak: int) -> Run:
-    seconds = tuple(after - before for before, after in zip(times, times[1:], strict=False))
+    seconds = tuple(after - before for before, after in pairwise(times))
     return Run(loop, times[0], seconds, tuple(losses), peak)
 
 
