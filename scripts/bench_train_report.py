@@ -12,8 +12,8 @@ from typing import Any
 # bfloat16: 8 bits of mantissa, 2^-8 = 0.4 % a rounding.
 NOISE = {"float32": (2e-3, 1e-3), "bfloat16": (2e-2, 1e-2)}
 COLUMNS = (
-    "loop", "real tokens/s", "trained tokens/s", "times", "first step, s", "peak, GiB", "GFLOP/s needed",
-    "of the matmul peak", "loss of the steps",
+    "loop", "real tokens/s", "trained tokens/s", "ours to it", "first step, s", "peak, GiB", "GFLOP/s needed",
+    "of the matmul peak", "others' CPU", "loss of the steps",
 )  # fmt: skip
 
 
@@ -26,6 +26,7 @@ class Run:
         seconds: of each later step.
         losses: of all steps.
         peak: bytes, over all of its processes.
+        others: the share of the machine's CPU time that other processes took meanwhile.
     """
 
     loop: str
@@ -33,6 +34,7 @@ class Run:
     seconds: tuple[float, ...]
     losses: tuple[float, ...]
     peak: int
+    others: float = 0.0
 
 
 def flop_of_step(step: Mapping[str, Any], model: Mapping[str, int], reference: bool) -> float:
@@ -93,20 +95,25 @@ def disagreements(runs: Mapping[str, Sequence[Run]], dtype: str) -> list[str]:
     return found
 
 
-def table(
-    runs: Mapping[str, Sequence[Run]], facts: Mapping[str, Any], peak: float, pairs: bool, label: str = ""
-) -> list[list[str]]:
-    """A row a loop; `times`: its real tokens/s over those of the loop in question, ours first."""
+def table(runs: Mapping[str, Sequence[Run]], facts: Mapping[str, Any], peak: float, pairs: bool) -> list[list[str]]:
+    """A row a loop, ours first; `ours to it`: our real tokens/s over those of the row's loop."""
     measured = {loop: speeds(its, facts["steps"], facts["model"], pairs) for loop, its in runs.items()}
     ours = measured["ours"]["tokens"]
     rows = []
     for loop, found in measured.items():
         rows.append([
-            f"{label}{loop}", f"{found['tokens']:.0f}", f"{found['trained']:.0f}", f"{ours / found['tokens']:.2f}",
+            loop, f"{found['tokens']:.0f}", f"{found['trained']:.0f}", f"{ours / found['tokens']:.2f}",
             f"{found['first']:.1f}", f"{found['peak']:.2f}", f"{found['flop'] / 1e9:.0f}", f"{found['flop'] / peak:.1%}",
+            f"{max(run.others for run in runs[loop]):.0%}",
             " ".join(f"{loss:.4f}" for loss in runs[loop][0].losses),
         ])  # fmt: skip
     return rows
+
+
+def efficiency(runs: Mapping[str, Sequence[Run]], processes: int) -> float:
+    """Speed of so many processes over as many times that of one: medians of all measured steps."""
+    one, several = (median(seconds for run in its for seconds in run.seconds) for its in runs.values())
+    return one / several / processes
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -108,6 +108,8 @@ WORKLOADS = {
     "dpo": Workload("SmolLM2-135M, DPO on the wording of answers, 8 pairs a step", "smollm2",
                     "finance/compliant_wording", 512, 8, 3, stage="dpo"),
     "tiny": Workload("a tiny Qwen3 shape, to try the script", "tiny", "chats", 256, 4, 3, ours=_ONE_BY_ONE),
+    "tiny-dpo": Workload("a tiny Qwen3 shape, to try the script on pairs", "tiny", "finance/compliant_wording", 512, 4, 3,
+                         stage="dpo"),
     "qwen3-0.6b-2k": _gpu("qwen3-0.6b", 2048, 16),
     "qwen3-0.6b-8k": _gpu("qwen3-0.6b", 8192, 8),
     "qwen3-0.6b-32k": _gpu("qwen3-0.6b", 32768, 2),
