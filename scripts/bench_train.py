@@ -43,6 +43,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="bench_train", dir=options.folder))
     steps = 1 + (options.steps or workload.steps)
     device = options.device or workload.device
+    options.dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
     ask = {"workload": options.workload, "dtype": options.dtype, "device": device, "steps": steps, "set": options.set}
     (folder / "ask.json").write_text(json.dumps(ask), encoding="utf-8")
     try:
@@ -70,7 +71,7 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=WORKLOADS, default="chat")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU")
     parser.add_argument("--steps", type=int, help="measured steps of a run, after the first (default: the workload's)")
     parser.add_argument(
         "--repeats", type=int, default=1, help="runs of each loop (default 1); every other turn is reversed"
@@ -142,8 +143,9 @@ def peer_run(options: argparse.Namespace, folder: Path, output: Path, ask: dict[
     words = {
         "peer": name, "output": str(output), "base": str(folder / "base"), "items": str(folder / "items.jsonl"),
         "initial": str(folder / "initial"), "stage": workload.stage, "batch": workload.batch, "steps": ask["steps"],
-        "micro_batch": peer.micro_batch, "own_dtype": peer.own_dtype, "flash": "flash_attn" in peer.needs,
-        "arguments": {**peer.arguments, **workload.peer}, "dtype": options.dtype, "device": ask["device"], "rate": RATE,
+        "micro_batch": min(size for size in (peer.micro_batch, workload.micro_batch, workload.batch) if size),
+        "own_dtype": peer.own_dtype, "flash": "flash_attn" in peer.needs,
+        "arguments": dict(peer.arguments), "dtype": options.dtype, "device": ask["device"], "rate": RATE,
         "r": RANK, "alpha": ALPHA, "seed": SEED, "max_length": workload.max_length,
     }  # fmt: skip
     file = folder / f"{name}.json"

@@ -32,7 +32,7 @@ def peak_bytes(device: str) -> int:
 
 def arguments_of(ask: dict[str, Any]) -> dict[str, Any]:
     """Fields of SFTConfig and DPOConfig: what both sides share, then what the peer's row and the workload say."""
-    micro = ask["micro_batch"] or ask["batch"]
+    micro = ask["micro_batch"]
     shared = {
         "output_dir": ask["output"], "max_steps": ask["steps"], "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": ask["batch"] // micro, "learning_rate": ask["rate"], "lr_scheduler_type": "cosine",
@@ -52,6 +52,8 @@ def arguments_of(ask: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_trainer(ask: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+    if ask["peer"] == "unsloth":
+        import unsloth  # noqa: F401  before the libraries that it patches
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import TrainerCallback
@@ -88,7 +90,7 @@ def pairs_trainer(trl: Any) -> Any:
 
 
 def unsloth_model(ask: dict[str, Any]) -> Any:
-    """As Unsloth's own notebooks make it; imported before trl, which it patches."""
+    """As Unsloth's own notebooks make it."""
     from unsloth import FastLanguageModel
 
     model, _ = FastLanguageModel.from_pretrained(str(ask["base"]), max_seq_length=ask["max_length"], load_in_4bit=False)
@@ -105,9 +107,7 @@ def main() -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    tensors = load_file(Path(ask["initial"]) / "adapter_model.safetensors")
-    # `cuda:0` or `cpu`: where the adapter lies, it is copied to
-    set_peft_model_state_dict(trainer.model, tensors)
+    set_peft_model_state_dict(trainer.model, load_file(Path(ask["initial"]) / "adapter_model.safetensors"))
     trainer.train()
     print(f"peak {peak_bytes(ask['device'])}", flush=True)
 

@@ -23,7 +23,7 @@ class Workload:
         max_length: tokens of the longest sequence. batch: sequences (pairs) of an optimizer step, on both sides.
         steps: measured ones, without the first.
         ours: recipe keys beyond recipes/smollm2_cpu.yaml and the keys that both sides share; what its user would set.
-        peer: arguments of the peer's configuration beyond those of its row in PEERS.
+        micro_batch: most sequences of a forward pass on either side, for what fits into memory.
         peers: rows of PEERS that are run unless others are asked for.
     """
 
@@ -35,7 +35,7 @@ class Workload:
     steps: int
     stage: str = "sft"
     ours: Mapping[str, Any] = field(default_factory=dict)
-    peer: Mapping[str, Any] = field(default_factory=dict)
+    micro_batch: int | None = None
     peers: tuple[str, ...] = ("trl", "trl_tuned")
     device: str = "cpu"
 
@@ -98,7 +98,11 @@ _CHECKPOINTED = {"train.gradient_checkpointing": True, "train.torch_compile": Fa
 
 def _gpu(shape: str, length: int, batch: int) -> Workload:
     what = f"{shape} (random weights), {batch} chats of up to {length:,} tokens a step"
-    return Workload(what, shape, "chats", length, batch, 10, ours=_CHECKPOINTED, peers=_GPU_PEERS, device="cuda")
+    micro = max(1, 16384 // length)
+    ours = _CHECKPOINTED | {"train.micro_batch_size": micro}
+    return Workload(
+        what, shape, "chats", length, batch, 10, ours=ours, micro_batch=micro, peers=_GPU_PEERS, device="cuda"
+    )
 
 
 WORKLOADS = {
