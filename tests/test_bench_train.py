@@ -75,7 +75,7 @@ def test_curves_agree_within_the_dtype_s_noise_only():
 
 
 def test_a_curve_of_another_length_is_no_comparison():
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="longer"):
         disagreements({"ours": [run()], "trl": [run(losses=(1.0,))]}, "float32")
 
 
@@ -87,9 +87,9 @@ def test_tables():
 
 def test_chats_are_of_all_lengths_and_about_half_padding_in_eights():
     lengths = chat_lengths(800, 1024)
-    assert (min(lengths), max(lengths)) == (103, 1023)
+    assert (min(lengths), max(lengths)) == (102, 1022)
     eights = [{"lengths": lengths[start : start + 8]} for start in range(0, 800, 8)]
-    assert padded_share(eights) == pytest.approx(0.55, abs=0.05)
+    assert padded_share(eights) == pytest.approx(0.547, abs=0.001)
 
 
 def test_a_missing_peer_is_named_with_what_installs_it(monkeypatch, capsys):
