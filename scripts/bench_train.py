@@ -49,9 +49,9 @@ def main() -> None:
     try:
         tell(["bench_train_prepare.py", str(folder)], sys.executable)
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        peaks = [matmul_peak(device, options.dtype)]
+        peaks = [matmul_peak(options, device)]
         runs = scaling(options, folder, device) if options.processes > 1 else alternating(options, folder, ask, peers)
-        peaks.append(matmul_peak(device, options.dtype))
+        peaks.append(matmul_peak(options, device))
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -81,6 +81,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--processes", type=int, default=1, help="ours with one process and with so many, a thread each"
     )
+    parser.add_argument("--threads", type=int, help="of both sides and of the matmul (default: torch's own choice)")
     parser.add_argument("--device", choices=("cpu", "cuda", "npu"), help="default: the workload's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of our recipe")
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
@@ -133,7 +134,7 @@ def our_run(
     """Ours; `processes`: so many with a thread each, 0: one with all threads."""
     words = ["bench_train_ours.py", str(folder / "recipe.yaml"), device, *options.set, f"output_dir={output}"]
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
-    told = tell(words, sys.executable, launcher, {"OMP_NUM_THREADS": "1"} if processes else {}, loop)
+    told = tell(words, sys.executable, launcher, of_threads(1 if processes else options.threads), loop)
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return as_run(loop, told, [line["loss"] for line in lines])
 
@@ -150,7 +151,9 @@ def peer_run(options: argparse.Namespace, folder: Path, output: Path, ask: dict[
     }  # fmt: skip
     file = folder / f"{name}.json"
     file.write_text(json.dumps(words), encoding="utf-8")
-    told = tell(["bench_train_peer.py", str(file)], options.peer_python, name=name)
+    told = tell(
+        ["bench_train_peer.py", str(file)], options.peer_python, environment=of_threads(options.threads), name=name
+    )
     return as_run(name, told, [float(line.split()[3]) for line in told.lines if STEP.match(line)])
 
 
@@ -169,17 +172,24 @@ def scaling(options: argparse.Namespace, folder: Path, device: str) -> dict[str,
     return runs
 
 
-def matmul_peak(device: str, dtype: str) -> float:
+def matmul_peak(options: argparse.Namespace, device: str) -> float:
     """FLOP/s of the best of some large products, in a process of its own."""
-    return float(tell(["bench_train_ours.py", "matmul", device, dtype], sys.executable).lines[-1].split()[1])
+    words = ["bench_train_ours.py", "matmul", device, options.dtype]
+    return float(tell(words, sys.executable, environment=of_threads(options.threads)).lines[-1].split()[1])
+
+
+def of_threads(threads: int | None) -> dict[str, str]:
+    """What a process reads its number of threads from; nothing where it is left open."""
+    return {"OMP_NUM_THREADS": str(threads)} if threads else {}
 
 
 def about(what: str, facts: dict[str, Any], peak: float, options: argparse.Namespace) -> str:
     """What was compared, where and how."""
     packages = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft")]
     tokens = [sum(step["lengths"]) for step in facts["steps"]]
+    threads = f"{options.threads or 'all'} threads"
     return "\n".join([
-        f"{what}; {facts['dtype']}; {platform.machine()}, {os.cpu_count()} cores, {', '.join(packages)}",
+        f"{what}; {facts['dtype']}; {platform.machine()}, {os.cpu_count()} cores, {threads}, {', '.join(packages)}",
         f"steps of {min(tokens):,} to {max(tokens):,} real tokens; padded to the longest, {padded_share(facts['steps']):.0%} "
         f"would be padding; matmul peak {peak / 1e9:,.0f} GFLOP/s",
         f"ours: {', '.join(f'{key}={value}' for key, value in facts['ours'].items())}"
