@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ TRL = "1.16.0"
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, it ends what it started
     options = parsed()
     workload = WORKLOADS[options.workload]
     peers = {} if options.processes > 1 else usable(options.peers or workload.peers, options.peer_python)

@@ -59,13 +59,17 @@ def tell(
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables) as process:
             assert process.stdout is not None
-            for line in process.stdout:
-                lines.append(line)
-                if STEP.match(line):
-                    times.append(time.perf_counter() - began)
-                    say(f"{name}: step {len(times)} after {times[-1]:.1f} s") if name else None
-                elif line.startswith("peak "):
-                    peak += int(line.split()[1])
+            try:
+                for line in process.stdout:
+                    lines.append(line)
+                    if STEP.match(line):
+                        times.append(time.perf_counter() - began)
+                        say(f"{name}: step {len(times)} after {times[-1]:.1f} s") if name else None
+                    elif line.startswith("peak "):
+                        peak += int(line.split()[1])
+            except BaseException:  # Ctrl-C: a step can take minutes, and our loop would end it first
+                process.kill()
+                raise
         if process.returncode:
             errors.seek(0)
             last = "".join([*lines[-20:], *errors.readlines()[-20:]])
