@@ -114,11 +114,12 @@ def with_good_answers(data: Prepared, stage: str) -> Prepared:
     return replace(data, evaluate=data.evaluate.pick(good))
 
 
-def load_stages(recipe: Recipe, rows: int | None = None) -> list[Prepared]:
+def load_stages(recipe: Recipe, rows: int | None = None, keep: bool = True) -> list[Prepared]:
     """The data of every stage of a chain, of every part of a mixture, or of the one stage that a recipe is.
 
     Args:
         rows: each is cut to `few` of them, once all were checked.
+        keep: what they came to is kept beside the run, where nothing is cut.
 
     Raises:
         DataError, RecipeError: as `load_data`, of all of them; rows that leak from one stage into another.
@@ -128,7 +129,7 @@ def load_stages(recipe: Recipe, rows: int | None = None) -> list[Prepared]:
     for stage in stages:
         try:
             own = stage.model_copy(update={"gate": GateSection()}) if recipe.mixture else stage
-            data.append(load_data(own, prepared_cache(recipe) if rows is None else None))
+            data.append(load_data(own, prepared_cache(recipe) if keep and rows is None else None))
         except RecipeError as error:
             problems += [problem for problem in error.problems if problem not in problems]
             kind = type(error)

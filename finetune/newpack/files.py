@@ -46,7 +46,7 @@ def held_out_in(
         found = []
         try:
             for recipe in recipes:
-                data = load_stages(load_recipe(trial / recipe))
+                data = load_stages(load_recipe(trial / recipe), keep=False)
                 found.append((sum(len(d.train) for d in data), sum(len(d.evaluate) for d in data)))
         except RecipeError as error:
             said = [

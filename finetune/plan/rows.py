@@ -107,7 +107,7 @@ def count_rows(recipe: Recipe, data: Prepared, cache: Path) -> Rows:
 
     stage, encoder = make_stage(recipe, load_tokenizer(recipe.model))
     if recipe.data.cache and cache.is_dir():
-        key = encoding_key(recipe, data, encoder)
+        key = encoding_key(recipe, data, encoder.tokenizer)
         try:
             return of_store(recipe, ExampleStore(cache / key))
         except BrokenStoreError:
