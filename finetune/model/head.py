@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from finetune.model.around import Around, in_training
+from finetune.model.shared_prefix import AttentionSwitch, Documents, SharedPrefixes, attending
 from finetune.model.virtual import is_prompted
 
 
@@ -28,6 +29,7 @@ class TrainedPositions(nn.Module):
         self._kept: torch.Tensor | None = None
         self._width = 0
         self._needs_mask = needs_mask(model)
+        self._switch = AttentionSwitch(model.config)
         self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def forward(
@@ -37,6 +39,7 @@ class TrainedPositions(nn.Module):
         kept: torch.Tensor,
         position_ids: torch.Tensor | None = None,
         bounds: torch.Tensor | None = None,
+        documents: Documents | None = None,
     ) -> torch.Tensor:
         """Logits (N, V) at N positions, in their order.
 
@@ -47,21 +50,29 @@ class TrainedPositions(nn.Module):
             position_ids: (B, T), from 0 in each document of a packed row; None for rows of one document.
             bounds: (documents + 1,) int32, where in B T the documents of packed rows begin, and the end; on the host, or
                 looked for.
+            documents: of one row whose documents share beginnings, see SharedPrefixes; position_ids go on from those.
         """
         assert kept.dtype == torch.long, "positions, not a mask"
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask if self._needs_mask else None}
-        if position_ids is not None:
+        if documents is not None:
+            inputs = {"input_ids": input_ids, "position_ids": position_ids}
+            inputs |= {"shared_prefixes": SharedPrefixes(documents)}  # type: ignore[dict-item]
+        elif position_ids is not None:
             inputs = packed_inputs(self.model.config, input_ids, position_ids, bounds)
         self._kept, self._width = kept, inputs["input_ids"].shape[1]  # type: ignore[union-attr]
         try:
             with (
                 in_training(self.around, self.training, attention_mask, position_ids),
                 packing_known(position_ids is not None),
+                attending(self._switch if documents is not None else None),
             ):
                 output = self.model(**inputs, use_cache=False)
         finally:
             self._kept = None
-        return output.logits[0]  # (1, N, V)
+        logits = output.logits[0]  # (1, N, V)
+        if documents is not None:
+            self._switch.around_backward(logits)
+        return logits
 
     def release(self) -> Any:
         """The model as it was before, for a wrapping that was only for a moment."""

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def sequence_logps(logits: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
-    """(B,) float32: the sum of log p(target) over the trained positions of each row, in nats; 0 for a row without.
+    """(B,) float32 (or float64, as the logits): the sum of log p(target) over the trained positions of each row, in nats; 0 for a row without.
 
     Args:
         logits: (N, V).
@@ -15,8 +15,9 @@ def sequence_logps(logits: torch.Tensor, targets: torch.Tensor, rows: torch.Tens
         rows: (N,) in 0..count-1, which row each position is of.
         count: B.
     """
-    logps = -F.cross_entropy(logits.float(), targets, reduction="none")  # (N,)
-    return torch.zeros(count, device=logits.device).index_add(0, rows, logps)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logps = -F.cross_entropy(wide, targets, reduction="none")  # (N,)
+    return logps.new_zeros(count).index_add(0, rows, logps)
 
 
 def lengths(rows: torch.Tensor, count: int) -> torch.Tensor:
