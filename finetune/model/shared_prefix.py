@@ -45,7 +45,7 @@ class SharedPrefixes:
             offset = torch.arange(left + CHUNK, device=like.device)[None] - left  # from the first query
             query = torch.arange(CHUNK, device=like.device)[:, None]
             seen = (offset <= query) if window is None else (offset <= query) & (offset > query - window)
-            self._masks[key] = torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill(~seen, -torch.inf)
+            self._masks[key] = torch.zeros_like(seen, dtype=like.dtype).masked_fill(~seen, -torch.inf)
         behind = min(first, left)
         return first - behind, self._masks[key][:count, left - behind : left + count]
 

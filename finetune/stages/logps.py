@@ -7,7 +7,9 @@ from torch.nn import functional as F
 
 
 def sequence_logps(logits: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
-    """(B,) float32 (or float64, as the logits): the sum of log p(target) over the trained positions of each row, in nats; 0 for a row without.
+    """(B,) the sum of log p(target) over the trained positions of each row, in nats; 0 for a row without.
+
+    In float32, or float64 as the logits.
 
     Args:
         logits: (N, V).

@@ -50,7 +50,7 @@ class PairStage:
 
     unit = "pairs"
     settings: StageSection
-    prefix_sharing = False  # whether batches are those of `collate_shared`: for models that were asked (see prefix_probe.py)
+    prefix_sharing = False  # as `collate_shared`: for models that were asked, see prefix_probe.py
 
     def __init__(
         self, encoder: ChatEncoder, data: DataSection, settings: StageSection, pad_to_multiple_of: int = 1

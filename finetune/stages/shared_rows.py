@@ -20,8 +20,8 @@ def collate_shared(pairs: Sequence[Pair], pad_id: int, multiple: int = 1) -> Bat
     Returns:
         As `collate_rows` of all chosen, then all rejected conversations, but for where things stand: `input_ids`,
         `position_ids`: (1, T), positions going on from the shared beginning; `kept`: (N,) places in T, one of them
-        twice where both answers train on what follows it; `targets`, `rows`: (N,); `tokens`: () real tokens, a
-        shared one once. `documents`: (D, 2), see SharedPrefixes.
+        twice where both answers train on what follows it; `targets`, `rows`: (N,); `documents`: (D, 2), see
+        SharedPrefixes. `tokens`: () those of both conversations whole: a number of the data, not of how it is computed.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -39,8 +39,7 @@ def collate_shared(pairs: Sequence[Pair], pad_id: int, multiple: int = 1) -> Bat
         trained += [
             (begin + t + (skipped if t >= shared else 0), target, len(pairs) + row) for t, target in _trained(rejected)
         ]
-    real = len(ids)
-    if fill := -real % multiple:
+    if fill := -len(ids) % multiple:
         ids += [pad_id] * fill
         positions += range(fill)
         documents.append((0, fill))
@@ -52,7 +51,7 @@ def collate_shared(pairs: Sequence[Pair], pad_id: int, multiple: int = 1) -> Bat
         "kept": kept,
         "targets": targets,
         "rows": rows,
-        "tokens": torch.tensor(real),
+        "tokens": torch.tensor(sum(part.length for pair in pairs for part in pair.examples)),
     }
 
 
