@@ -7,7 +7,8 @@ each document is a call of its own, so that no (T, T) mask exists: memory grows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,7 +65,7 @@ class AttentionSwitch:
         from transformers import AttentionInterface
         from transformers.masking_utils import AttentionMaskInterface
 
-        AttentionInterface.register(NAME, attend)
+        AttentionInterface.register(NAME, _uncompiled())
         AttentionMaskInterface.register(NAME, window_of)
         if self.config._attn_implementation != NAME:  # it is that after a backward pass that failed
             self.own = self.config._attn_implementation
@@ -95,6 +96,12 @@ def attending(switch: AttentionSwitch | None) -> Iterator[None]:
         yield
 
 
+@functools.cache
+def _uncompiled() -> Callable[..., Any]:
+    """`attend` as compiled layers leave it alone: its loop is another one in every batch. (torch's compiler is imported.)"""
+    return torch.compiler.disable(attend)
+
+
 def window_of(
     *_places: Any, local_size: int | None = None, use_vmap: bool = False, **_rest: Any
 ) -> torch.Tensor | None:
@@ -108,7 +115,6 @@ def window_of(
     return None if local_size is None else torch.tensor(local_size).reshape(1, 1, 1, 1)
 
 
-@torch.compiler.disable
 def attend(
     module: torch.nn.Module,
     query: torch.Tensor,
