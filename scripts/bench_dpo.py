@@ -59,7 +59,7 @@ def main() -> None:
             with placement.autocast():
                 loss = stage.loss(model, batch)
             loss.value.backward()
-            value = float(loss.value) / options.pairs  # the host waits for the device
+            value = float(loss.value.detach()) / options.pairs  # the host waits for the device
             if turn:
                 seconds[name].append(time.perf_counter() - began)
             found[name] = (value, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))

@@ -29,7 +29,7 @@ class TrainedPositions(nn.Module):
         self._kept: torch.Tensor | None = None
         self._width = 0
         self._needs_mask = needs_mask(model)
-        self._switch = AttentionSwitch(model.config)
+        self._switch: AttentionSwitch | None = None  # for documents that share beginnings
         self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def forward(
@@ -54,9 +54,11 @@ class TrainedPositions(nn.Module):
         """
         assert kept.dtype == torch.long, "positions, not a mask"
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask if self._needs_mask else None}
+        switch = None
         if documents is not None:
             inputs = {"input_ids": input_ids, "position_ids": position_ids}
             inputs |= {"shared_prefixes": SharedPrefixes(documents)}  # type: ignore[dict-item]
+            switch = self._switch = self._switch or AttentionSwitch(self.model.config)
         elif position_ids is not None:
             inputs = packed_inputs(self.model.config, input_ids, position_ids, bounds)
         self._kept, self._width = kept, inputs["input_ids"].shape[1]  # type: ignore[union-attr]
@@ -64,14 +66,14 @@ class TrainedPositions(nn.Module):
             with (
                 in_training(self.around, self.training, attention_mask, position_ids),
                 packing_known(position_ids is not None),
-                attending(self._switch if documents is not None else None),
+                attending(switch),
             ):
                 output = self.model(**inputs, use_cache=False)
         finally:
             self._kept = None
         logits = output.logits[0]  # (1, N, V)
-        if documents is not None:
-            self._switch.around_backward(logits)
+        if switch is not None:
+            switch.around_backward(logits)
         return logits
 
     def release(self) -> Any:

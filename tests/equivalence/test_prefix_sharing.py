@@ -84,7 +84,7 @@ def outcome(model: TrainedPositions, stage: Dpo, pairs: list[Pair]) -> tuple[dic
     loss = stage.loss(model, stage.collate(pairs))
     loss.value.backward()
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
-    return {"loss": float(loss.value)} | {key: float(value) for key, value in loss.sums.items()}, gradient
+    return {"loss": float(loss.value.detach())} | {key: float(value) for key, value in loss.sums.items()}, gradient
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "qwen3-swa", "mistral", "gemma3", "gpt2"])
