@@ -118,7 +118,16 @@ class SftSection(StageSection):
 
 
 class PairSection(ComparingSection):
-    """What the stages on preference pairs have in common."""
+    """What the stages on preference pairs have in common.
+
+    `prefix_sharing`: what both answers begin with is computed once, where the model is shown to give the same so.
+    """
+
+    prefix_sharing: bool = True
+
+    @property
+    def free(self) -> frozenset[str]:
+        return frozenset({"prefix_sharing"})
 
     @property
     def held_out_scores(self) -> tuple[str, ...]:

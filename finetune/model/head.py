@@ -12,6 +12,7 @@ from torch import nn
 from finetune.model import varlen
 from finetune.model.around import Around, in_training
 from finetune.model.own_head import OwnHead
+from finetune.model.shared_prefix import AttentionSwitch, Documents, SharedPrefixes, attending
 from finetune.model.token_logps import Read, chunked_logps, read_logps
 from finetune.model.virtual import is_prompted
 
@@ -35,6 +36,7 @@ class TrainedPositions(nn.Module):
         self._own_head = OwnHead(_base_of(model), model.get_output_embeddings())
         self._holds_back = False  # whether the head is to get no row, as `_hidden` will be taken from here
         self._hidden: torch.Tensor | None = None
+        self._switch: AttentionSwitch | None = None  # for documents that share beginnings
         self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def forward(
@@ -44,6 +46,7 @@ class TrainedPositions(nn.Module):
         kept: torch.Tensor,
         position_ids: torch.Tensor | None = None,
         bounds: torch.Tensor | None = None,
+        documents: Documents | None = None,
         targets: torch.Tensor | None = None,
         temperature: float = 1.0,
         with_entropy: bool = False,
@@ -57,14 +60,15 @@ class TrainedPositions(nn.Module):
             position_ids: (B, T), from 0 in each document of a packed row; None for rows of one document.
             bounds: (documents + 1,) int32, where in B T the documents of packed rows begin, and the end; on the host, or
                 looked for.
+            documents: of one row whose documents share beginnings, see SharedPrefixes; position_ids go on from those.
             targets: (N,) tokens. temperature, with_entropy: for these, see `read_logps`.
         """
         if targets is None:
-            return self._logits(input_ids, attention_mask, kept, position_ids, bounds)
+            return self._logits(input_ids, attention_mask, kept, position_ids, bounds, documents)
         self._own_head.begin(masked=self._needs_mask and position_ids is None)
         self._holds_back = True
         try:
-            logits = self._logits(input_ids, attention_mask, kept, position_ids, bounds)
+            logits = self._logits(input_ids, attention_mask, kept, position_ids, bounds, documents)
             hidden = self._hidden
         finally:
             self._holds_back, self._hidden = False, None
@@ -87,6 +91,7 @@ class TrainedPositions(nn.Module):
         kept: torch.Tensor,
         position_ids: torch.Tensor | None,
         bounds: torch.Tensor | None,
+        documents: Documents | None,
     ) -> torch.Tensor:
         """(N, V), or (0, V) with `_hidden` set; arguments as of `forward`."""
         assert kept.dtype == torch.long, "positions, not a mask"
@@ -99,18 +104,27 @@ class TrainedPositions(nn.Module):
             input_ids, position_ids, bounds, kept = unpadded(input_ids, attention_mask, kept)
             attention_mask = None
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask if self._needs_mask else None}
-        if position_ids is not None:
+        switch = None
+        if documents is not None:
+            inputs = {"input_ids": input_ids, "position_ids": position_ids}
+            inputs |= {"shared_prefixes": SharedPrefixes(documents)}  # type: ignore[dict-item]
+            switch = self._switch = self._switch or AttentionSwitch(self.model.config)
+        elif position_ids is not None:
             inputs = packed_inputs(self.model.config, input_ids, position_ids, bounds)
         self._kept, self._width = kept, inputs["input_ids"].shape[1]  # type: ignore[union-attr]
         try:
             with (
                 in_training(self.around, self.training, attention_mask, position_ids),
                 packing_known(position_ids is not None),
+                attending(switch),
             ):
                 output = self.model(**inputs, use_cache=False)
         finally:
             self._kept = None
-        return output.logits[0]  # (1, N, V)
+        logits = output.logits[0]  # (1, N, V)
+        if switch is not None:
+            switch.around_backward(logits)
+        return logits
 
     def _select(self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         if self._own_head.given is not None:

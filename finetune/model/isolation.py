@@ -49,14 +49,14 @@ def check_isolation(
     wrapped = model if isinstance(model, TrainedPositions) else TrainedPositions(model)
     half = dtype in (torch.bfloat16, torch.float16)
     try:
-        with _eval_mode(model), torch.autocast(torch.device(device).type, dtype if half else None, enabled=half):
+        with eval_mode(model), torch.autocast(torch.device(device).type, dtype if half else None, enabled=half):
             problem = Probe(wrapped, torch.device(device), TOLERANCE[dtype]).problem()
     finally:
         if wrapped is not model:
             wrapped.release()
     if problem:
         off = " and ".join(f"{key}: false" for key in keys)
-        raise RecipeError(f"{keys[0]}: {type(_base(wrapped)).__name__} {problem}; set {off}, {ADVICE}")
+        raise RecipeError(f"{keys[0]}: {type(transformers_model(wrapped)).__name__} {problem}; set {off}, {ADVICE}")
 
 
 class Probe:
@@ -64,7 +64,7 @@ class Probe:
 
     def __init__(self, wrapped: TrainedPositions, device: torch.device, tolerance: float) -> None:
         self.wrapped, self.device, self.tolerance = wrapped, device, tolerance
-        self.base = _base(wrapped)
+        self.base = transformers_model(wrapped)
         vocabulary = self.base.get_input_embeddings().weight.shape[0]
         low = min(16, vocabulary // 2)  # the first ids, and the last ones, are often control tokens
         span = min(1000, vocabulary - low)
@@ -170,7 +170,7 @@ class Probe:
         return "position_ids that start again do not separate them in this architecture"
 
 
-def _base(wrapped: TrainedPositions) -> Any:
+def transformers_model(wrapped: TrainedPositions) -> Any:
     """The transformers model under the adapter."""
     return wrapped.model.get_base_model() if hasattr(wrapped.model, "get_base_model") else wrapped.model
 
@@ -192,7 +192,7 @@ def _apart(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> floa
 
 
 @contextmanager
-def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
     """Eval mode for a while; every module then goes back to its own."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -10,7 +11,7 @@ from finetune.data.chat import IGNORED, Example
 from finetune.data.pack import Pack, join
 from finetune.stages.base import Batch
 
-ON_HOST = ("bounds",)
+ON_HOST = ("bounds", "documents")
 
 
 def collate_rows(rows: Sequence[Example], pad_id: int, multiple: int = 1, padding_free: bool = False) -> Batch:
@@ -56,11 +57,13 @@ def collate_rows(rows: Sequence[Example], pad_id: int, multiple: int = 1, paddin
     }
 
 
-def model_inputs(batch: Batch) -> tuple[torch.Tensor | None, ...]:
-    """What `TrainedPositions` takes, out of a batch of `collate_rows`."""
-    return (
+def model_inputs(batch: Batch) -> tuple[Any, ...]:
+    """What `TrainedPositions` takes, out of a batch of `collate_rows` or `collate_shared`."""
+    inputs = (
         batch["input_ids"], batch.get("attention_mask"), batch["kept"], batch.get("position_ids"), batch.get("bounds"),
     )  # fmt: skip
+    # As numbers: DDP would move a tensor to the device, and the host would wait to have it back.
+    return (*inputs, tuple(map(tuple, batch["documents"].tolist()))) if "documents" in batch else inputs
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

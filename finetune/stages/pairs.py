@@ -17,6 +17,7 @@ from finetune.stages.base import Batch
 from finetune.stages.batch import collate_rows
 from finetune.stages.logps import lengths, sequence_logps, token_logps
 from finetune.stages.preference import share_preferred
+from finetune.stages.shared_rows import collate_shared
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class PairStage:
 
     unit = "pairs"
     settings: StageSection
+    prefix_sharing = False  # as `collate_shared`: for models that were asked, see prefix_probe.py
 
     def __init__(
         self, encoder: ChatEncoder, data: DataSection, settings: StageSection, pad_to_multiple_of: int = 1
@@ -62,14 +64,18 @@ class PairStage:
         return encode_items(self.encoder, self.data, "preference", samples)
 
     def collate(self, items: Sequence[Pair]) -> Batch:
-        """As `collate_rows` of all chosen conversations, then all rejected ones: (2P, T).
+        """As `collate_rows` of all chosen conversations, then all rejected ones: (2P, T); or as `collate_shared`.
 
         Returns:
             Besides: `real`: (P,) bool, false where a pair has nothing to train on; `pairs`: (P',) the others;
             `reference`: (2P,) the reference's log-probabilities, where all pairs come with them (see reference_logps.py).
         """
         rows = [*(pair.chosen for pair in items), *(pair.rejected for pair in items)]
-        batch = collate_rows(rows, self.encoder.tokenizer.pad_token_id, self.pad_to_multiple_of)
+        pad_id = self.encoder.tokenizer.pad_token_id
+        if self.prefix_sharing:
+            batch = collate_shared(items, pad_id, self.pad_to_multiple_of)
+        else:
+            batch = collate_rows(rows, pad_id, self.pad_to_multiple_of)
         batch["real"] = torch.tensor([pair.chosen.trained > 0 and pair.rejected.trained > 0 for pair in items])
         batch["pairs"] = batch["real"].nonzero()[:, 0]
         if all(row.marks for row in rows):
@@ -93,7 +99,7 @@ class PairStage:
 
 
 def row_logps(model: torch.nn.Module, batch: Batch, rows: int) -> torch.Tensor:
-    """(B,) log-probability of each row's trained tokens, for a batch of `collate_rows` with B = `rows`."""
+    """(B,) log-probability of each row's trained tokens, for a batch of `collate_rows` or `collate_shared` with B = `rows`."""
     logps, _likeliest = token_logps(model, batch)
     return sequence_logps(logps, batch["rows"], rows)
 

@@ -44,10 +44,10 @@ def test_defaults(tiny_base, tmp_path):
     assert found == {
         "dpo": {
             "loss_type": "sigmoid", "beta": 0.1, "label_smoothing": 0.0, "rpo_alpha": 0.0,
-            "precompute_ref_log_probs": False,
+            "precompute_ref_log_probs": False, "prefix_sharing": True,
         },
-        "orpo": {"beta": 0.1},
-        "simpo": {"beta": 2.0, "gamma": 0.5},
+        "orpo": {"beta": 0.1, "prefix_sharing": True},
+        "simpo": {"beta": 2.0, "gamma": 0.5, "prefix_sharing": True},
         "kto": {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0, "precompute_ref_log_probs": False},
     }  # fmt: skip
 
