@@ -247,7 +247,8 @@ def _share_prefixes(parts: Sequence[ReadyPart], model: Any, placement: Placement
 
     from finetune.stages.pairs import PairStage
 
-    stages = [part.stage for part in parts if isinstance(part.stage, PairStage) and part.stage.settings.prefix_sharing]
+    paired = [part.stage for part in parts if isinstance(part.stage, PairStage)]
+    stages = [stage for stage in paired if getattr(stage.settings, "prefix_sharing", False)]
     if not stages:
         return
     problem = _sharing_problem(parts, model, placement)

@@ -123,7 +123,7 @@ class TrainedPositions(nn.Module):
             self._kept = None
         logits = output.logits[0]  # (1, N, V)
         if switch is not None:
-            switch.around_backward(logits)
+            switch.around_backward(logits if self._hidden is None else self._hidden)
         return logits
 
     def _select(self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

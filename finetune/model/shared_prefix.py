@@ -81,7 +81,7 @@ class AttentionSwitch:
 
         def begin(_gradient: torch.Tensor) -> None:
             self.__enter__()
-            torch.autograd.Variable._execution_engine.queue_callback(self.__exit__)  # type: ignore[attr-defined]
+            torch.autograd.Variable._execution_engine.queue_callback(self.__exit__)
 
         output.register_hook(begin)
 

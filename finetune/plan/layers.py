@@ -81,7 +81,7 @@ def layer_of(layer: Any, config: Any, held: dict[int, int]) -> Layer:
         keys=groups * width,
         heads=heads,
         feed=feed,
-        gated=any(re.search(r"gate", name) for name, *_ in (*linear, *experts)),
+        gated=any(re.search(r"gate", str(name)) for name, *_ in (*linear, *experts)),
         norms=sum(
             n * per_head.get(name.rpartition(".")[2][:1], 1) if n == width != config.hidden_size else n
             for name, n in norms
@@ -126,7 +126,7 @@ def _adapted(linear: Sequence[tuple[str, int, int, Any]]) -> list[Adapted]:
         if not LAST.search(name):
             read.add(parent)
         rank = getattr(module, "r", None)
-        ranks = [int(value) for value in rank.values()] if hasattr(rank, "values") else []
+        ranks = [int(value) for value in rank.values()] if rank is not None and hasattr(rank, "values") else []
         found.append(Adapted(width, max(ranks, default=0), own, height))
     return found
 

@@ -106,7 +106,7 @@ def _layers(decoder: Any) -> Sequence[Any]:
     """The decoder layers: its longest list of modules."""
     from torch import nn
 
-    lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
+    lists: list[Any] = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len, default=())
 
 

@@ -53,7 +53,7 @@ def policy(name: str, attention: str = "sdpa") -> TrainedPositions:
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.2)
-    return TrainedPositions(model.double().eval())
+    return TrainedPositions(model.double()).eval()
 
 
 def random_pairs(count: int) -> list[Pair]:
@@ -89,19 +89,23 @@ def outcome(model: TrainedPositions, stage: Dpo, pairs: list[Pair]) -> tuple[dic
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "qwen3-swa", "mistral", "gemma3", "gpt2"])
 def test_stages(name):
-    """In float64, to 1e-10; windows of 6 tokens are narrower than most pairs. Micro-batches of 4 are the whole, too."""
+    """In float64, to 1e-10 where the model has no RMSNorm, which transformers computes in float32 whatever the dtype.
+
+    Windows of 6 tokens are narrower than most pairs. Micro-batches of 4 are the whole, too.
+    """
     model, pairs = policy(name), random_pairs(9)
+    near = 1e-10 if name == "gpt2" else 2e-6
     for kind, settings in STAGES.values() if name == "llama" else [STAGES["dpo"]]:
         stage = kind(ENCODER, SimpleNamespace(), settings)
         apart, slope = outcome(model, stage, pairs)
         assert float(slope.norm()) > 1e-2
         stage.prefix_sharing = True
         shared, other = outcome(model, stage, pairs)
-        assert shared == pytest.approx(apart, rel=1e-10, abs=1e-10)
-        assert float((other - slope).norm() / slope.norm()) < 1e-10
+        assert shared == pytest.approx(apart, rel=near, abs=near)
+        assert float((other - slope).norm() / slope.norm()) < near
         parts = [outcome(model, stage, pairs[at : at + 4]) for at in range(0, len(pairs), 4)]
-        assert sum(values["loss"] for values, _slope in parts) == pytest.approx(apart["loss"], rel=1e-10)
-        assert float((sum(its for _values, its in parts) - slope).norm() / slope.norm()) < 1e-10
+        assert sum(values["loss"] for values, _slope in parts) == pytest.approx(apart["loss"], rel=near)
+        assert float((sum(its for _values, its in parts) - slope).norm() / slope.norm()) < near
 
 
 def test_softcap():
@@ -111,8 +115,8 @@ def test_softcap():
     apart, slope = outcome(model, stage, pairs)
     stage.prefix_sharing = True
     shared, other = outcome(model, stage, pairs)
-    assert shared == pytest.approx(apart, rel=1e-5, abs=1e-5)
-    assert float((other - slope).norm() / slope.norm()) < 1e-5
+    assert shared == pytest.approx(apart, rel=1e-4, abs=1e-4)
+    assert float((other - slope).norm() / slope.norm()) < 1e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
