@@ -145,18 +145,21 @@ def ready_facts(folder: Path, ask: dict[str, Any], batch: int) -> None:
 
 def as_row(item: Any) -> dict[str, Any]:
     """An item in TRL's words: tokenised, with labels, or as a pair."""
-    from finetune.data.chat import IGNORED
-
     if len(item.examples) == 1:
         return {"input_ids": list(item.examples[0].ids), "labels": list(item.examples[0].labels)}
-    starts = [next(i for i, label in enumerate(part.labels) if label != IGNORED) for part in item.examples]
-    chosen, rejected = item.examples
-    assert chosen.ids[: starts[0]] == rejected.ids[: starts[1]], "the two answers have one prompt"
-    return {
-        "prompt_ids": list(chosen.ids[: starts[0]]),
-        "chosen_ids": list(chosen.ids[starts[0] :]),
-        "rejected_ids": list(rejected.ids[starts[1] :]),
-    }
+    chosen, rejected = (answered(part) for part in item.examples)
+    assert chosen[0] == rejected[0], "the two answers have one prompt"
+    return {"prompt_ids": chosen[0], "chosen_ids": chosen[1], "rejected_ids": rejected[1]}
+
+
+def answered(example: Any) -> tuple[list[int], list[int]]:
+    """Ids of the prompt, and of the answer up to its last trained token: what follows changes nothing before it."""
+    from finetune.data.chat import IGNORED
+
+    trained = [place for place, label in enumerate(example.labels) if label != IGNORED]
+    start, end = trained[0], trained[-1] + 1
+    assert len(trained) == end - start, "an answer is trained without a gap"
+    return list(example.ids[:start]), list(example.ids[start:end])
 
 
 def step_facts(items: Sequence[Any]) -> dict[str, Any]:

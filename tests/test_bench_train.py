@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from finetune.data.chat import Example
+from finetune.data.items import Pair
 from finetune.recipefile import load_recipe
 from scripts.bench_train import as_run, usable
-from scripts.bench_train_prepare import chat_lengths
+from scripts.bench_train_prepare import as_row, chat_lengths
 from scripts.bench_train_process import Told
 from scripts.bench_train_report import (
     Run,
@@ -90,6 +92,14 @@ def test_chats_are_of_all_lengths_and_about_half_padding_in_eights():
     assert (min(lengths), max(lengths)) == (102, 1022)
     eights = [{"lengths": lengths[start : start + 8]} for start in range(0, 800, 8)]
     assert padded_share(eights) == pytest.approx(0.547, abs=0.001)
+
+
+def test_a_pair_in_the_peer_s_words():
+    """Prompt 1 2, answers 3 4 and 5; a token after an answer that is not trained is left out."""
+    better = Example((1, 2, 3, 4, 9), (-100, -100, 3, 4, -100), "f:1")
+    worse = Example((1, 2, 5, 9), (-100, -100, 5, -100), "f:1")
+    assert as_row(Pair(better, worse)) == {"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5]}
+    assert as_row(worse) == {"input_ids": [1, 2, 5, 9], "labels": [-100, -100, 5, -100]}
 
 
 def test_a_missing_peer_is_named_with_what_installs_it(monkeypatch, capsys):
