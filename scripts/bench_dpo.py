@@ -50,7 +50,10 @@ def main() -> None:
         stage.prefix_sharing = sharing
         batches[name] = on_device(stage.collate(items), placement.accelerator.device)
     places = " and ".join(f"{batch['input_ids'].numel()} {name}" for name, batch in batches.items())
-    print(f"{options.pairs} pairs, {placement.dtype}, {torch.get_num_threads()} threads; places of a step: {places}")
+    print(
+        f"{options.pairs} pairs, {placement.dtype}, {torch.get_num_threads()} threads; places of a step: {places}",
+        flush=True,
+    )
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     found: dict[str, tuple[float, torch.Tensor]] = {}
     for turn in range(options.repeats + 1):
@@ -60,8 +63,10 @@ def main() -> None:
                 loss = stage.loss(model, batch)
             loss.value.backward()
             value = float(loss.value.detach()) / options.pairs  # the host waits for the device
+            took = time.perf_counter() - began
+            print(f"turn {turn} {name:7} {took:6.2f} s, loss {value:.6f}", flush=True)
             if turn:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(took)
             found[name] = (value, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
             model.zero_grad()
     report(seconds, found)
