@@ -98,6 +98,8 @@ def _small(recipe: Recipe, row: Device, shared: Shared, dtype: str, output: Path
     told["model"] |= {
         "dtype": dtype,
         "attn_implementation": "auto" if attention_problem(attention, row) else attention,
+        # Of the CPU, which others are compared with, transformers' own modules, so that each is seen.
+        "fused_ops": False if row.name == "cpu" else recipe.model.fused_ops,
     }
     told["data"] |= {"workers": 1}
     told["train"] |= {
