@@ -1,5 +1,5 @@
 """Causal attention within each document of a row, without a (T, T) mask, for the CPU: forward by torch's flash kernel, backward
-by matrix products, which there is several times as fast as the kernel's own (docs/benchmarks/train.md).
+by matrix products, which there is faster than the kernel's own (docs/benchmarks/train.md).
 
 Dao 2023 (FlashAttention-2, arXiv 2307.08691), section 3: with P = exp(S - L) for the scores S = q k^T scale and L their
 log-sum-exp, and delta = sum(do * o): dv = P^T do, dS = P (do v^T - delta), dq = scale dS k, dk = scale dS^T q.
@@ -8,19 +8,35 @@ S - L and do v^T - delta are one product each, q and do with columns of -L and -
 rounded to bfloat16 is small, and no pass over (T, T) is spent on subtracting. In half precision two columns hold L, its
 rounding and the rest. P is used times 2^c, do times 2^-c, which is exact: with 2^c near the root of the number of keys, S - L + c
 log 2 is near 0 both where one key has all the weight and where all have the same.
+
+Documents of like length are computed together, filled up behind their ends, where nothing of them looks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
 
-BLOCK = 256  # queries at a time in the backward: half of a causal square needs no product
+BLOCK = 256  # keys at a time in the backward: half of a causal square needs no product
+BUDGET = 1 << 22  # scores of such a block, of all documents that are computed together
+LIKE, FEW = 0.8, 16  # of like length: of so much of the longest one's, or so few tokens shorter
+
+
+class Together(NamedTuple):
+    """Documents that are computed together.
+
+    Attributes:
+        places: (n, L) which tokens they are; behind a document's end any.
+        real: (n, L) which of these are its own; None: all.
+    """
+
+    places: torch.Tensor
+    real: torch.Tensor | None
 
 
 class _DocumentAttention(torch.autograd.Function):
@@ -34,27 +50,33 @@ class _DocumentAttention(torch.autograd.Function):
         scale: float,
         window: int | None,
     ) -> torch.Tensor:
-        output = torch.empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3], dtype=q.dtype).transpose(1, 2)
-        logs = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
-        for document in _documents(bounds):
-            parts = [tensor[:, :, document] for tensor in (q, k, v)]
-            output[:, :, document], logs[:, :, document] = _flash(*parts, scale=scale, window=window)
+        q, k, v = (_by_token(tensor) for tensor in (q, k, v))
+        rows = len(q) // bounds[-1]
+        ctx.shape, ctx.scale, ctx.window = (rows, bounds[-1]), scale, window
+        ctx.lots = _lots([b + row * bounds[-1] for row in range(rows) for b in bounds[:-1]] + [len(q)], q.shape[1])
+        output, logs = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.promote_types(q.dtype, torch.float32))
+        for lot in ctx.lots:
+            found, its_logs = _flash(*(_take(tensor, lot) for tensor in (q, k, v)), scale=scale, window=window)
+            _put(output, found, lot)
+            _put(logs, its_logs, lot)
         ctx.save_for_backward(q, k, v, output, logs)
-        ctx.bounds, ctx.scale, ctx.window = bounds, scale, window
-        return output
+        return _by_row(output, ctx.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, output, logs = ctx.saved_tensors
+        gradient = _by_token(gradient)
         grads = [torch.empty_like(tensor) for tensor in (q, k, v)]
-        for row in range(len(q)):
-            for document in _documents(ctx.bounds):
-                parts = [tensor[row, :, document] for tensor in (q, k, v, output, logs, gradient)]
-                found = _slopes(*parts, scale=ctx.scale, window=ctx.window)
-                for whole, part in zip(grads, found, strict=True):
-                    whole[row, :, document] = part
-        return (*grads, None, None, None)
+        for lot in ctx.lots:
+            dy = _take(gradient, lot)
+            if lot.real is not None:
+                dy.masked_fill_(~lot.real[..., None, None], 0)
+            parts = [_take(tensor, lot) for tensor in (q, k, v, output, logs)]
+            found = _slopes(*parts, dy, scale=ctx.scale, window=ctx.window)
+            for whole, part in zip(grads, found, strict=True):
+                _put(whole, part, lot)
+        return (*(_by_row(tensor, ctx.shape) for tensor in grads), None, None, None)
 
 
 def document_attention(
@@ -69,28 +91,67 @@ def document_attention(
     return _DocumentAttention.apply(q, k, v, bounds, scale, window)
 
 
-def _documents(bounds: Sequence[int]) -> Iterator[slice]:
-    return (slice(start, end) for start, end in pairwise(bounds) if end > start)
+def _by_token(x: torch.Tensor) -> torch.Tensor:
+    """(B, H, T, ...) to (B T, H, ...): a view, as models make their heads."""
+    return x.transpose(1, 2).reshape(-1, x.shape[1], *x.shape[3:])
 
 
-def _per_query_head(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """(..., G, T, D) to (..., heads, T, D)."""
-    return x.repeat_interleave(heads // x.shape[-3], dim=-3)
+def _by_row(x: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """(B T, H, D) to (B, H, T, D)."""
+    return x.view(*shape, *x.shape[1:]).transpose(1, 2)
+
+
+def _lots(bounds: Sequence[int], heads: int) -> list[Together]:
+    """Documents of like length together, the longest first."""
+    documents = sorted(((end - start, start) for start, end in pairwise(bounds) if end > start), reverse=True)
+    lots, lot = [], documents[:1]
+    for length, start in documents[1:]:
+        longest = lot[0][0]
+        like = length >= LIKE * longest or longest - length <= FEW
+        if like and (len(lot) + 1) * heads * min(longest, BLOCK) * longest <= BUDGET:
+            lot.append((length, start))
+        else:
+            lots.append(_together(lot))
+            lot = [(length, start)]
+    return [*lots, _together(lot)]
+
+
+def _together(documents: Sequence[tuple[int, int]]) -> Together:
+    lengths, starts = (torch.tensor(values)[:, None] for values in zip(*documents, strict=True))
+    place = torch.arange(documents[0][0])
+    real = place < lengths
+    return Together(starts + torch.minimum(place, lengths - 1), None if bool(real.all()) else real)
+
+
+def _take(whole: torch.Tensor, lot: Together) -> torch.Tensor:
+    """(n, L, ...) of (B T, ...). (Not by an index of two dimensions, which is copied number by number.)"""
+    return whole.index_select(0, lot.places.flatten()).view(*lot.places.shape, *whole.shape[1:])
+
+
+def _put(whole: torch.Tensor, part: torch.Tensor, lot: Together) -> None:
+    """What was computed of a lot, (n, L, ...), at its places in (B T, ...)."""
+    places, part = lot.places.flatten(), part.flatten(0, 1)
+    if lot.real is not None:
+        own = lot.real.flatten().nonzero()[:, 0]
+        places, part = places[own], part.index_select(0, own)
+    whole.index_copy_(0, places, part)
 
 
 def _flash(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, window: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output (B, H, T, D) and the scores' log-sum-exp (B, H, T)."""
-    length, heads = q.shape[2], q.shape[1]
+    """Output (n, L, H, D) and the scores' log-sum-exp (n, L, H) of q (n, L, H, D), k and v (n, L, G, D)."""
+    length, shared = q.shape[1], q.shape[2] // k.shape[2]
     mask = None
     if window is not None and window < length:
         place = torch.arange(length)
         seen = (place[:, None] >= place) & (place[:, None] - place < window)
         mask = torch.zeros(length, length, dtype=q.dtype).masked_fill_(~seen, -torch.inf)[None, None]
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, _per_query_head(k, heads), _per_query_head(v, heads), 0.0, mask is None, attn_mask=mask, scale=scale
+    heads = (q, k.repeat_interleave(shared, 2), v.repeat_interleave(shared, 2)) if shared > 1 else (q, k, v)
+    output, logs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        *(tensor.transpose(1, 2) for tensor in heads), 0.0, mask is None, attn_mask=mask, scale=scale
     )
+    return output.transpose(1, 2), logs.transpose(1, 2)
 
 
 def _slopes(
@@ -104,44 +165,54 @@ def _slopes(
     scale: float,
     window: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The derivatives by q (H, T, D), k and v (G, T, D), of one document; arguments without the dimension of the batch.
+    """The derivatives by q (n, L, H, D), k and v (n, L, G, D); logs (n, L, H).
 
     Key by key: (keys, queries) is P^T, so that dk and dv are whole after one product, and the heads of a group are rows of
     the same product, which sums over them.
     """
-    groups, length = len(k), k.shape[1]
-    n = len(q) // groups  # query heads that share a key head; row t n + i is the i-th of token t
-    powers = (0.5 * torch.arange(1.0, length + 1).clamp_(max=window or length).log2()).round()[:, None]  # (T, 1)
-    gradient = gradient * torch.exp2(-powers).to(gradient.dtype)
-    logs = logs - powers[:, 0].to(logs.dtype) * math.log(2)
-    delta = (gradient * output).sum(-1, dtype=logs.dtype)  # (H, T)
-    queries, slopes = _by_group(q * scale, groups), _by_group(gradient, groups)  # (G, T n, D)
-    queries_and_logs = torch.cat([queries, _columns(-_by_group(logs.unsqueeze(-1), groups), q.dtype)], dim=-1)
-    slopes_and_delta = torch.cat([slopes, _columns(-_by_group(delta.unsqueeze(-1), groups), q.dtype)], dim=-1)
-    ones = k.new_ones(groups, length, queries_and_logs.shape[-1] - q.shape[-1])
-    keys_and_ones, values_and_ones = torch.cat([k, ones], dim=-1), torch.cat([v, ones], dim=-1)
-    keys = k.contiguous()
-    dq = torch.zeros(queries.shape, dtype=logs.dtype)
-    dk, dv = torch.empty_like(k), torch.empty_like(v)
+    n, length, groups = k.shape[:3]
+    each = q.shape[2] // groups  # query heads that share a key head; row t * each + i is the i-th of token t
+    powers = (0.5 * torch.arange(1.0, length + 1).clamp_(max=window or length).log2()).round()[:, None]  # (L, 1)
+    gradient = gradient * torch.exp2(-powers).to(gradient.dtype)[..., None]
+    logs = logs - powers.to(logs.dtype) * math.log(2)
+    delta = (gradient * output).sum(-1, dtype=logs.dtype)  # (n, L, H)
+    queries, slopes = _by_group(q * scale, groups), _by_group(gradient, groups)  # (n G, L each, D)
+    queries_and_logs = torch.cat([queries, _columns(-_by_group(logs[..., None], groups), q.dtype)], dim=-1)
+    slopes_and_delta = torch.cat([slopes, _columns(-_by_group(delta[..., None], groups), q.dtype)], dim=-1)
+    keys, values = _by_group(k, groups), _by_group(v, groups)  # (n G, L, D)
+    ones = keys.new_ones(n * groups, length, queries_and_logs.shape[-1] - q.shape[-1])
+    keys_and_ones, values_and_ones = torch.cat([keys, ones], dim=-1), torch.cat([values, ones], dim=-1)
+    dq = torch.zeros(queries.shape, dtype=logs.dtype) if length > BLOCK else torch.empty(0)
+    dk, dv = torch.empty_like(keys), torch.empty_like(values)
     for start in range(0, length, BLOCK):
         end = min(start + BLOCK, length)
         last = length if window is None else min(length, end + window - 1)
-        seen, rows = slice(start, end), slice(start * n, last * n)
-        p = keys_and_ones[:, seen] @ queries_and_logs[:, rows].transpose(1, 2)  # (G, keys, queries n)
+        seen, rows = slice(start, end), slice(start * each, last * each)
+        p = keys_and_ones[:, seen] @ queries_and_logs[:, rows].transpose(1, 2)  # (n G, keys, queries each)
         edge = last if window is not None else end  # no key of the block is hidden from the queries behind it
-        p[..., : (edge - start) * n].masked_fill_(_hidden(start, end, edge, n, window), -torch.inf)
+        p[..., : (edge - start) * each].masked_fill_(_hidden(start, end, edge, each, window), -torch.inf)
         p.exp_()
         dv[:, seen] = p @ slopes[:, rows]
         ds = (values_and_ones[:, seen] @ slopes_and_delta[:, rows].transpose(1, 2)).mul_(p)
         dk[:, seen] = ds @ queries[:, rows]
-        dq[:, rows] += ds.transpose(1, 2) @ keys[:, seen]
-    return dq.mul_(scale).view(groups, length, n, -1).transpose(1, 2).reshape(q.shape), dk, dv
+        by_keys = ds.transpose(1, 2) @ keys[:, seen]
+        if length > BLOCK:
+            dq[:, rows] += by_keys
+        else:
+            dq = by_keys
+    return _by_document(dq.mul_(scale).to(q.dtype), n, length), _by_document(dk, n, length), _by_document(dv, n, length)
 
 
 def _by_group(x: torch.Tensor, groups: int) -> torch.Tensor:
-    """(H, T, D) to (G, T H / G, D), the heads of a group side by side for each token."""
-    heads, length, width = x.shape
-    return x.view(groups, heads // groups, length, width).transpose(1, 2).reshape(groups, -1, width)
+    """(n, L, H, D) to (n G, L H / G, D), the heads of a group side by side for each token."""
+    n, length, heads, width = x.shape
+    return x.view(n, length, groups, heads // groups, width).transpose(1, 2).reshape(n * groups, -1, width)
+
+
+def _by_document(x: torch.Tensor, n: int, length: int) -> torch.Tensor:
+    """The way back: (n G, L H / G, D) to (n, L, H, D)."""
+    each = x.shape[1] // length
+    return x.view(n, -1, length, each, x.shape[-1]).transpose(1, 2).reshape(n, length, -1, x.shape[-1])
 
 
 def _columns(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -150,8 +221,8 @@ def _columns(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return near if near.dtype == x.dtype else torch.cat([near, (x - near.to(x.dtype)).to(dtype)], dim=-1)
 
 
-def _hidden(start: int, end: int, edge: int, n: int, window: int | None) -> torch.Tensor:
-    """(keys from start to end, n times queries from start to edge): queries before a key, or behind its window."""
-    keys, queries = torch.arange(start, end)[:, None], torch.arange(start, edge).repeat_interleave(n)
+def _hidden(start: int, end: int, edge: int, each: int, window: int | None) -> torch.Tensor:
+    """(keys from start to end, queries from start to edge, `each` times): queries before a key, or behind its window."""
+    keys, queries = torch.arange(start, end)[:, None], torch.arange(start, edge).repeat_interleave(each)
     hidden = queries < keys
     return hidden if window is None else hidden | (queries - keys >= window)

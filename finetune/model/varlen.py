@@ -42,7 +42,8 @@ def register(attention: Attention) -> None:
             return _eager(module)(module, q, k, v, mask, **settings)
         return attention(q, k, v, *_asked(module, q, k, v, settings)).transpose(1, 2), None
 
-    AttentionInterface.register(NAME, attend)
+    # Compiled layers leave it alone: its loop is another one in every batch.
+    AttentionInterface.register(NAME, torch.compiler.disable(attend))
     AttentionMaskInterface.register(NAME, _mask)
 
 
