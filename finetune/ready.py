@@ -307,18 +307,17 @@ def add_adapter_of(recipe: Recipe, base: Base) -> tuple[Any, Coverage]:
 def fused_ops_of(recipe: Recipe, model: Any, placement: Placement, say: Callable[[str], None]) -> Fused:
     """The device's fused ops in the model, where the recipe leaves them on; none where the device has none.
 
-    Compiled layers are fused by the compiler, where they are quicker. An engine that spreads the weights gathers them
+    Compiled layers are fused by the compiler. An engine that spreads the weights gathers them
     around each module's own forward, which LoRA's product would go past. An attention that the recipe names stays.
     """
     from finetune.engine import shards
     from finetune.model.fused import Fused, fuse
 
-    row, compile = placement.device, recipe.train.torch_compile
-    if not recipe.model.fused_ops or (compile and row.compiles_layers):
+    if not recipe.model.fused_ops or recipe.train.torch_compile:
         return Fused()
-    kernels = row.kernels(compile)
+    kernels = placement.device.kernels()
     if shards(placement):
-        kernels = replace(kernels, lora=None)
+        kernels = replace(kernels, lora=False)
     if recipe.model.attn_implementation != "auto":
         kernels = replace(kernels, attention=None)
     return fuse(model, kernels, placement.torch_dtype, placement.accelerator.device, say)

@@ -51,8 +51,7 @@ def train_adapter(
     checkpoint = folder.checkpoint(section.save_total_limit, facts, log)
     if checkpoint is not None:
         load_adapter(ready.model, checkpoint)
-    in_fused = bool(recipe.model.fused_ops) and not placement.device.compiles_layers
-    model_to_train = prepare_for_training(ready.model, section, ready.start, section.torch_compile and not in_fused)
+    model_to_train = prepare_for_training(ready.model, section, ready.start)
     layout = plan(
         section, items_of_epoch(ready.examples), accelerator.num_processes, placement.device.auto_micro_batch,
         recipe.settings.sequences_per_sample,

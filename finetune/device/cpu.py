@@ -81,10 +81,10 @@ def _memory_bytes() -> int:
     return psutil.virtual_memory().total
 
 
-def _kernels(compile: bool) -> Kernels:
+def _kernels() -> Kernels:
     from finetune.device import cpu_kernels  # imports torch
 
-    return cpu_kernels.kernels(compile)
+    return cpu_kernels.kernels()
 
 
 def _attend(query: Any, key: Any, value: Any, mask: Any, scale: float) -> tuple[Any, Any]:
@@ -111,7 +111,6 @@ CPU = Device(
     prepare=_prepare,
     give_back=_give_back,
     kernels=_kernels,
-    compiles_layers=False,
     packed_linear=packed_linear,
     attend=_attend,
 )

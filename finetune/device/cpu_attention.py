@@ -72,8 +72,8 @@ class _DocumentAttention(torch.autograd.Function):
             dy = _take(gradient, lot)
             if lot.real is not None:
                 dy.masked_fill_(~lot.real[..., None, None], 0)
-            parts = [_take(tensor, lot) for tensor in (q, k, v, output, logs)]
-            found = _slopes(*parts, dy, scale=ctx.scale, window=ctx.window)
+            parts = [*(_take(tensor, lot) for tensor in (q, k, v, output, logs)), dy]
+            found = _slopes(*parts, scale=ctx.scale, window=ctx.window)
             for whole, part in zip(grads, found, strict=True):
                 _put(whole, part, lot)
         return (*(_by_row(tensor, ctx.shape) for tensor in grads), None, None, None)

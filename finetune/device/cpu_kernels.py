@@ -6,14 +6,13 @@ and rereads float32 copies that these need for some rows at a time only.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from finetune.device.cpu_attention import document_attention
-from finetune.device.elementwise import PLAIN, Elementwise, compiled
+from finetune.device.elementwise import gated, gated_slopes, norm, norm_slope, turned
 from finetune.device.kernels import Kernels
 
 
@@ -21,11 +20,10 @@ class _RmsNorm(torch.autograd.Function):
     """y = x r w with r = 1 / sqrt(mean(x^2) + epsilon) (Zhang and Sennrich 2019, eq. 4), the mean in float32."""
 
     @staticmethod
-    def forward(ctx: Any, loops: Elementwise, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        y, roots = loops.norm(rows, weight, epsilon)
+        y, roots = norm(rows, weight, epsilon)
         ctx.save_for_backward(rows, weight, roots)
-        ctx.loops = loops
         return y.view(x.shape)
 
     @staticmethod
@@ -33,24 +31,23 @@ class _RmsNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, weight, roots = ctx.saved_tensors
         slopes = gradient.reshape(rows.shape)
-        dx = ctx.loops.norm_slope(slopes, rows, weight, roots).view(gradient.shape)
-        dw = (slopes * (rows * roots)).sum(0).to(weight.dtype) if ctx.needs_input_grad[2] else None
-        return None, dx, dw, None
+        dx = norm_slope(slopes, rows, weight, roots).view(gradient.shape)
+        dw = (slopes * (rows * roots)).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        return dx, dw, None
 
 
 class _SwiGlu(torch.autograd.Function):
     """silu(gate) up (Shazeer 2020, eq. 6, without the projections)."""
 
     @staticmethod
-    def forward(ctx: Any, loops: Elementwise, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
-        ctx.loops = loops
-        return loops.gated(gate, up)
+        return gated(gate, up)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return None, *ctx.loops.gated_slopes(gradient, *ctx.saved_tensors)[:2]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return gated_slopes(gradient, *ctx.saved_tensors)[:2]
 
 
 class _Rotary(torch.autograd.Function):
@@ -61,28 +58,20 @@ class _Rotary(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, loops: Elementwise, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.save_for_backward(cos, sin)
-        ctx.loops = loops
         sines = sin.chunk(2, dim=-1)
-        return loops.turned(q, cos, *sines), loops.turned(k, cos, *sines)
+        return turned(q, cos, *sines), turned(k, cos, *sines)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dq: torch.Tensor, dk: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
         back = [-half for half in reversed(sin.chunk(2, dim=-1))]
-        return None, ctx.loops.turned(dq, cos, *back), ctx.loops.turned(dk, cos, *back), None, None
+        return turned(dq, cos, *back), turned(dk, cos, *back), None, None
 
 
-def kernels(compile: bool) -> Kernels:
-    """For `Device.kernels`; their loops compiled or not."""
-    loops = compiled() if compile else PLAIN
-    return Kernels(
-        partial(_RmsNorm.apply, loops),
-        partial(_SwiGlu.apply, loops),
-        partial(_Rotary.apply, loops),
-        document_attention,
-        loops,
-    )
+def kernels() -> Kernels:
+    """For `Device.kernels`."""
+    return Kernels(_RmsNorm.apply, _SwiGlu.apply, _Rotary.apply, document_attention, lora=True)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from finetune.device.elementwise import Elementwise
-
 
 @dataclass(frozen=True)
 class Kernels:
@@ -23,8 +21,7 @@ class Kernels:
             (i, i + D/2), as in Llama and most that came after it.
         attention: (q (B, H, T, D), k and v (B, G, T, D), where in T documents begin and the end, scale, window or None) to
             (B, H, T, D), causal within each document.
-        lora: what comes between the products of peft's LoRA layers and gated MLPs of them, where these are computed with a
-            backward written by hand.
+        lora: whether peft's LoRA layers, and gated MLPs of them, are computed with a backward written by hand.
     """
 
     rms_norm: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] | None = None
@@ -37,4 +34,4 @@ class Kernels:
         | None
     ) = None
     attention: Callable[..., torch.Tensor] | None = None
-    lora: Elementwise | None = None
+    lora: bool = False

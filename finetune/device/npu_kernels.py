@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 
-def kernels(compile: bool) -> Kernels:
-    """Of the torch_npu that is loaded, compiled as they are. A name that it lacks is an AttributeError at the first call."""
+def kernels() -> Kernels:
+    """Of the torch_npu that is loaded. A name that it lacks is an AttributeError at the first call."""
     import torch
     import torch_npu  # type: ignore[import-not-found]
 

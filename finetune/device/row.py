@@ -17,10 +17,6 @@ def _nothing() -> None:
     """Where a device needs nothing done."""
 
 
-def _no_kernels(compile: bool) -> Kernels:
-    return Kernels()
-
-
 @dataclass(frozen=True)
 class Device:
     """One row: what a kind of device can do and what `auto` means on it.
@@ -40,8 +36,7 @@ class Device:
         deterministic: variables that its libraries want for the same bits each time; read as the device is first used.
         give_back: returns memory that is free but held to the system, between two parts of a run.
         explain: what an error of the device's runtime means and what to do; None where torch's own words are enough.
-        kernels: fused ops that it has, told whether to compile what can be; none by default.
-        compiles_layers: whether a compiled model is quicker than one with those; else `torch_compile` is for them.
+        kernels: fused ops that it has; none by default.
         packed_linear: weight (O, I), bias, rows -> a quicker linear layer for so many rows, or None (device/onednn.py).
         attend: queries, keys, values, mask to add, scale -> attention and the log of its sum of exponentials, if it tells
             that (evaluate/beginning.py).
@@ -63,7 +58,7 @@ class Device:
     prepare: Callable[[], None] = _nothing
     give_back: Callable[[], None] = _nothing
     explain: Callable[[str], str] | None = None
-    kernels: Callable[[bool], Kernels] = _no_kernels
+    kernels: Callable[[], Kernels] = Kernels
     packed_linear: Callable[[torch.Tensor, torch.Tensor | None, int], Product | None] | None = None
     attend: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
     attention_instead: str = ""
@@ -71,7 +66,6 @@ class Device:
     deterministic: Mapping[str, str] = field(default_factory=dict)
     float64: bool = True
     compiles: bool = True
-    compiles_layers: bool = True
 
     def available(self) -> bool:
         """Whether there is one on this machine."""

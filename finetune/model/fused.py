@@ -120,7 +120,7 @@ def fuse(
         dtype: that training computes in, under autocast.
         say: told what is fused, and what differs by how much and so stays plain.
     """
-    offered = [kind for kind in KINDS if getattr(kernels, kind) is not None]
+    offered = [kind for kind in KINDS if getattr(kernels, kind)]
     if not offered:
         return Fused()
     findings = Findings()
@@ -153,10 +153,11 @@ def _in_modules(
         kernel = getattr(kernels, form.kind)
         if kernels.lora and lora_layers.are_layers_of(modules[0], form.layers):
             with torch.autocast(device.type, enabled=False):
-                difference = lora_layers.mlp_difference(modules[0], form, kernels.lora, device)
+                difference = lora_layers.mlp_difference(modules[0], form, device)
             if findings.add("lora", f"MLP of {form.what}", len(modules), difference):
-                forward = lora_layers.mlp_forward(kernels.lora, form.layers)
-                yield from _each(modules, forward, device, lora_layers.mlp_is_on(form.layers))
+                yield from _each(
+                    modules, lora_layers.mlp_forward(form.layers), device, lora_layers.mlp_is_on(form.layers)
+                )
                 continue
         difference = fusible.kernel_difference(modules[0], form, kernel, device, dtype)
         if findings.add(form.kind, form.what, len(modules), difference):

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from finetune.device.elementwise import Elementwise
 from finetune.model.agreement import Difference, compare
 from finetune.model.fusible import Form, as_in_training, drawn, probe_input
 from finetune.model.lora_mlp import mlp
@@ -35,11 +34,11 @@ def are_layers_of(module: nn.Module, names: Sequence[str]) -> bool:
     return any(map(fits, children)) and all(fits(child) or is_frozen_linear(child) for child in children)
 
 
-def mlp_forward(loops: Elementwise, names: Sequence[str]) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+def mlp_forward(names: Sequence[str]) -> Callable[[Any, torch.Tensor], torch.Tensor]:
     """The MLP of layers gate, up and down by these names."""
 
     def forward(module: Any, x: torch.Tensor) -> torch.Tensor:
-        return mlp(loops, x, *(weights_of(getattr(module, name)) for name in names))
+        return mlp(x, *(weights_of(getattr(module, name)) for name in names))
 
     return forward
 
@@ -54,12 +53,12 @@ def mlp_is_on(names: Sequence[str]) -> Callable[[Any], bool]:
     return on
 
 
-def mlp_difference(module: nn.Module, form: Form, loops: Elementwise, device: torch.device) -> Difference:
+def mlp_difference(module: nn.Module, form: Form, device: torch.device) -> Difference:
     """Of an MLP as one function to the module: outputs, gradients of the input and of each A and B."""
     probe = _probe(module, device)
     with as_in_training(probe):
         x = probe_input(probe, form, device, torch.float32)
-        return compare(probe, functools.partial(mlp_forward(loops, form.layers), probe), [x], _trained(probe))
+        return compare(probe, functools.partial(mlp_forward(form.layers), probe), [x], _trained(probe))
 
 
 def _probe(module: nn.Module, device: torch.device) -> Any:

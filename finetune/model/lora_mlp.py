@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from finetune.device.elementwise import Elementwise
+from finetune.device.elementwise import gated, gated_slopes
 from finetune.model.lora_product import Weights, compute_dtype, down_slope, product, slopes
 
 
@@ -20,14 +20,12 @@ class _Mlp(torch.autograd.Function):
     """Tensors of the layers gate, up and down as (weight, bias, down, up) each; their factors in `scaling`."""
 
     @staticmethod
-    def forward(
-        ctx: Any, loops: Elementwise, x: torch.Tensor, scaling: tuple[float, float, float], *tensors: Any
-    ) -> torch.Tensor:
-        ctx.form, ctx.given, ctx.scaling, ctx.loops = x.shape[:-1], x.dtype, scaling, loops
+    def forward(ctx: Any, x: torch.Tensor, scaling: tuple[float, float, float], *tensors: Any) -> torch.Tensor:
+        ctx.form, ctx.given, ctx.scaling = x.shape[:-1], x.dtype, scaling
         layers = _layers(tensors, scaling)
         x = x.to(compute_dtype(x)).reshape(-1, x.shape[-1])
         (gate, thin_gate), (up, thin_up) = product(x, layers[0]), product(x, layers[1])
-        y, thin_down = product(loops.gated(gate, up), layers[2])
+        y, thin_down = product(gated(gate, up), layers[2])
         trains = any(layer.down is not None and layer.down.requires_grad for layer in layers[:2])
         ctx.save_for_backward(x if trains else None, gate, up, thin_gate, thin_up, thin_down, *tensors)
         return y.view(*ctx.form, -1)
@@ -36,11 +34,11 @@ class _Mlp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, gate, up, thin_gate, thin_up, thin_down, *tensors = ctx.saved_tensors
-        layers, wanted = _layers(tensors, ctx.scaling), ctx.needs_input_grad[1]
+        layers, wanted = _layers(tensors, ctx.scaling), ctx.needs_input_grad[0]
         dy = dy.to(gate.dtype).reshape(-1, dy.shape[-1])
         dact, dthin_down, *dof_down = slopes(dy, thin_down, layers[2])
         assert dact is not None
-        dgate, dup, act = ctx.loops.gated_slopes(dact, gate, up)
+        dgate, dup, act = gated_slopes(dact, gate, up)
         dx, dthin_gate, *dof_gate = slopes(dgate, thin_gate, layers[0], None, wanted)
         dx, dthin_up, *dof_up = slopes(dup, thin_up, layers[1], dx, wanted)
         dx = dx.view(*ctx.form, -1).to(ctx.given) if dx is not None else None
@@ -49,7 +47,7 @@ class _Mlp(torch.autograd.Function):
             (dthin_gate, dthin_up, dthin_down), (x, x, act), layers, (dof_gate, dof_up, dof_down), strict=True
         ):
             grads += [None, None, down_slope(dthin, seen, layer), *dof]
-        return None, dx, None, *grads
+        return dx, None, *grads
 
 
 def _layers(tensors: Sequence[Any], scaling: tuple[float, float, float]) -> list[Weights]:
@@ -57,8 +55,8 @@ def _layers(tensors: Sequence[Any], scaling: tuple[float, float, float]) -> list
     return [Weights(*own, factor) for own, factor in zip(parts, scaling, strict=True)]  # type: ignore[call-arg]
 
 
-def mlp(loops: Elementwise, x: torch.Tensor, gate: Weights, up: Weights, down: Weights) -> torch.Tensor:
+def mlp(x: torch.Tensor, gate: Weights, up: Weights, down: Weights) -> torch.Tensor:
     """down(silu(gate(x)) up(x)) of x (..., D)."""
     layers = (gate, up, down)
     tensors = [tensor for layer in layers for tensor in layer[:4]]
-    return _Mlp.apply(loops, x, tuple(layer.scaling for layer in layers), *tensors)
+    return _Mlp.apply(x, tuple(layer.scaling for layer in layers), *tensors)

@@ -29,13 +29,11 @@ def prepare_for_training(
     model: Any,
     section: TrainSection,
     start: dict[str, torch.Tensor] | None = None,
-    compile_layers: bool | None = None,
 ) -> TrainedPositions | SequenceScores:
     """The peft model, wrapped for training; `model` itself stays what evaluation and export use.
 
     Args:
         start: the adapter's weights at the start, where they are not fresh ones: see reference.py.
-        compile_layers: None: where the section says `torch_compile`; false where that is for the device's fused ops.
 
     Raises:
         RecipeError: the recipe asks to compile a model whose layers can't be found.
@@ -46,7 +44,7 @@ def prepare_for_training(
         enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
         enable({"use_reentrant": False})
         base.enable_input_require_grads()
-    if section.torch_compile if compile_layers is None else compile_layers:
+    if section.torch_compile:
         layers = getattr(base.get_decoder(), "layers", None)
         if layers is None:
             raise RecipeError(f"train.torch_compile: no decoder layers found in {type(base).__name__}; set it to false")

@@ -60,7 +60,7 @@ def test_the_definition(heads, window):
 
 def said(name):
     lines = []
-    fused = fuse(tiny_model(name), DEVICES["cpu"].kernels(False), torch.float32, torch.device("cpu"), lines.append)
+    fused = fuse(tiny_model(name), DEVICES["cpu"].kernels(), torch.float32, torch.device("cpu"), lines.append)
     return fused, lines
 
 
@@ -97,7 +97,7 @@ def test_rows_are_computed_without_their_padding():
     plain = results()
     seen = []
     hook = model.get_input_embeddings().register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape))
-    with fuse(model, DEVICES["cpu"].kernels(False), torch.float32, torch.device("cpu"), lambda line: None):
+    with fuse(model, DEVICES["cpu"].kernels(), torch.float32, torch.device("cpu"), lambda line: None):
         fused = results()
     hook.remove()
     assert seen[-1] == (1, 18)

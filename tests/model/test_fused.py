@@ -290,7 +290,7 @@ def test_bfloat16_under_autocast_with_norms_that_train():
 def test_no_kernels_no_change():
     fused, lines = of_model(tiny_model("llama"), Kernels())
     assert (fused.about, lines) == ({}, [])
-    assert DEVICES["cuda"].kernels(False) == Kernels()
+    assert DEVICES["cuda"].kernels() == Kernels()
     with Fused() as nothing:
         nothing.restore()
 
@@ -311,7 +311,7 @@ def test_those_of_the_npu_are_called_as_torch_npu_takes_them(monkeypatch):
 
     its = SimpleNamespace(npu_rms_norm=npu_rms_norm, npu_swiglu=npu_swiglu, npu_rotary_mul=npu_rotary_mul)
     monkeypatch.setitem(sys.modules, "torch_npu", its)
-    fused, _ = of_model(tiny_model("qwen3"), npu_kernels.kernels(False))
+    fused, _ = of_model(tiny_model("qwen3"), npu_kernels.kernels())
     assert [told["modules"] for told in fused.about.values()] == list(FOUND["qwen3"])
 
 
@@ -321,7 +321,7 @@ def test_a_run(tiny_recipe, finished_run, monkeypatch):
 
     from finetune.run import run
 
-    monkeypatch.setitem(DEVICES, "cpu", dataclasses.replace(DEVICES["cpu"], kernels=lambda compile: KERNELS))
+    monkeypatch.setitem(DEVICES, "cpu", dataclasses.replace(DEVICES["cpu"], kernels=lambda: KERNELS))
     _, plain = finished_run
     result = run(tiny_recipe("train.gradient_checkpointing=true"))
     told = result.manifest["training"].pop("fused_ops")
@@ -338,7 +338,7 @@ def test_a_run(tiny_recipe, finished_run, monkeypatch):
 def test_the_recipe_says_no(tiny_recipe):
     from finetune.ready import fused_ops_of
 
-    placement = SimpleNamespace(device=dataclasses.replace(DEVICES["cpu"], kernels=lambda compile: KERNELS))
+    placement = SimpleNamespace(device=dataclasses.replace(DEVICES["cpu"], kernels=lambda: KERNELS))
     assert fused_ops_of(tiny_recipe("model.fused_ops=false"), tiny_model("llama"), placement, print).about == {}
     with pytest.raises(RecipeError, match="fused_ops"):
         tiny_recipe("model.fused_ops=true")
