@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -33,10 +34,12 @@ class Together(NamedTuple):
     Attributes:
         places: (n, L) which tokens they are; behind a document's end any.
         real: (n, L) which of these are its own; None: all.
+        stretch: where they are all of it, one after the other, with nothing between.
     """
 
     places: torch.Tensor
     real: torch.Tensor | None
+    stretch: slice | None
 
 
 class _DocumentAttention(torch.autograd.Function):
@@ -53,7 +56,7 @@ class _DocumentAttention(torch.autograd.Function):
         q, k, v = (_by_token(tensor) for tensor in (q, k, v))
         rows = len(q) // bounds[-1]
         ctx.shape, ctx.scale, ctx.window = (rows, bounds[-1]), scale, window
-        ctx.lots = _lots([b + row * bounds[-1] for row in range(rows) for b in bounds[:-1]] + [len(q)], q.shape[1])
+        ctx.lots = _lots((*(b + row * bounds[-1] for row in range(rows) for b in bounds[:-1]), len(q)), q.shape[1])
         output, logs = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.promote_types(q.dtype, torch.float32))
         for lot in ctx.lots:
             found, its_logs = _flash(*(_take(tensor, lot) for tensor in (q, k, v)), scale=scale, window=window)
@@ -71,7 +74,7 @@ class _DocumentAttention(torch.autograd.Function):
         for lot in ctx.lots:
             dy = _take(gradient, lot)
             if lot.real is not None:
-                dy.masked_fill_(~lot.real[..., None, None], 0)
+                dy.masked_fill_(~lot.real[..., None, None], 0)  # a copy: not all of a stretch
             parts = [*(_take(tensor, lot) for tensor in (q, k, v, output, logs)), dy]
             found = _slopes(*parts, scale=ctx.scale, window=ctx.window)
             for whole, part in zip(grads, found, strict=True):
@@ -101,9 +104,10 @@ def _by_row(x: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     return x.view(*shape, *x.shape[1:]).transpose(1, 2)
 
 
-def _lots(bounds: Sequence[int], heads: int) -> list[Together]:
+@lru_cache(maxsize=8)  # all layers of a batch ask for the same
+def _lots(bounds: tuple[int, ...], heads: int) -> tuple[Together, ...]:
     """Documents of like length together, the longest first."""
-    documents = sorted(((end - start, start) for start, end in pairwise(bounds) if end > start), reverse=True)
+    documents = sorted(((end - start, start) for start, end in pairwise(bounds) if end > start), key=_longest_first)
     lots, lot = [], documents[:1]
     for length, start in documents[1:]:
         longest = lot[0][0]
@@ -113,24 +117,36 @@ def _lots(bounds: Sequence[int], heads: int) -> list[Together]:
         else:
             lots.append(_together(lot))
             lot = [(length, start)]
-    return [*lots, _together(lot)]
+    return (*lots, _together(lot))
+
+
+def _longest_first(document: tuple[int, int]) -> tuple[int, int]:
+    return -document[0], document[1]
 
 
 def _together(documents: Sequence[tuple[int, int]]) -> Together:
     lengths, starts = (torch.tensor(values)[:, None] for values in zip(*documents, strict=True))
     place = torch.arange(documents[0][0])
     real = place < lengths
-    return Together(starts + torch.minimum(place, lengths - 1), None if bool(real.all()) else real)
+    places = starts + torch.minimum(place, lengths - 1)
+    begin, count = documents[0][1], places.numel()
+    joined = torch.equal(places.flatten(), torch.arange(begin, begin + count))
+    stretch = slice(begin, begin + count) if joined else None
+    return Together(places, None if bool(real.all()) else real, stretch)
 
 
 def _take(whole: torch.Tensor, lot: Together) -> torch.Tensor:
     """(n, L, ...) of (B T, ...). (Not by an index of two dimensions, which is copied number by number.)"""
-    return whole.index_select(0, lot.places.flatten()).view(*lot.places.shape, *whole.shape[1:])
+    found = whole[lot.stretch] if lot.stretch else whole.index_select(0, lot.places.flatten())
+    return found.view(*lot.places.shape, *whole.shape[1:])
 
 
 def _put(whole: torch.Tensor, part: torch.Tensor, lot: Together) -> None:
     """What was computed of a lot, (n, L, ...), at its places in (B T, ...)."""
     places, part = lot.places.flatten(), part.flatten(0, 1)
+    if lot.stretch:
+        whole[lot.stretch] = part
+        return
     if lot.real is not None:
         own = lot.real.flatten().nonzero()[:, 0]
         places, part = places[own], part.index_select(0, own)

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -60,8 +61,13 @@ def test_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_path)
     process.wait()
     process.stdout.close()
     process.stdin.close()
-    with RunLock(tmp_path / "mine"):
-        pass
+    for _ in range(200):  # the worker lets go as it begins, which a busy machine may put off
+        try:
+            with RunLock(tmp_path / "mine"):
+                return
+        except RecipeError:
+            time.sleep(0.05)
+    pytest.fail("the worker keeps the lock")
 
 
 def test_emptying_the_folder_keeps_the_lock_and_its_other_names_share_it(tmp_path):
