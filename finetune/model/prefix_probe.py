@@ -92,8 +92,8 @@ def _results(wrapped: TrainedPositions, batch: Batch) -> tuple[torch.Tensor, tor
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits)
         trained = [p for p in wrapped.parameters() if p.requires_grad]
         slopes = torch.autograd.grad((logits * weights).sum(), trained, allow_unused=True) if trained else ()
-    wide = logits.detach().double()
-    flat = [slope.detach().double().flatten() for slope in slopes if slope is not None]
+    wide = logits.detach().cpu().double()  # a device may not compute in it
+    flat = [slope.detach().cpu().double().flatten() for slope in slopes if slope is not None]
     gradient = torch.cat(flat) if flat else wide.new_ones(1)
     return (wide - wide.mean(-1, keepdim=True)).flatten(), gradient
 
