@@ -66,7 +66,7 @@ class Outputs:
             key = f"{name}[{index}]" if index else name
             if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or tensor.dim() not in (2, 3):
                 continue  # attention weights, a cache
-            if key not in self.tensors:
+            if tensor.numel() and key not in self.tensors:  # the head comes with no row first, see model/head.py
                 self.tensors[key] = at_positions(tensor.detach().cpu(), self._mask)
 
 

@@ -163,7 +163,7 @@ def test_runs(tiny_base, tmp_path):
         recipe = load_tiny(tmp_path / name, tiny_base, "dpo", *settings, *more)
         run(recipe)
         folders.append(recipe.output_dir)
-        tokens.append(json.loads((recipe.output_dir / "manifest.json").read_text())["training"]["tokens"])
+        tokens.append(json.loads((recipe.output_dir / "bundle/MANIFEST.json").read_text())["training"]["tokens"])
     assert_same_run(*folders)
     for value in ("rewards/margins", "eval_loss"):
         assert losses(folders[0], value) == pytest.approx(losses(folders[1], value), abs=1e-5)
