@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from finetune.data.chat import Example
@@ -24,7 +21,6 @@ from scripts.bench_train_report import (
     speeds,
 )
 from scripts.bench_train_workloads import PEERS, SHAPES, WORKLOADS, overrides, write_recipe
-from tests.conftest import ROOT
 
 MODEL = {"body": 100, "adapter": 10, "head": 50, "layers": 2, "attention": 8}
 STEPS = [{"lengths": [3, 1], "trained": [2, 0]}, {"lengths": [4, 2], "trained": [1, 1]}]
@@ -127,18 +123,3 @@ def test_every_workload_is_a_recipe(name, tmp_path):
     assert recipe.train.max_steps == 4
     assert recipe.train.global_batch_size == workload.batch
     assert recipe.adapter.model_dump()["lora_dropout"] == 0.0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workload", ["tiny", "tiny-dpo"])
-def test_a_whole_comparison(workload):
-    """Ours and both of TRL's, from the same adapter over the same items: the same losses, or it ends with 1."""
-    pytest.importorskip("trl")
-    command = [sys.executable, str(ROOT / "scripts/bench_train.py"), "--workload", workload, "--steps", "2"]
-    done = subprocess.run(
-        [*command, "--set", "train.torch_compile=false", "--markdown"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
-    assert [row[0] for row in rows] == ["loop", "---", "ours", "trl", "trl_tuned"]
-    assert all(len(row[-1].split()) == 3 for row in rows[2:])
