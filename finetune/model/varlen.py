@@ -18,10 +18,8 @@ from finetune.model.agreement import Difference, compare
 
 NAME, COMPARING = "documents", "documents_compared"  # in transformers' table
 KEY = "_attn_implementation_internal"  # where a configuration keeps the name of its own
-LENGTHS, LARGEST_WINDOW = (
-    (7, 5, 9),
-    512,
-)  # tokens of the compared documents; one is made longer than a window up to this
+LENGTHS = (7, 5, 9)  # tokens of the compared documents
+LARGEST_WINDOW = 512  # up to which one of them is made longer than the model's window
 # What layers pass on that changes nothing: other words for where documents begin, and settings of the model's outputs.
 HARMLESS = {"position_ids", "cu_seq_lens_k", "max_length_q", "max_length_k", "cache_position", "use_cache", "is_causal"}
 
@@ -38,9 +36,14 @@ def register(attention: Attention) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     def attend(module: Any, q: Any, k: Any, v: Any, mask: Any, **settings: Any) -> tuple[torch.Tensor, None]:
-        if mask is not None:  # of padding that counts, or beside a cache
+        asked = None if mask is not None else _asked(module, q, k, v, settings)
+        if asked is not None and settings.get("dropout"):
+            # Of the weights, which the function never has: as the model does it, with the mask that was spared it.
+            bounds, _, window = asked
+            mask, asked = _square(q, bounds, window), None
+        if asked is None:  # also with padding that counts, or beside a cache
             return _eager(module)(module, q, k, v, mask, **settings)
-        return attention(q, k, v, *_asked(module, q, k, v, settings)).transpose(1, 2), None
+        return attention(q, k, v, *asked).transpose(1, 2), None
 
     # Compiled layers leave it alone: its loop is another one in every batch.
     AttentionInterface.register(NAME, torch.compiler.disable(attend))
@@ -65,23 +68,31 @@ def _mask(**asked: Any) -> torch.Tensor | None:
 def _asked(
     module: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, settings: dict[str, Any]
 ) -> tuple[list[int], float, int | None]:
-    """Bounds, scale and window, out of what a layer passes on.
+    """Bounds, scale and window, out of what a layer passes on; whether weights are dropped is the caller's to see.
 
     Raises:
         NotUnderstoodError: something of it is not known.
     """
     asked = {name: value for name, value in settings.items() if value is not None and value is not False}
     scale = asked.pop("scaling", None) or q.shape[-1] ** -0.5
-    window, dropout = asked.pop("sliding_window", None), asked.pop("dropout", 0.0)
-    bounds = asked.pop("cu_seq_lens_q", None)
-    unknown = sorted(asked.keys() - HARMLESS)
-    if dropout:
-        unknown.append(f"dropout {dropout}")
+    window, bounds = asked.pop("sliding_window", None), asked.pop("cu_seq_lens_q", None)
+    unknown = sorted(asked.keys() - HARMLESS - {"dropout"})
     if k.shape[2] != q.shape[2] or k.shape[-1] != q.shape[-1] or v.shape[-1] != q.shape[-1]:
         unknown.append("keys and values of other sizes than the queries")
     if unknown:
         raise NotUnderstoodError(f"{type(module).__name__} asks for {', '.join(unknown)}")
     return [0, q.shape[2]] if bounds is None else bounds.tolist(), float(scale), window
+
+
+def _square(q: torch.Tensor, bounds: list[int], window: int | None) -> torch.Tensor:
+    """(1, 1, T, T), what is added to scores: 0 where causal within documents and the window, the lowest number elsewhere."""
+    place = torch.arange(q.shape[2], device=q.device)
+    document = torch.bucketize(place, torch.tensor(bounds[1:-1], device=q.device), right=True)
+    seen = (place[:, None] >= place) & (document[:, None] == document)
+    if window is not None:
+        seen &= place[:, None] - place < window
+    lowest = torch.finfo(q.dtype).min
+    return torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill_(~seen, lowest)[None, None]
 
 
 def _eager(module: Any) -> Any:
@@ -105,9 +116,8 @@ def attention_difference(model: Any, attention: Attention, device: torch.device)
         def ours(*inputs: torch.Tensor) -> torch.Tensor:
             return attention(*inputs, *asked)
 
-        found.append(
-            compare(eager, ours, [tensor.float() for tensor in (q, k, v)], by_row=False)
-        )  # a first token's dq is 0
+        inputs = [tensor.float() for tensor in (q, k, v)]
+        found.append(compare(eager, ours, inputs, by_row=False))  # a first token's dq is 0
         return plain(module, q, k, v, mask, **settings)
 
     problem = ""

@@ -103,3 +103,30 @@ def test_rows_are_computed_without_their_padding():
     assert seen[-1] == (1, 18)
     for one, other in zip(fused, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_dropout_of_the_weights_is_the_models_own(packed):
+    """GPT-2 trains with it: one row of the same shape draws the same, so the numbers are the plain model's."""
+    model = tiny_model("gpt2", attn_pdrop=0.3, resid_pdrop=0.0, embd_pdrop=0.0)
+    ids = torch.randint(3, 19, (1, 12), generator=torch.Generator().manual_seed(0))
+    positions = torch.tensor([[*range(7), *range(5)]]) if packed else None
+    bounds = torch.tensor([0, 7, 12], dtype=torch.int32) if packed else None
+    mask = None if packed else torch.ones_like(ids)
+    wrapped = TrainedPositions(model).train()
+
+    def results():
+        model.zero_grad()
+        torch.manual_seed(0)
+        logits = wrapped(ids, mask, torch.arange(12), positions, bounds)
+        logits.logsumexp(-1).sum().backward()
+        return [logits.detach(), *(p.grad.clone() for p in model.parameters())]
+
+    plain = results()
+    with fuse(model, DEVICES["cpu"].kernels(), torch.float32, torch.device("cpu"), lambda line: None) as fused:
+        assert "modules" in fused.about["attention"]
+        found = results()
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    wrapped.eval()
+    assert (results()[0] - plain[0]).abs().max() > 1e-3  # dropped it did

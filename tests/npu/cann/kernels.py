@@ -98,7 +98,7 @@ class Call:
     def alias(self, tensor: torch.Tensor, writes: bool) -> torch.Tensor:
         if id(tensor) not in self.aliases:
             empty_output = writes and tensor.numel() == 0  # an `out=` that the operator gives its size
-            alias = torch.empty(0, dtype=tensor.dtype) if empty_output else cpu_alias(tensor)
+            alias = torch.empty(tensor.size(), dtype=tensor.dtype) if empty_output else cpu_alias(tensor)
             self.aliases[id(tensor)] = (tensor, alias)
             if writes:
                 self.sizes.append((tensor, alias, tensor.size()))
