@@ -12,6 +12,7 @@ from finetune.chain import BASE
 from finetune.data.prepare import Prepared
 from finetune.inputs import encode, encoded_lines, findings_lines, make_stage, part_name
 from finetune.optimizer import OPTIMIZERS
+from finetune.probes import check_packing, share_prefixes
 from finetune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -159,8 +160,8 @@ def get_ready(
         start_with_loftq(model, base.source.folder())
     fused = fused_ops_of(recipe, model, placement, log.say)
     with fused:
-        _check_packing(recipes, model, placement, log)
-        _share_prefixes(parts, model, placement, log)
+        check_packing(recipes, model, placement, log)
+        share_prefixes(parts, model, placement, log)
     # LoftQ's adapter is none of nothing: the policy before training has it, the base (adapter off) has not.
     start = full_tensors(model) if recipe.model.adapter_name_or_path or adapter != recipe.adapter else fresh
     stage: Stage | Mixture = parts[0].stage
@@ -227,54 +228,6 @@ def _ready_part(
         log.say(f"{lead}{packing_line(packs, recipe.data.max_length)}")
         examples = list(packs)
     return ReadyPart(name, recipe, data, stage, encoder, examples, store.counts, held_out, ends)
-
-
-def _check_packing(recipes: Sequence[Recipe], model: Any, placement: Placement, log: Log) -> None:
-    """The probe of packed rows, once, where some stage has them and wants its documents apart."""
-    from finetune.model.isolation import check_isolation
-
-    joining = [own.data for own in recipes if own.data.joined_by]
-    if any(data.allow_cross_doc for data in joining):
-        log.say("packing: documents of one row may see each other (data.allow_cross_doc)")
-    keys = dict.fromkeys(key for data in joining if not data.allow_cross_doc for key in data.joined_by)
-    if keys:
-        check_isolation(model, placement.torch_dtype, placement.accelerator.device, list(keys))
-
-
-def _share_prefixes(parts: Sequence[ReadyPart], model: Any, placement: Placement, log: Log) -> None:
-    """Pairs are computed with what they share once, in all processes or in none, where that is wanted and the same."""
-    import torch
-
-    from finetune.stages.pairs import PairStage
-
-    paired = [part.stage for part in parts if isinstance(part.stage, PairStage)]
-    stages = [stage for stage in paired if getattr(stage.settings, "prefix_sharing", False)]
-    if not stages:
-        return
-    problem = _sharing_problem(parts, model, placement)
-    found = torch.tensor(int(problem is not None), device=placement.accelerator.device)
-    if int(placement.accelerator.reduce(found, reduction="sum")) == 0:
-        log.say("prefix sharing: what both answers to a prompt begin with is computed once")
-        for stage in stages:
-            stage.prefix_sharing = True
-    else:
-        log.say(f"prefix sharing: off, each answer is computed with its prompt: {problem or 'another process has to'}")
-
-
-def _sharing_problem(parts: Sequence[ReadyPart], model: Any, placement: Placement) -> str | None:
-    """Why pairs can't be computed with what they share once, if they can't."""
-    from finetune import engine
-    from finetune.model.prefix_probe import sharing_problem
-    from finetune.model.virtual import is_prompted
-
-    if is_prompted(model):
-        return "virtual tokens stand before each answer"
-    if any(part.recipe.train.neftune_noise_alpha for part in parts):
-        return "train.neftune_noise_alpha goes by an answer's length"
-    if engine.shards(placement):
-        return f"not with {placement.engine}: the model would have to be asked before it is spread over the processes"
-    problem = sharing_problem(model, placement.torch_dtype, placement.accelerator.device)
-    return problem and f"{type(model.get_base_model()).__name__} {problem}"
 
 
 def load_base_of(recipe: Recipe, placement: Placement, cache: Path | None = None) -> Base:

@@ -41,6 +41,7 @@ LAYERS = [
         "finetune.basefit",
         "finetune.chain",
         "finetune.ready",
+        "finetune.probes",
         "finetune.tune",
         "finetune.score",
         "finetune.suites",

@@ -48,7 +48,7 @@ def write_tiny_base(section: ModelSection, folder: Path, seed: int = 0) -> TinyB
     """
     section = section.model_copy(update={"add_tokens": ()})  # the run adds them, as it does to the real base
     name = locate(section)
-    config = _config(section, name)
+    config = config_of(section)
     notes = []
     own = section.tokenizer_name_or_path or section.gguf_file or not Path(name).is_dir()
     known = bool(own) or any(next(Path(name).glob(pattern), None) for pattern in TOKENIZER_FILES)
@@ -73,9 +73,18 @@ def write_tiny_base(section: ModelSection, folder: Path, seed: int = 0) -> TinyB
     return TinyBase(folder, type(model).__name__, sum(p.numel() for p in model.parameters()), known, tuple(notes))
 
 
-def _config(section: ModelSection, name: str) -> Any:
+def config_of(section: ModelSection, key: str = "model.name_or_path") -> Any:
+    """A base's configuration, out of its config.json or the GGUF file's metadata; no weight is read.
+
+    Args:
+        key: the recipe's, which names the base.
+
+    Raises:
+        RecipeError: there is none on this machine and no hub to ask.
+    """
     from transformers import AutoConfig
 
+    name = locate(section)
     options: dict[str, Any] = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
     if section.gguf_file:
         options["gguf_file"] = section.gguf_file
@@ -83,7 +92,7 @@ def _config(section: ModelSection, name: str) -> Any:
         return AutoConfig.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         way = "; a folder with its config.json and tokenizer will do" if "couldn't connect" in str(error) else ""
-        raise RecipeError(f"model.name_or_path: no configuration from {name!r}: {reason(error)}{way}") from None
+        raise RecipeError(f"{key}: no configuration from {name!r}: {reason(error)}{way}") from None
 
 
 def _made(config: Any, small: dict[str, Any], name: str) -> Any:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune.device import DEVICES, attentions
 from finetune.errors import RecipeError
-from finetune.plan.activations import Keeping
+from finetune.plan.activations import DOCUMENTS, Keeping
 from finetune.plan.hardware import Hardware
 from finetune.plan.memory import ALONE, Memory, Share, memory_of, state_bytes
 from finetune.plan.pace import Work, forward_only, optimizing, training
 from finetune.plan.rows import MicroBatch, Rows, steps
 from finetune.plan.shape import Shape, shape_of
-from finetune.plan.skeleton import base_config, build, build_base
+from finetune.plan.skeleton import build, build_base
 from finetune.recipe import ModelSection, Recipe
 from finetune.schedule import Plan, plan
 
@@ -107,10 +107,11 @@ def student(recipe: Recipe, hardware: Hardware, dtype: str) -> Shape:
 
     from finetune.model.load import original_tokenizer
     from finetune.model.quantization import describe
+    from finetune.model.tiny_base import config_of
 
     attention, _ = attentions(recipe.model.attn_implementation, DEVICES[hardware.device])
     tokenizer = original_tokenizer(recipe.model) if recipe.model.add_tokens else None
-    config = base_config(recipe.model)
+    config = config_of(recipe.model)
     told = getattr(config, "quantization_config", None)
     model = build(recipe, config, getattr(torch, dtype), attention, tokenizer)
     stored = {"quantization_config": told if isinstance(told, dict) else told.to_dict()} if told else None
@@ -123,17 +124,36 @@ def teacher(recipe: Recipe, hardware: Hardware, dtype: str) -> Shape:
     """The shape of a distillation's teacher, in its own dtype."""
     import torch
 
+    from finetune.model.tiny_base import config_of
+
     section = recipe.distill.teacher  # type: ignore[union-attr]
     own = dtype_on(dtype if section.dtype == "auto" else section.dtype, hardware)
     model = ModelSection(**section.model_dump(exclude={"adapter_name_or_path", "dtype"}))
     attention, _ = attentions("auto", DEVICES[hardware.device])
-    config = base_config(model, "distill.teacher.name_or_path")
+    config = config_of(model, "distill.teacher.name_or_path")
     return shape_of(build_base(model, config, getattr(torch, own), attention), None, 4 if own == "float32" else 2)
 
 
-def keeping_of(recipe: Recipe, other: Shape | None) -> Keeping:
+def is_fused(recipe: Recipe, hardware: Hardware, share: Share = ALONE) -> bool:
+    """Whether the CPU's fused ops compute the layers, as far as a recipe tells: each is compared with the plain one when
+    the model is there."""
+    model, settings = recipe.model, recipe.adapter.settings()
+    plain = recipe.peft_type == "lora" and not (settings.get("lora_dropout") or settings.get("use_dora"))
+    whole = share.engine not in ("fsdp2", "zero3") and model.quantization == "none"
+    offered = bool(model.fused_ops) and not recipe.train.torch_compile and model.attn_implementation == "auto"
+    return hardware.device == "cpu" and plain and whole and offered
+
+
+def shares_prefixes(recipe: Recipe, share: Share) -> bool:
+    """Whether pairs are computed with their prompt once, as far as a recipe tells; see finetune/probes.py."""
+    wanted = getattr(recipe.settings, "prefix_sharing", False)
+    return bool(wanted) and not recipe.train.neftune_noise_alpha and share.engine not in ("fsdp2", "zero3")
+
+
+def keeping_of(recipe: Recipe, other: Shape | None, fused: bool = False) -> Keeping:
     settings = recipe.adapter.settings()
     return Keeping(
+        fused=fused,
         checkpointed=recipe.train.gradient_checkpointing,
         offloaded=recipe.train.activation_offloading,
         dropout=bool(settings.get("lora_dropout") or settings.get("vera_dropout")),
@@ -156,9 +176,12 @@ def estimate(
     dtype = dtype_on(recipe.model.dtype, hardware)
     shape = shapes.of(recipe, hardware, dtype)
     other = shapes.of_teacher(recipe, hardware, dtype) if recipe.distill else None
-    section, keeping = recipe.train, keeping_of(recipe, other)
+    fused = is_fused(recipe, hardware, share)
+    if fused:
+        shape = replace(shape, attention=DOCUMENTS)
+    section, keeping = recipe.train, keeping_of(recipe, other, fused)
     layout = plan(section, rows.items, share.processes, DEVICES[hardware.device].auto_micro_batch)
-    looked = list(steps(rows, recipe, layout))
+    looked = list(steps(rows, recipe, layout, joined=fused, shared=shares_prefixes(recipe, share)))
 
     def memory(batch: MicroBatch) -> Memory:
         return memory_of(shape, batch, keeping, section.optim, hardware, share, other, conversion(recipe, shape, dtype))
@@ -171,7 +194,10 @@ def estimate(
     seconds = total.seconds(hardware, dtype) / len(looked) + optimizing(shape.trained, state).seconds(hardware, dtype)
     before = 0.0
     if recipe.settings.precomputes_reference:
-        before = _precomputed(recipe, shape, hardware, dtype, looked, rows, layout)
+        once = sum((forward_only(shape, batch, fused=fused) for step in looked for batch in step), Work())
+        twice = 2 if recipe.stage == "kto" else 1  # its answers, and those of other prompts
+        steps_of_epoch = min(layout.steps, rows.items / layout.drawn)
+        before = twice * once.seconds(hardware, dtype) / len(looked) * steps_of_epoch
     return Estimate(
         shape, rows, layout, dtype, memory(largest), largest,
         sum(batch.real for step in looked for batch in step) / len(looked),
@@ -185,30 +211,15 @@ def work(recipe: Recipe, shape: Shape, other: Shape | None, batch: MicroBatch, k
     found = training(shape, batch, keeping)
     kind = recipe.stage
     if kind == "dpo" and not recipe.settings.precomputes_reference:
-        found += forward_only(shape, batch)
+        found += forward_only(shape, batch, fused=keeping.fused)
     if kind == "kto":  # answers of other rows, about as long: the policy's view of them, and the reference's of both
-        found += forward_only(shape, batch, adapted=True)
+        found += forward_only(shape, batch, adapted=True, fused=keeping.fused)
         if not recipe.settings.precomputes_reference:
-            found += forward_only(shape, batch) + forward_only(shape, batch)
+            once = forward_only(shape, batch, fused=keeping.fused)
+            found += once + once
     if other is not None:
         found += forward_only(other, batch)
     return found
-
-
-def _precomputed(
-    recipe: Recipe,
-    shape: Shape,
-    hardware: Hardware,
-    dtype: str,
-    looked: list[list[MicroBatch]],
-    rows: Rows,
-    layout: Plan,
-) -> float:
-    """Seconds of the reference's passes over all rows that are drawn, once."""
-    once = sum((forward_only(shape, batch) for step in looked for batch in step), Work())
-    if recipe.stage == "kto":
-        once += once
-    return once.seconds(hardware, dtype) / len(looked) * min(layout.steps, rows.items / layout.drawn)
 
 
 def conversion(recipe: Recipe, shape: Shape, dtype: str) -> int | None:

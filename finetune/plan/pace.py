@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finetune.plan.activations import Keeping, attended, kept
+from finetune.plan.activations import Keeping, attended, kept, stays_in_documents
 from finetune.plan.hardware import Hardware
 from finetune.plan.rows import MicroBatch
 from finetune.plan.shape import Shape
@@ -13,6 +13,7 @@ from finetune.plan.shape import Shape
 # written, read by the next operation, read again in the backward pass, its gradient as often; under autocast more than
 # twice as often, with the casts to float32 and back that peft and norms make. Fitted, see docs/benchmarks/plan.md.
 MOVED = {2: 17.0, 4: 7.0}
+MOVED_FUSED = {2: 12.0, 4: 7.0}  # of the CPU's fused ops, by their own kept bytes
 FORWARD = 0.4  # of these, in the forward pass
 # Operations of a decoder layer with LoRA on seven linear layers, counted in peft's and transformers' code: nine a LoRA
 # layer, twelve for two norms, a dozen for rotary angles and attention, a few for the rest; backward twice as many.
@@ -49,7 +50,7 @@ def forward_flops(shape: Shape, batch: MicroBatch, adapted: bool = True) -> floa
         per_token += count * (layer.product + ranks)
         queries += count * layer.queries
     pairs = float(attended(shape, batch))
-    if "flash" in shape.attention or shape.attention == "sdpa":
+    if stays_in_documents(shape) or shape.attention == "sdpa":
         pairs /= 2  # a causal kernel leaves out what no token sees
     head = batch.trained * shape.vocabulary * shape.hidden
     return 2.0 * (batch.tokens * per_token + head) + 4.0 * pairs * queries
@@ -66,19 +67,19 @@ def training(shape: Shape, batch: MicroBatch, keeping: Keeping) -> Work:
     pairs = 4.0 * attended(shape, batch) * sum(layer.queries * count for layer, count in shape.kinds.items())
     again = forward if keeping.checkpointed else 0.0
     products = forward + again + plain + 2 * (forward - plain) + pairs
-    activations = kept(shape, batch, Keeping(dropout=keeping.dropout, smoothed=keeping.smoothed))
+    activations = kept(shape, batch, Keeping(dropout=keeping.dropout, smoothed=keeping.smoothed, fused=keeping.fused))
     size = sum(activations.terms.values())
-    times = MOVED[shape.computes]
+    times = (MOVED_FUSED if keeping.fused else MOVED)[shape.computes]
     moved = times * (size + activations.head) + (FORWARD * times * size if keeping.checkpointed else 0.0)
     passes = 3 if keeping.checkpointed else 2
     calls = len(shape.layers) * (CALLS_FORWARD * (passes - 1) + CALLS_BACKWARD)
     return Work(products, moved + passes * sum(layer.bytes * count for layer, count in shape.kinds.items()), calls)
 
 
-def forward_only(shape: Shape, batch: MicroBatch, adapted: bool = False) -> Work:
+def forward_only(shape: Shape, batch: MicroBatch, adapted: bool = False, fused: bool = False) -> Work:
     """A pass without gradient: a reference, a teacher."""
-    found = kept(shape, batch, Keeping())
-    moved = FORWARD * MOVED[shape.computes] * (sum(found.terms.values()) + found.head)
+    found = kept(shape, batch, Keeping(fused=fused))
+    moved = FORWARD * (MOVED_FUSED if fused else MOVED)[shape.computes] * (sum(found.terms.values()) + found.head)
     weights = sum(layer.bytes * count for layer, count in shape.kinds.items())
     return Work(forward_flops(shape, batch, adapted), moved + weights, len(shape.layers) * CALLS_FORWARD)
 

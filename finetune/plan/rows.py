@@ -152,27 +152,39 @@ def _packed(lengths: np.ndarray, trained: np.ndarray, budget: int) -> tuple[np.n
     )
 
 
-def steps(rows: Rows, recipe: Recipe, layout: Plan) -> Iterator[list[MicroBatch]]:
+def steps(
+    rows: Rows, recipe: Recipe, layout: Plan, joined: bool = False, shared: bool = False
+) -> Iterator[list[MicroBatch]]:
     """The first process's micro-batches of at most LOOKED steps, evenly over the run; batched as training batches.
 
     Where only some lengths are known, each stands for the items that they were sampled from.
+
+    Args:
+        joined: rows are computed as one without filling, whatever the recipe says. shared: of a pair, what both parts
+            begin with is computed once.
     """
     multiple = 32 if recipe.train.torch_compile else 1  # as inputs.make_stage
     known, longest = len(rows.lengths), rows.lengths.max(1)
     for step in np.unique(np.linspace(0, layout.steps - 1, min(LOOKED, layout.steps)).astype(int)):
         chosen = np.array(batch_indices(recipe.seed, int(step), rows.items, layout.drawn)) % known
         groups = deal(longest[chosen].tolist(), layout.processes, layout.micro_batch, 0)
-        yield [micro_batch(rows, chosen[own], multiple, recipe.data.padding_free) for own in groups if own]
+        yield [
+            micro_batch(rows, chosen[own], multiple, joined or recipe.data.padding_free, shared)
+            for own in groups
+            if own
+        ]
 
 
-def micro_batch(rows: Rows, places: np.ndarray, multiple: int, joined: bool) -> MicroBatch:
-    """The items at these places in one forward pass; `joined`: as one row."""
+def micro_batch(rows: Rows, places: np.ndarray, multiple: int, joined: bool, shared: bool = False) -> MicroBatch:
+    """The items at these places in one forward pass; `joined`: as one row; `shared`: without what both parts begin with,
+    which is the prompt, once."""
     lengths = rows.lengths[places]  # (items, parts)
-    width = int(lengths.sum() if joined else lengths.max())
+    prompts = (lengths - rows.trained[places]).min(1).sum() if shared else 0
+    width = int(lengths.sum() - prompts if joined or shared else lengths.max())
     return MicroBatch(
-        rows=1 if joined else lengths.size,
+        rows=1 if joined or shared else lengths.size,
         width=-(-width // multiple) * multiple,
-        real=int(lengths.sum()),
+        real=int(lengths.sum() - prompts),
         trained=int(rows.trained[places].sum()),
         squares=int(rows.squares[places].sum()),
     )

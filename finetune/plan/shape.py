@@ -38,6 +38,7 @@ class Shape:
         vocabulary: of the output layer, 0 under a score head. hidden: its input. head: its bytes.
         computes: bytes of a number in matrix products (2 under autocast to bfloat16).
         attention: transformers' word for it. prefix: virtual tokens before every row.
+        head_trains: whether the output layer has a gradient of its own.
     """
 
     parameters: int
@@ -51,6 +52,7 @@ class Shape:
     computes: int
     attention: str
     prefix: int = 0
+    head_trains: bool = False
 
     @cached_property
     def kinds(self) -> Mapping[Layer, int]:
@@ -99,6 +101,7 @@ def shape_of(model: Any, quantised: tuple[str, dict[str, Any]] | None, computes:
         computes=computes,
         attention=config._attn_implementation or "eager",
         prefix=prompted or 0,
+        head_trains=head is not None and any(p.requires_grad for p in head.parameters()),
     )
 
 

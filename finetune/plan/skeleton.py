@@ -12,26 +12,6 @@ from finetune.recipe import ModelSection, Recipe
 from finetune.recipe_peft import PeftSection
 
 
-def base_config(section: ModelSection, key: str = "model.name_or_path") -> Any:
-    """The base's configuration, out of its config.json or the GGUF file's metadata.
-
-    Raises:
-        RecipeError: there is none on this machine and no hub to ask.
-    """
-    from transformers import AutoConfig
-
-    from finetune.model.load import locate, reason
-
-    name = locate(section)
-    options: dict[str, Any] = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
-    if section.gguf_file:
-        options["gguf_file"] = section.gguf_file
-    try:
-        return AutoConfig.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise RecipeError(f"{key}: no configuration from {name!r}: {reason(error)}") from None
-
-
 def build_base(section: ModelSection, config: Any, dtype: Any, attention: str) -> Any:
     """The frozen base on meta, with whatever attention it would be loaded with.
 

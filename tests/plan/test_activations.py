@@ -12,9 +12,11 @@ import torch
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from finetune.device import DEVICES
 from finetune.model.adapter import add_adapter
+from finetune.model.fused import fuse
 from finetune.model.head import TrainedPositions
-from finetune.plan.activations import Keeping, kept
+from finetune.plan.activations import DOCUMENTS, Keeping, kept
 from finetune.plan.rows import MicroBatch
 from finetune.plan.shape import shape_of
 from finetune.recipe_peft import LoraSection
@@ -60,6 +62,8 @@ def saved_in_layers(model, dtype: torch.dtype) -> int:
 
 def of_layers(model, dtype: torch.dtype, keeping: Keeping = PLAIN) -> float:
     shape = shape_of(model, None, 2 if dtype == torch.bfloat16 else 4)
+    if keeping.fused:
+        shape = replace(shape, attention=DOCUMENTS)
     terms = kept(shape, BATCH, keeping).terms
     return sum(size for name, size in terms.items() if name != "ends")
 
@@ -79,6 +83,17 @@ def test_the_terms_are_what_autograd_saves(dtype, attention):
     assert of_layers(model, dtype) - never_kept(dtype) == saved_in_layers(model, dtype)
 
 
+@pytest.mark.parametrize("lora", [{}, {"target_modules": ("q_proj", "v_proj")}], ids=["all-linear", "q and v"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
+def test_the_terms_of_fused_layers(dtype, lora):
+    """Of the first norm no input is kept, as nothing there wants a gradient; two tables of 48 angles are (48 x 16)."""
+    model, size = tiny(dtype, "eager", **lora), 2 if dtype == torch.bfloat16 else 4
+    never = ROWS * WIDTH * (size * 64 + 4) - 2 * ROWS * WIDTH * 16 * size
+    with fuse(model, DEVICES["cpu"].kernels(), dtype, torch.device("cpu"), lambda line: None) as fused:
+        assert all(fused.about[kind]["modules"] for kind in ("rms_norm", "rotary", "lora", "attention"))
+        assert of_layers(model, dtype, Keeping(fused=True)) - never == saved_in_layers(model, dtype)
+
+
 def test_a_subset_of_targets_keeps_less():
     model = tiny(torch.float32, "sdpa", target_modules=("q_proj", "v_proj"))
     assert of_layers(model, torch.float32) - never_kept(torch.float32) == saved_in_layers(model, torch.float32)
@@ -96,11 +111,15 @@ def test_bytes_by_hand():
 
 
 def test_logits_by_hand():
-    """10 trained positions over 300 words: 12 bytes each, 16 with label smoothing; nothing under a score head."""
+    """10 trained positions over 300 words: 8 bytes each (12 where the head trains), and a hidden state of 64 with its
+    derivative; 16 with label smoothing; nothing under a score head. Of many positions 27,962 x 300 at a time."""
     shape = shape_of(tiny(torch.float32, "eager"), None, 4)
-    assert kept(shape, BATCH, Keeping()).head == 10 * 300 * 12
+    assert kept(shape, BATCH, PLAIN).head == 10 * 300 * 8 + 2 * 4 * 10 * 64
+    assert kept(replace(shape, head_trains=True), BATCH, PLAIN).head == 10 * 300 * 12 + 2 * 4 * 10 * 64
     assert kept(shape, BATCH, Keeping(smoothed=True)).head == 10 * 300 * 16
-    assert kept(replace(shape, vocabulary=0), BATCH, Keeping()).head == 0
+    assert kept(replace(shape, vocabulary=0), BATCH, PLAIN).head == 0
+    many = replace(BATCH, trained=50_000)
+    assert kept(shape, many, PLAIN).head == (2**23 // 300) * 300 * 8 + 2 * 4 * 50_000 * 64
 
 
 def test_checkpointing_keeps_the_inputs_of_layers_and_one_layer():

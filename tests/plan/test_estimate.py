@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from finetune.errors import RecipeError
-from finetune.plan.activations import Keeping
+from finetune.plan.activations import DOCUMENTS, Keeping
 from finetune.plan.estimate import Shapes, estimate, refuse, work
-from finetune.plan.hardware import HARDWARE
+from finetune.plan.hardware import HARDWARE, Hardware
 from finetune.plan.pace import Work, forward_only, training
 from finetune.plan.rows import Rows
 from tests.stages.made import load_tiny
@@ -22,10 +22,14 @@ def eight(parts: int) -> Rows:
 
 
 def test_a_pair_is_two_rows_and_a_pass_of_the_reference(tmp_path, tiny_base):
-    """4 pairs of 20 and 20 tokens: 8 x 20, 80 of them trained; the reference sees them too, unless it did before."""
+    """4 pairs of 20 and 20 tokens, half of each the prompt: 4 x 30, or 8 x 20 with each answer's own; 80 of them trained;
+    the reference sees them too, unless it did before."""
     recipe = load_tiny(tmp_path, tiny_base, "dpo", "device=cuda", "model.dtype=auto")
-    found = estimate(recipe, eight(2), H100)
-    assert (found.largest.rows, found.largest.width, found.largest.trained) == (8, 20, 80)
+    apart = load_tiny(tmp_path, tiny_base, "dpo", "device=cuda", "model.dtype=auto", "dpo.prefix_sharing=false")
+    found, alone = estimate(recipe, eight(2), H100), estimate(apart, eight(2), H100)
+    assert (found.largest.rows, found.largest.width, found.largest.trained) == (1, 120, 80)
+    assert (alone.largest.rows, alone.largest.width, alone.largest.trained) == (8, 20, 80)
+    assert found.memory.activations < 0.8 * alone.memory.activations
     once = training(found.shape, found.largest, Keeping())
     reference = forward_only(found.shape, found.largest)
     assert work(recipe, found.shape, None, found.largest, Keeping()) == once + reference
@@ -100,3 +104,21 @@ def test_skeletons_are_built_once(tiny_recipe):
 def test_what_is_not_covered_is_refused(tiny_recipe):
     with pytest.raises(RecipeError, match="plan: a mixture's steps are not covered yet"):
         refuse(tiny_recipe().model_copy(update={"mixture": (tiny_recipe(),)}))
+
+
+@pytest.mark.parametrize(
+    ("setting", "fused"),
+    [
+        ("seed=1", True), ("model.fused_ops=false", False), ("train.torch_compile=true", False),
+        ("lora.lora_dropout=0.1", False), ("model.attn_implementation=sdpa", False), ("lora.use_dora=true", False),
+    ],
+)  # fmt: skip
+def test_a_cpu_computes_with_its_fused_ops(tiny_recipe, setting, fused):
+    """Then rows of different lengths are not filled up, and documents are apart: 8 rows of 20, or of 20 and 5."""
+    lengths = np.array([[20], [5]] * 4)
+    rows = Rows(lengths, lengths // 2, (lengths**2).sum(1), 8, True, "by hand")
+    cpu = Hardware("cpu", "cpu", 2**34, {"float32": 1e11, "bfloat16": 1e11}, 1e10, 0, "by hand")
+    found = estimate(tiny_recipe("device=cpu", "train.micro_batch_size=2", setting), rows, cpu)
+    assert (found.shape.attention == DOCUMENTS) is fused
+    batch = found.largest
+    assert (batch.tokens == batch.real) is fused or batch.real == 40
