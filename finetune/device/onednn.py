@@ -29,8 +29,9 @@ def packed_linear(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) ->
     operators = torch.ops.mkldnn
     if weight.dtype != torch.bfloat16 or not torch.backends.mkldnn.is_available():
         return None
-    if not all(hasattr(operators, name) for name in ("_linear_pointwise", "_reorder_linear_weight")):
-        return None
+    needed = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
+    if not all(hasattr(operators, name) for name in needed) or not operators._is_mkldnn_bf16_supported():
+        return None  # the last: of a chip without AVX-512, or the like
     packed = operators._reorder_linear_weight(weight, rows)
     plain, plus = operators._linear_pointwise.default, operators._linear_pointwise.binary
 
