@@ -66,6 +66,7 @@ def test_a_chip_without_bfloat16():
     assert dtype_of("bfloat16", dataclasses.replace(DEVICES["cpu"], bfloat16=lambda: False)) == "bfloat16"
 
 
+@pytest.mark.slow
 def test_a_torch_npu_that_can_t_be_loaded_is_kept_away(tmp_path):
     """A package whose import fails as without CANN: said once, in words, and the libraries go on as if it were not there."""
     (tmp_path / "torch_npu").mkdir()

@@ -41,6 +41,7 @@ def test_every_finetune_command_is_understood():
         _parser().parse_args(shlex.split(line)[1:])
 
 
+@pytest.mark.slow
 def test_the_check_of_the_component_list_runs(finished_run, tmp_path):
     pytest.importorskip("cyclonedx")
     folder = tmp_path / "runs/cashflow/bundle"

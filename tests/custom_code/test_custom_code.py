@@ -31,6 +31,7 @@ def test_refused_without_the_key_and_nothing_of_it_is_run(custom, tmp_path, caps
     assert "failed    tiny base" in told.out and not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_trains_resumes_merges_and_loads_elsewhere(custom, tmp_path, capsys):
     """Steps all ok; the bundle has the code byte for byte; another process with the key loads it, one without does not."""
     told = tmp_path / "told.json"

@@ -100,6 +100,7 @@ def test_gradients_of_a_short_last_batch(tiny_base, tiny_data):
         assert float((other - whole).norm() / whole.norm()) < 1e-6
 
 
+@pytest.mark.slow
 def test_two_processes(tiny_base, tiny_data, tmp_path, whole_batch):
     """T18, T20: torchrun with two gloo processes = one; the held-out rows are each answered once."""
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)

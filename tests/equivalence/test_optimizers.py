@@ -56,6 +56,7 @@ def resumed_is_uninterrupted(optim: str, tmp_path: Path, base: Path, data: Path,
     return whole.output_dir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optim", [needs("schedule_free_adamw")])
 def test_schedule_free_saves_and_looks_at_the_average(optim, tiny_base, tiny_data, tmp_path, monkeypatch):
     """x = y + (1 - 1 / beta1) (z - y) is in the checkpoint's adapter, in the result and under the held-out loss; a

@@ -77,6 +77,7 @@ def uninterrupted(tiny_base, tiny_data, tmp_path_factory) -> Path:
     return recipe.output_dir
 
 
+@pytest.mark.slow
 def test_resumed_in_another_process(tiny_recipe, tmp_path, uninterrupted, monkeypatch):
     """T1, T4: stopped inside the accumulation window of step 12 (of epoch 2), resumed with another hash seed."""
     recipe = tiny_recipe(*LONG)

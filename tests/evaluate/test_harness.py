@@ -153,6 +153,7 @@ def logger_of_lm_eval() -> tuple:
     return logger.level, logger.propagate, list(logger.handlers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shots", [0, 2])
 def test_the_numbers_are_lm_evals_own(own, shots):
     """Adapter on: those of the merged copy. Adapter off: those of the base. Choices and short answers, with and without
@@ -344,6 +345,7 @@ def test_virtual_tokens_stand_before_every_question(own, kind):
         assert sample["filtered_resps"][0].split("\n")[0].strip() == answer.text.split("\n")[0].strip()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_comes_up_before_training(own, tmp_path):
     """An unknown id with the nearest one, a data set that is not there, too many worked examples, no score to report."""
     section, _ = own(["?"] * 12)
