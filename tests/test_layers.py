@@ -48,6 +48,7 @@ LAYERS = [
         "finetune.evaluate",
         "finetune.export",
         "finetune.verify",
+        "finetune.report",
         "finetune.checkpoint",
     },
     {"finetune.stages"},
