@@ -78,7 +78,7 @@ def notes_of(runs: Sequence[Run]) -> list[Said]:
     if unknown:
         notes.append(Said(
             f"no recipe is known of {unknown}: its folder has neither a bundle nor run.json",
-            f"{unknown} 的配方未知：文件夹中既没有发布包，也没有 run.json",
+            f"{unknown} 的配方未知：文件夹中既没有交付包，也没有 run.json",
         ))  # fmt: skip
     if len({_held_out(run) for run in runs if run.scores and run.recipe}) > 1:
         notes.append(Said(

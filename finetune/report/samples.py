@@ -162,11 +162,28 @@ def _shared(wanted: list[str], said: list[str]) -> tuple[list[bool], list[int | 
     """Which words of the reference an answer has, and which word of the reference each word of the answer is."""
     there = [False] * len(wanted)
     twin: list[int | None] = [None] * len(said)
-    for block in difflib.SequenceMatcher(None, wanted, said, autojunk=False).get_matching_blocks():
-        for offset in range(block.size):
-            there[block.a + offset] = True
-            twin[block.b + offset] = block.a + offset
+    for start, other, size in _blocks(wanted, said):
+        for offset in range(size):
+            there[start + offset] = True
+            twin[other + offset] = start + offset
     return there, twin
+
+
+def _blocks(wanted: list[str], said: list[str]) -> Iterator[tuple[int, int, int]]:
+    """(place in the reference, place in the answer, words) of what both have.
+
+    Their common beginning and end are taken first; between them, difflib leaves out words that fill over 1 % of a long
+    answer as places to begin at. Without that, an answer that repeats itself to the limit would take a second.
+    """
+    shorter = min(len(wanted), len(said))
+    head = next((place for place in range(shorter) if wanted[place] != said[place]), shorter)
+    rest = shorter - head
+    tail = next((place for place in range(rest) if wanted[-1 - place] != said[-1 - place]), rest)
+    inner = wanted[head : len(wanted) - tail], said[head : len(said) - tail]
+    yield 0, 0, head
+    for block in difflib.SequenceMatcher(None, *inner).get_matching_blocks():
+        yield block.a + head, block.b + head, block.size
+    yield len(wanted) - tail, len(said) - tail, tail
 
 
 def _joined(words: Sequence[str], its: Sequence[Mark]) -> Pieces:

@@ -100,7 +100,7 @@ def sentence_of(run: Run) -> Said:
 def _compared(run: Run, name: str) -> Said:
     base, tuned = run.score("base", name), run.score("tuned", name)
     if base is None or tuned is None:
-        return Said(f"{name} of the tuned model: {number(tuned)}.", f"调优模型的 {name}：{number(tuned)}。")
+        return Said(f"{name} of the tuned model: {number(tuned)}.", f"微调后的模型的 {name}：{number(tuned)}。")
     both, moved = run.ends("difference", name), tuned - base
     en, zh = _weight(moved, both)
     rows = (run.intervals.get("rows") or {}).get("")
@@ -108,7 +108,7 @@ def _compared(run: Run, name: str) -> Said:
     difference = f"{number(moved, True)} {ends(both, True)}".strip()
     return Said(
         f"{name}{on}: base {number(base)}, tuned {number(tuned)}; the difference of {difference} {en}.",
-        f"{of}{name}：基座 {number(base)}，调优后 {number(tuned)}；差值 {difference}，{zh}。",
+        f"{of}{name}：基座 {number(base)}，微调后 {number(tuned)}；差值 {difference}，{zh}。",
     )
 
 
@@ -141,7 +141,7 @@ def _gate_tile(run: Run) -> Tile:
 def _merge_tile(run: Run) -> Tile:
     label, proof = Said("Merge", "合并"), proof_of(run)
     if proof is None:
-        return Tile(label, Said("not made", "未进行"), Said("there is no bundle", "没有发布包"), "warn")
+        return Tile(label, Said("not made", "未进行"), Said("there is no bundle", "没有交付包"), "warn")
     kind, facts = proof
     if kind == "adapter":
         told = Said("the adapter on disk is the model that was scored", "磁盘上的适配器就是评分时的模型")
@@ -179,5 +179,5 @@ def _main_tile(run: Run) -> Tile:
     tone: Tone = "plain" if moved is None or moved[0] <= 0 <= moved[1] else "good" if moved[0] > 0 else "bad"
     line = f"{number(run.score('base', name))} → {number(tuned)}"
     both = ends(run.ends("tuned", name))
-    note = Said(f"tuned, 95 % {both}", f"调优后，95 % {both}") if both else Said("no interval", "没有区间")
+    note = Said(f"tuned, 95 % {both}", f"微调后，95 % {both}") if both else Said("no interval", "没有区间")
     return Tile(Said(name, name), Said(line, line), note, tone)

@@ -153,6 +153,10 @@ def test_marks_by_hand():
         [("", "风速"), ("wrong", "14"), ("", "节")], [("", "风速"), ("right", "12"), ("", "节")],
     )  # fmt: skip
     assert marks("", "a b", "c") == ([], [("", "a b")], [("", "c")])
+    repeats = "the same again " * 60
+    assert marks(repeats, repeats + "x", repeats) == (
+        [("", repeats)], [("", repeats), ("wrong", "x")], [("", repeats)],
+    )  # fmt: skip
     for text in ("", "  a\n\tb  ", "x" * 50 + "，" + "字" * 9):
         assert all("".join(piece for _, piece in one) == text for one in marks(text, text, text))
 
