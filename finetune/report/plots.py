@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from finetune.report.curves import Chart
@@ -24,7 +26,7 @@ INK = {"tuned": "#030303", "held": "#040404", "base": "#050505", "previous": "#0
 OF_RUNS = ("var(--run1)", "var(--run2)", "var(--run3)", "var(--run4)", "var(--run5)", "var(--run6)")
 WIDTH, HEIGHT, WIDE = 3.7, 1.8, 5.0  # inches, of a curve and of the scores; the page scales them
 SCORES = 14  # lines of the picture of scores
-NAME = 26  # characters of a score's name beside it
+NAME = 26  # letters of a score's name beside it
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9, "axes.edgecolor": GRID, "axes.labelcolor": TEXT,
@@ -75,11 +77,14 @@ def scores_svg(lines: Sequence[Line], models: Sequence[str], name: str) -> str:
                         cell.ends, (height, height), color=INK[who], linewidth=2, solid_capstyle="round", alpha=0.45
                     )
                 axes.plot([cell.value], [height], "o", color=INK[who], markersize=4.5)
-        axes.set_yticks(range(len(lines)), [_short(line.name) for line in lines])
+        axes.set_yticks(range(len(lines)), [f"@{place}@" for place in range(len(lines))])
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.set_xlim(-0.02, 1.02)
         axes.grid(axis="y", visible=False)
-        return _svg(figure, name)
+        drawn = _svg(figure, name)
+    for place, line in enumerate(lines):  # matplotlib's own font has no Chinese, and it would set $x$ as a formula
+        drawn = drawn.replace(f">@{place}@<", f">{escape(_short(line.name))}<")
+    return drawn
 
 
 def _figure(height: float, width: float = WIDTH, left: float = 0.55) -> tuple[Figure, Axes]:
@@ -110,7 +115,19 @@ def _frame(axes: Axes) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= NAME else f"{name[: NAME // 2]}…{name[-NAME // 2 + 1 :]}"
+    """The name, its middle left out where it is wider than NAME letters; a Chinese character is as wide as two."""
+    if _width(name) <= NAME:
+        return name
+    ends = ["", ""]
+    for first, last in zip(name, reversed(name), strict=True):
+        if _width(ends[0] + first + last + ends[1]) >= NAME:
+            break
+        ends = [ends[0] + first, last + ends[1]]
+    return "…".join(ends)
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _svg(figure: Figure, name: str) -> str:

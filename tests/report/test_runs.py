@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -158,6 +159,10 @@ def test_pictures_take_colours_and_font_from_the_page():
     assert svg.startswith("<svg") and "var(--tuned)" in svg and "var(--soft)" in svg
     assert "font-family" not in svg and "metadata" not in svg and "<style" not in svg and "#0" not in svg
     assert svg == curve_svg(loss, "x/y-loss")  # the same run gives the same picture
-    line = Line("a" * 40 + "<b>", (Cell(0.1, None), Cell(0.9, (0.8, 1.0))), ())
-    drawn = scores_svg([line], ("base", "tuned"), "s")
-    assert "<b>" not in drawn and "var(--base)" in drawn and "aaaaaaaaaaaaa…aaaaaaaaa&lt;b&gt;" in drawn
+    names = ("a" * 40 + "<b>", "$x^2$", "字段/瓦斯浓度处置措施等级判定结果")
+    drawn = scores_svg(
+        [Line(name, (Cell(0.1, None), Cell(0.9, (0.8, 1.0))), ()) for name in names], ("base", "tuned"), "s"
+    )
+    assert "<b>" not in drawn and "var(--base)" in drawn
+    shown = re.findall(r">([^<>]+)</text>", drawn)
+    assert shown[-3:] == ["aaaaaaaaaaaa…aaaaaaaaa&lt;b&gt;", "$x^2$", "字段/瓦斯浓…等级判定结果"]
