@@ -156,7 +156,6 @@ class RunFolder:
             if self.resume is None:
                 self._empty()
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "metrics.jsonl").touch()
             self._tell()
             write_run_state(self.path, "running", 0)
         self._keep = tuple(keep)
@@ -171,9 +170,6 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             for left in ("adapter", "bundle", ".bundle.old"):  # a draft of a bundle knows itself what it belongs to
                 shutil.rmtree(self.path / left, ignore_errors=True)
-            for left in ("export.json", "scores.json", "release.json", *PAGES, "report.html"):  # of before this life
-                (self.path / left).unlink(missing_ok=True)
-            (self.path / "metrics.jsonl").touch()
             self._tell()
             if checkpoint is not None:
                 log.rewind(checkpoint.step, checkpoint.state["progress"]["evaluated"])
@@ -182,6 +178,11 @@ class RunFolder:
         self._accelerator.wait_for_everyone()
 
     def _tell(self) -> None:
+        """What the run sets out to do is written down; what an earlier life of it came to goes, it may come to another."""
+        answers = (file.name for file in self.path.glob("answers*.jsonl"))
+        for left in ("export.json", "scores.json", "release.json", *PAGES, "report.html", *answers):
+            (self.path / left).unlink(missing_ok=True)
+        (self.path / "metrics.jsonl").touch()
         if self.about:
             text = json.dumps(self.about, ensure_ascii=False, indent=1)
             (self.path / ABOUT).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

@@ -44,7 +44,7 @@ CHARTS: tuple[tuple[str, Said, tuple[tuple[str, Said, str, bool], ...]], ...] = 
     (LOSS, Said("Loss", "损失"), ((LOSS, TRAIN, "tuned", False), (HELD_OUT, HELD, "held", True))),
     ("reward", Said("Reward", "奖励"), (("reward", TRAIN, "tuned", False), ("eval_reward", HELD, "held", True))),
     ("learning_rate", Said("Learning rate", "学习率"), (("learning_rate", TRAIN, "tuned", False),)),
-    ("grad_norm", Said("Gradient norm, largest since the last line", "梯度范数（两行日志间的最大值）"),
+    ("grad_norm", Said("Gradient norm, the largest", "梯度范数（最大值）"),
      (("grad_norm", TRAIN, "tuned", False),)),
     ("tokens_per_second", Said("Throughput, tokens a second", "吞吐，词元每秒"),
      (("tokens_per_second", TRAIN, "tuned", False),)),

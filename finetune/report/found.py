@@ -40,16 +40,15 @@ class Summary:
 
     def cells(self) -> list[str]:
         """For a table of HEADS."""
-        scored = (
-            f"{self.score} {number(self.base)} → {number(self.tuned)} {ends(self.interval)}".rstrip()
-            if self.score
-            else "–"
-        )
         state = self.state if self.state == "finished" else f"{self.state}, step {self.step}"
-        return [self.run, self.when[:16].replace("T", " "), self.recipe, self.base_model, state, scored, self.gate]
+        came_to = f"{number(self.base)} → {number(self.tuned)}" if self.score else "–"
+        return [
+            self.run, self.when[:16].replace("T", " "), self.recipe, self.base_model, state, self.score or "–", came_to,
+            ends(self.interval), self.gate,
+        ]  # fmt: skip
 
 
-HEADS = ["run", "when (UTC)", "recipe", "base model", "state", "first score: base → tuned", "gate"]
+HEADS = ["run", "when (UTC)", "recipe", "base model", "state", "first score", "base → tuned", "95 %", "gate"]
 
 
 def find_runs(folder: Path) -> list[Run]:

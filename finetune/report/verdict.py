@@ -102,7 +102,12 @@ def _compared(run: Run, name: str) -> Said:
     if base is None or tuned is None:
         return Said(f"{name} of the tuned model: {number(tuned)}.", f"微调后的模型的 {name}：{number(tuned)}。")
     both, moved = run.ends("difference", name), tuned - base
-    en, zh = _weight(moved, both)
+    if not moved and both in (None, (0.0, 0.0)):
+        return Said(
+            f"{name}: base and tuned model both have {number(tuned)}, no difference at all.",
+            f"{name}：基座与微调后的模型都是 {number(tuned)}，没有差别。",
+        )
+    en, zh = _weight(both)
     rows = (run.intervals.get("rows") or {}).get("")
     on, of = (f" on {rows} held-out rows", f"在 {rows} 条留出样本上，") if rows else ("", "")
     difference = f"{number(moved, True)} {ends(both, True)}".strip()
@@ -112,7 +117,7 @@ def _compared(run: Run, name: str) -> Said:
     )
 
 
-def _weight(moved: float, both: tuple[float, float] | None) -> Said:
+def _weight(both: tuple[float, float] | None) -> Said:
     """What a difference is worth by its interval."""
     if both is None:
         return Said("has no interval, so chance is not ruled out", "没有区间，不能排除偶然")
@@ -120,8 +125,6 @@ def _weight(moved: float, both: tuple[float, float] | None) -> Said:
         return Said("is more than chance in the choice of rows", "大于抽样偶然：确有提高")
     if both[1] < 0:
         return Said("is a loss, and more than chance in the choice of rows", "大于抽样偶然：确有下降")
-    if moved == 0 and both == (0.0, 0.0):
-        return Said("is none at all", "没有差别")
     return Said("may be chance: its interval includes 0", "可能出于偶然：区间包含 0")
 
 

@@ -14,14 +14,16 @@ class Said(NamedTuple):
 
 
 def number(value: float | None, signed: bool = False) -> str:
-    """A score as tables show it; a dash where there is none."""
-    return "–" if value is None else f"{value:{'+' if signed else ''}.3f}"
+    """A score as tables show it; a dash where there is none. Nothing is not signed."""
+    if value is None:
+        return "–"
+    rounded = round(value, 3) or 0.0  # never -0.0
+    return f"{rounded:+.3f}" if signed and rounded else f"{rounded:.3f}"
 
 
 def ends(both: tuple[float, float] | None, signed: bool = False) -> str:
     """An interval in brackets; empty where there is none."""
-    sign = "+" if signed else ""
-    return f"[{both[0]:{sign}.3f}, {both[1]:{sign}.3f}]" if both else ""
+    return f"[{number(both[0], signed)}, {number(both[1], signed)}]" if both else ""
 
 
 def set_number(value: float | None, signed: bool = False) -> str:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from finetune.cli import main
+from finetune.errors import GateError
 from finetune.report.page import report_at_end, to_html, write_report
 from finetune.report.read import Run, read_run
 from finetune.report.samples import marks, samples_of
 from finetune.report.tables import sections_of, worst_drop
 from finetune.report.verdict import gate_of, sentence_of, verdict_of
+from finetune.report.words import number
+from finetune.runfolder import RunFolder
+from finetune.stop import Preempted
 
 
 def rewrite(file: Path, **changes) -> None:
@@ -124,7 +130,13 @@ def test_the_sentence_says_what_the_interval_allows(ends, said):
     assert said in sentence_of(run).en
 
 
-def test_a_loss_is_called_one():
+def test_a_loss_is_called_one_and_nothing_nothing():
+    same = {"base": {"exact": 0.5}, "tuned": {"exact": 0.5}}
+    none = "exact: base and tuned model both have 0.500, no difference at all."
+    assert sentence_of(run_of(scores=same, intervals={"difference": {"exact": [0.0, 0.0]}})).en == none
+    assert [number(value, signed=True) for value in (0.25, -0.25, -0.0001, 0.0, None)] == [
+        "+0.250", "-0.250", "0.000", "0.000", "–",
+    ]  # fmt: skip
     scores = {"base": {"exact": 0.7}, "tuned": {"exact": 0.5}}
     run = run_of(scores=scores, intervals={"difference": {"exact": [-0.3, -0.1]}})
     assert "is a loss, and more than chance" in sentence_of(run).en and "确有下降" in sentence_of(run).zh
@@ -207,6 +219,31 @@ def test_the_report_can_fail_without_the_run(a_run, monkeypatch):
         "report: not written (ImportError: No module named 'matplotlib'); the run itself is whole; try again: "
         f"finetune report {a_run}"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [(None, "finished", 1), (GateError("no"), "failed", 1), (Preempted("SIGTERM"), "preempted", 1),
+     (KeyboardInterrupt(), "failed", 0)],
+)  # fmt: skip
+def test_a_run_is_reported_when_it_has_ended_by_itself(a_run, error, status, told):
+    """Its state stands by then; nobody who pressed ^C waits for it. What an earlier life came to is gone."""
+    one = SimpleNamespace(is_main_process=True, num_processes=1, wait_for_everyone=lambda: None)
+    found = SimpleNamespace(step=3, state={"progress": {"evaluated": -1}})
+    seen: list[str] = []
+    with (
+        contextlib.suppress(GateError, Preempted, KeyboardInterrupt),
+        RunFolder(a_run, one, resume="auto") as folder,
+    ):
+        folder.about = {"name": "again"}
+        folder.at_end = lambda: seen.append(read_run(a_run).status)
+        folder.claim(found, SimpleNamespace(rewind=lambda *steps: None))
+        left = {file.name for file in a_run.iterdir()}
+        assert not left & {"scores.json", "release.json", "release.md", "report.html", "answers.base.jsonl", "bundle"}
+        assert read_run(a_run).name == "again" and {"metrics.jsonl", "golden.jsonl"} <= left
+        if error is not None:
+            raise error
+    assert seen == [status] * told and read_run(a_run).status == status
 
 
 def test_a_chain_has_the_curves_of_every_stage(a_run):

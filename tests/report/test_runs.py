@@ -56,9 +56,10 @@ def test_runs_are_found_and_told_in_a_line_each(some_runs):
         ("a/good", "finished", 4, "passed"), ("a/bad", "failed", 4, "failed"), ("going", "running", 0, "unasked"),
     ]  # fmt: skip
     assert found[0].cells() == [
-        "a/good", "2026-11-30 10:06", "good", "org/tiny", "finished", "exact 0.100 → 0.900 [0.850, 0.950]", "passed",
+        "a/good", "2026-11-30 10:06", "good", "org/tiny", "finished", "exact", "0.100 → 0.900", "[0.850, 0.950]",
+        "passed",
     ]  # fmt: skip
-    assert found[2].cells()[4:] == ["running, step 0", "–", "unasked"]
+    assert found[2].cells()[4:] == ["running, step 0", "–", "–", "", "unasked"]
 
 
 def test_recipes_differ_in_keys_and_scores_in_intervals(some_runs):
