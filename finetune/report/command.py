@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,8 @@ def runs_command(options: argparse.Namespace) -> None:
             raise RecipeError(
                 f"runs compare: two runs' folders are needed, got {len(words) - 1}: finetune runs compare A B"
             )
-        folder, runs = Path(), [read_run(Path(word)) for word in words[1:]]
+        runs = [read_run(Path(word)) for word in words[1:]]
+        folder = Path(os.path.commonpath([run.folder.absolute() for run in runs]))
         told: Any = comparison(runs)
     elif len(words) > 1:
         raise RecipeError(
@@ -89,7 +91,7 @@ def comparison(runs: Sequence[Run]) -> dict[str, Any]:
         "b": str(b.folder),
         "notes": [note.en for note in notes_of(runs)],
         "recipe": [{"key": one.key, "a": one.values[0], "b": one.values[1]} for one in recipe_differences(runs)],
-        "facts": [{"fact": one.key, "a": one.values[0], "b": one.values[1]} for one in facts_of(runs)],
+        "facts": [{"fact": one.name.en, "a": one.values[0].en, "b": one.values[1].en} for one in facts_of(runs)],
         "scores": [
             {
                 "score": one.name, "a": one.values[0], "a_interval": one.ends[0], "b": one.values[1],

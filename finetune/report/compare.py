@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.report.curves import points_of
 from finetune.report.read import Interval, Run
-from finetune.report.verdict import gate_of, proof_of
+from finetune.report.verdict import GATE, STATES, gate_of, proof_of
 from finetune.report.words import Said, number, small
 
 PLACES = ("output_dir",)  # differs between any two runs, and says nothing
@@ -22,6 +22,14 @@ class Difference:
 
     key: str
     values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing about every run."""
+
+    name: Said
+    values: tuple[Said, ...]
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,10 @@ def scores_of(runs: Sequence[Run]) -> list[Score]:
     ]
 
 
-def facts_of(runs: Sequence[Run]) -> list[Difference]:
+def facts_of(runs: Sequence[Run]) -> list[Fact]:
     """How each run ended and what it took, a row a fact."""
     told = [_facts(run) for run in runs]
-    return [Difference(key, tuple(its[key] for its in told)) for key in told[0]]
+    return [Fact(name, tuple(its[name] for its in told)) for name in told[0]]
 
 
 def notes_of(runs: Sequence[Run]) -> list[Said]:
@@ -99,39 +107,43 @@ def _held_out(run: Run) -> str:
     return json.dumps([files, run.recipe.get("seed"), section.get("split"), rows, data.get("template_sha256")])
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _facts(run: Run) -> dict[Said, Said]:
     last = run.metrics.get("", [])
     training = run.manifest.get("training") or {}
     held_out, loss = points_of(last, "eval_loss")[1], points_of(last, "loss")[1]
     rates, memory = sorted(points_of(last, "tokens_per_second")[1]), points_of(last, "peak_memory_gib")[1]
-    return {
-        "state": f"{run.status or 'unknown'}, step {run.step}",
-        "gate": gate_of(run),
-        "merge": _merge(run),
-        "last loss": number(loss[-1]) if loss else NOT_GIVEN,
-        "least held-out loss": number(min(held_out)) if held_out else NOT_GIVEN,
-        "training, seconds": f"{training['seconds']:g}" if "seconds" in training else NOT_GIVEN,
-        "tokens a second, median": f"{rates[len(rates) // 2]:.0f}" if rates else NOT_GIVEN,
-        "peak memory, GiB": f"{max(memory):.2f}" if memory else NOT_GIVEN,
-        "adapter": str(training.get("lora", NOT_GIVEN)).partition(";")[0],
+    told = {
+        Said("last loss", "最后的损失"): number(loss[-1]) if loss else NOT_GIVEN,
+        Said("least held-out loss", "最低留出损失"): number(min(held_out)) if held_out else NOT_GIVEN,
+        Said("training, seconds", "训练，秒"): f"{training['seconds']:g}" if "seconds" in training else NOT_GIVEN,
+        Said("tokens a second, median", "词元每秒，中位数"): f"{rates[len(rates) // 2]:.0f}" if rates else NOT_GIVEN,
+        Said("peak memory, GiB", "内存峰值，GiB"): f"{max(memory):.2f}" if memory else NOT_GIVEN,
+        Said("adapter", "适配器"): str(training.get("lora", NOT_GIVEN)).partition(";")[0],
     }
+    ended = Said(f"{run.status or 'unknown'}, step {run.step}", f"{STATES[run.status].zh}，第 {run.step} 步")
+    first = {Said("state", "状态"): ended, Said("gate", "门槛"): GATE[gate_of(run)], Said("merge", "合并"): _merge(run)}
+    return first | {name: Said(value, value) for name, value in told.items()}
 
 
-def _merge(run: Run) -> str:
+def _merge(run: Run) -> Said:
     proof = proof_of(run)
     if proof is None:
-        return "no bundle"
+        return Said("no bundle", "没有交付包")
     kind, told = proof
     key = {"merge": "max_logit_difference", "rewards": "max_reward_difference"}.get(kind)
-    return (
-        f"proven ({key.replace('_', ' ')} {small(told[key])})" if key and key in told else "not merged, adapter proven"
-    )
+    if key is None:
+        return Said("none, by its method", "该方法不合并")
+    how = Said("proven", "已证明") if told.get("limits") or told.get("limit") else Said("measured only", "仅测量")
+    what = Said(key.replace("_", " "), {"merge": "logit 最大差", "rewards": "奖励最大差"}[kind])
+    return Said(f"{how.en}, {what.en} {small(told[key])}", f"{how.zh}，{what.zh} {small(told[key])}")
 
 
 def _flat(told: Any, before: str = "") -> Iterator[tuple[str, str]]:
     """(dotted key, value as JSON would have it) of everything in a resolved recipe."""
     if isinstance(told, list) and told and all(isinstance(one, Mapping) for one in told):
         told = {str(place): one for place, one in enumerate(told)}
+    if told is None:  # as good as not given
+        return
     if not isinstance(told, Mapping):
         yield before, told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
         return

@@ -93,6 +93,7 @@ def summary_of(run: Run, folder: Path) -> Summary:
 
 
 def _below(place: Path, folder: Path) -> str:
+    place, folder = place.absolute(), folder.absolute()
     inside = place.relative_to(folder) if place.is_relative_to(folder) else place
     return str(inside) if str(inside) != "." else place.resolve().name
 

@@ -15,6 +15,7 @@ from finetune.report.page import render, writable
 from finetune.report.plots import OF_RUNS, runs_svg, scores_svg
 from finetune.report.read import Run
 from finetune.report.tables import Cell, Line
+from finetune.report.verdict import GATE, STATES
 from finetune.report.words import Said
 
 CURVES = ((LOSS, Said("Training loss", "训练损失")), (HELD_OUT, Said("Held-out loss", "留出损失")))
@@ -37,6 +38,8 @@ def write_runs_page(runs: Sequence[Run], summaries: Sequence[Summary], file: Pat
         "differences": recipe_differences(runs),
         "notes": notes_of(runs),
         "many": len(runs) > len(OF_RUNS),
+        "states": STATES,
+        "gates": GATE,
     }
     page = render("runs.html.jinja", facts)
     with writing(file):

@@ -16,6 +16,14 @@ GATE = {
     "unasked": Said("not asked", "未评估"),
 }
 
+STATES = {
+    "finished": Said("finished", "已结束"),
+    "failed": Said("failed", "失败"),
+    "preempted": Said("stopped", "被停止"),
+    "running": Said("not at its end", "尚未结束"),
+    "": Said("unknown", "未知"),
+}
+
 
 @dataclass(frozen=True)
 class Tile:

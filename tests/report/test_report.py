@@ -65,7 +65,7 @@ def test_a_finished_run_has_its_report_beside_its_bundle(finished_run):
         and "已结束；未设门槛" in page
     )
     assert f"<code>{proof['dtype']}" not in page and f", {proof['dtype']}." in page
-    assert "9 held-out rows" in page and "larger.jsonl" in page and "max_steps: 9" in page
+    assert "Said(" not in page and "9 held-out rows" in page and "larger.jsonl" in page and "max_steps: 9" in page
     assert f"<dd>{result.manifest['versions']['torch']}</dd>" in page
     assert page.count('class="plot"') == 6  # scores, loss, learning rate, gradient norm, throughput, memory
     assert page.count('class="en"') == page.count('class="zh"') > 100

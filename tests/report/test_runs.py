@@ -95,6 +95,7 @@ def test_the_command_lists_compares_and_writes(some_runs, tmp_path, capsys):
     assert main(["runs", str(some_runs), "--html", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     assert text.count('class="plot"') == 2  # the first score, training loss; no held-out loss was logged
+    assert "失败，第 4 步" in text and "已结束，第 4 步" in text and "Said(" not in text
     assert "Not logged." in text and "learning_<wbr>rate" in text and "0.850, 0.950" in text
 
 
