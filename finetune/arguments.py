@@ -180,6 +180,24 @@ def gate_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+def report_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "run", type=Path, metavar="RUN_FOLDER", help="a run's folder; an evaluation's or a bundle's too"
+    )
+    command.add_argument("--output", type=Path, metavar="FILE", help="(default: report.html in the folder)")
+
+
+def runs_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "what",
+        nargs="*",
+        metavar="[FOLDER | compare A B]",
+        help="where to look for runs (default: runs); two to compare",
+    )
+    command.add_argument("--json", metavar="FILE|-", help="write it here as JSON; -: print nothing else")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write one page that compares the runs")
+
+
 def export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("adapter", type=Path, metavar="RUN|ADAPTER", help="a run's folder, or a PEFT adapter's")
     command.add_argument("--base", help="hub id or folder (default: the one that the run or the adapter names)")

@@ -25,7 +25,9 @@ from finetune.arguments import (
     plan_arguments,
     raft_arguments,
     recipe_arguments,
+    report_arguments,
     reproduce_arguments,
+    runs_arguments,
     show_arguments,
     smoke_arguments,
     train_arguments,
@@ -189,6 +191,22 @@ def iterate(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def report(options: argparse.Namespace) -> int:
+    """Write report.html of a run that is there, in whatever state: one page that needs no network."""
+    from finetune.report.command import report_command
+
+    print(*report_command(options), sep="\n")
+    return EXIT_OK
+
+
+def runs(options: argparse.Namespace) -> int:
+    """List the runs in a folder, or compare two: `runs [FOLDER]`, `runs compare A B`."""
+    from finetune.report.command import runs_command
+
+    runs_command(options)
+    return EXIT_OK
+
+
 def export(options: argparse.Namespace) -> int:
     """Write the bundle of a finished run, or of an adapter made elsewhere: merge, proof, serving files."""
     from finetune.export.command import export_command
@@ -293,6 +311,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "evaluate": (evaluate, evaluate_arguments),
     "gate": (gate, gate_arguments),
     "iterate": (iterate, iterate_arguments),
+    "report": (report, report_arguments),
+    "runs": (runs, runs_arguments),
     "export": (export, export_arguments),
     "merge": (merge, merge_arguments),
     "verify": (verify, verify_arguments),

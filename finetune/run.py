@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,6 +84,8 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
             from finetune.asked import check_engine
             from finetune.engine import check_checkpoints, check_method, check_training
             from finetune.log import Log
+            from finetune.report.about import about_run
+            from finetune.report.page import report_at_end
 
             log = Log(recipe.output_dir, placement.accelerator)
             placed = f"{placement.device.name}, {placement.dtype}, {placement.accelerator.num_processes} process(es)"
@@ -97,6 +100,10 @@ def run(recipe: Recipe, overwrite: bool = False, resume: str | None = None, exte
                 log.say(f"this run is finished; bundle: {folder.bundle}")
                 placement.accelerator.end_training()
                 return Result(folder.bundle, manifest["scores"], manifest)
+            if placement.accelerator.is_main_process:
+                folder.about = about_run(recipe, data, placement)
+                if extent.until == "bundle":
+                    folder.at_end = partial(report_at_end, recipe.output_dir, log.say)
             before = train_stages(recipe, data, placement, folder, stop, log, extent.entering)
             last = before.go_on(recipe)
             extent.entering("base")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from finetune.checkpoint.lock import RunLock
 from finetune.checkpoint.runstate import Status, read_run_state, write_run_state
 from finetune.checkpoint.store import Checkpoint, Store
 from finetune.errors import RecipeError, writing
+from finetune.evaluate.release import PAGES
+from finetune.report.about import ABOUT
 from finetune.stop import Preempted
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ class RunFolder:
         resume: `auto` (the newest valid checkpoint, or from the start when there is none), a checkpoint's folder, or
             None.
 
+    Attributes:
+        about: what run.json says once the folder is this run's; empty: it is not written.
+        at_end: called on the main process when the run has ended by itself, its state written down, well or not.
+
     Raises:
         RecipeError: the folder holds something else or an earlier run that is neither to be resumed nor replaced;
             another living run holds it.
@@ -43,6 +49,8 @@ class RunFolder:
         self.path = path
         self.resume = resume
         self._accelerator = accelerator
+        self.about: dict[str, Any] = {}
+        self.at_end: Callable[[], None] = lambda: None
         self._claimed = False
         self._keep: tuple[str, ...] = ()
         used = path.exists() and not (path.is_dir() and not any(path.iterdir()))
@@ -78,6 +86,8 @@ class RunFolder:
                 status: Status = "finished" if kind is None else "preempted" if kind is Preempted else "failed"
                 reason = {} if error is None else {"reason": (str(error).splitlines() or [str(kind)])[0]}
                 write_run_state(self.path, status, max(self.store(1).steps(), default=0), **reason)
+                if kind is None or kind is Preempted or issubclass(kind, Exception):  # not when somebody waits for ^C
+                    self.at_end()
         finally:
             self._lock.__exit__(kind, error, trace)
 
@@ -146,7 +156,7 @@ class RunFolder:
             if self.resume is None:
                 self._empty()
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "metrics.jsonl").touch()
+            self._tell()
             write_run_state(self.path, "running", 0)
         self._keep = tuple(keep)
         self._claimed = True
@@ -160,13 +170,22 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             for left in ("adapter", "bundle", ".bundle.old"):  # a draft of a bundle knows itself what it belongs to
                 shutil.rmtree(self.path / left, ignore_errors=True)
-            (self.path / "export.json").unlink(missing_ok=True)
-            (self.path / "metrics.jsonl").touch()
+            self._tell()
             if checkpoint is not None:
                 log.rewind(checkpoint.step, checkpoint.state["progress"]["evaluated"])
             write_run_state(self.path, "running", max(self.store(1).steps(), default=0))
         self._claimed = True
         self._accelerator.wait_for_everyone()
+
+    def _tell(self) -> None:
+        """What the run sets out to do is written down; what an earlier life of it came to goes, it may come to another."""
+        answers = (file.name for file in self.path.glob("answers*.jsonl"))
+        for left in ("export.json", "scores.json", "release.json", *PAGES, "report.html", *answers):
+            (self.path / left).unlink(missing_ok=True)
+        (self.path / "metrics.jsonl").touch()
+        if self.about:
+            text = json.dumps(self.about, ensure_ascii=False, indent=1)
+            (self.path / ABOUT).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
     def _empty(self) -> None:
         for entry in self.path.iterdir() if self.path.is_dir() else ():

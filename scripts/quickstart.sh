@@ -26,6 +26,7 @@ scores = manifest["scores"]
 print("\n=== scores on held-out stations ===")
 for name in ("field_match", "all_fields"):
     print(f"{name:<12} base {scores['base'][name]:.3f}  tuned {scores['tuned'][name]:.3f}")
-print(f"\nlog:    {run / 'metrics.jsonl'}\nbundle: {run / 'bundle'}\nreport: {run / 'bundle/README.md'}")
+print(f"\nlog:    {run / 'metrics.jsonl'}\nbundle: {run / 'bundle'}\ncard:   {run / 'bundle/README.md'}")
 print(f"check what is served: finetune verify {run / 'bundle'}, or finetune verify URL --bundle {run / 'bundle'}")
+print(f"report: {run / 'report.html'}  (all of it on one page; open it in a browser)")
 EOF

@@ -49,6 +49,7 @@ LAYERS = [
         "finetune.evaluate",
         "finetune.export",
         "finetune.verify",
+        "finetune.report",
         "finetune.checkpoint",
     },
     {"finetune.stages"},

@@ -223,7 +223,7 @@ def test_a_gate_that_is_not_reached_exports_nothing(tiny_recipe, tmp_path, capsy
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "adapter", "answers.base.jsonl", "answers.tuned.jsonl", "checkpoints",
         "golden.json", "golden.jsonl", "metrics.jsonl", "release.json", "release.md", "release.zh-CN.md",
-        "run_state.json", "scores.json",
+        "report.html", "run.json", "run_state.json", "scores.json",
     ]  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""What a run came to, on one page for people; runs listed and compared."""
