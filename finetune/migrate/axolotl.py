@@ -10,7 +10,15 @@ from finetune.migrate.axolotl_data import set_rows, stage_of_sets
 from finetune.migrate.axolotl_keys import TOKENS
 from finetune.migrate.axolotl_training import NAME, set_joined, set_looks, set_losses, set_training
 from finetune.migrate.draft import Draft
-from finetune.migrate.training import set_attention, set_lora, set_output, set_precision, usual_targets
+from finetune.migrate.training import (
+    QUIET,
+    full_training,
+    set_attention,
+    set_lora,
+    set_output,
+    set_precision,
+    usual_targets,
+)
 
 RL = {"dpo": "dpo", "ipo": "dpo", "orpo": "orpo", "kto": "kto", "simpo": "simpo"}
 REWARDED = ("grpo", "gdpo", "ebft")
@@ -137,7 +145,7 @@ def _adapter(draft: Draft, stage: str) -> None:
     values["lora_dropout"] = draft.get("lora_dropout", 0.0)
     keys["target_modules"] = "lora_target_linear" if draft.get("lora_target_linear") else "lora_target_modules"
     values["target_modules"] = _targets(draft)
-    set_lora(draft, values, keys)
+    set_lora(draft, values, keys, QUIET)
 
 
 def _targets(draft: Draft) -> str | Sequence[str]:

@@ -11,10 +11,15 @@ from finetune.migrate.draft import Draft
 from finetune.migrate.sources import Rows, count_rows, found, from_recipe, hold_out, locate, put_data
 
 # Keys of a set that are read, those that change nothing, and those that have no equivalent.
-READ = ("path", "type", "data_files", "split", "name", "revision", "field", "field_messages", "field_tools", "field_chosen",
-        "field_rejected", "message_property_mappings", "message_field_role", "message_field_content", "roles", "text_column",
-        "field_human", "field_model", "conversation")  # fmt: skip
-IDLE = ("ds_type", "trust_remote_code", "preprocess_shards", "chat_template")
+READ = ("path", "type", "data_files", "split", "name", "revision", "field", "field_messages", "field_tools",
+        "field_chosen", "field_rejected", "message_property_mappings", "message_field_role", "message_field_content",
+        "roles", "text_column")  # fmt: skip
+IDLE = {
+    "ds_type": "the file's ending says it",
+    "trust_remote_code": "data is read, never run",
+    "preprocess_shards": "data.workers says how many processes",
+    "chat_template": "the tokenizer's own chat template writes the turns",
+}
 AS_USUAL = {
     "roles_to_train": (["assistant"], ["gpt"], ["assistant", "gpt"]),
     "train_on_eos": ("turn",),
@@ -30,7 +35,9 @@ LOST = {
     "chat_template_jinja": "model.tokenizer_name_or_path: a copy of it",
     "input_transform": "a file already transformed",
     "input_format": "a data template", "logprobs_field": "stage distill", "temperature": "stage distill",
-    "step_separator": "stage reward", "max_completion_length": "data.max_length", "train_on_last_step_only": "stage reward",
+    "field_human": "`from` and `value` of turns", "field_model": "`from` and `value` of turns",
+    "conversation": "the tokenizer's own chat template", "step_separator": "stage reward",
+    "max_completion_length": "data.max_length", "train_on_last_step_only": "stage reward",
 }  # fmt: skip
 
 
@@ -104,6 +111,8 @@ def _set(draft: Draft, one: Any, key: str, stage: str) -> Rows:
     for word, value in one.items():
         if word in LOST and value not in (None, False) and value not in AS_USUAL.get(word, ()):
             draft.lost(key, f"{one['path']}: {word}: {value}: has no key here", LOST[word])
+        elif word in IDLE and value not in (None, False):
+            draft.idle(key, f"{one['path']}: {word}: {IDLE[word]}")
         elif word not in (*READ, *IDLE, *LOST):
             draft.lost(key, f"{one['path']}: {word}: is not known here{did_you_mean(word, (*READ, *LOST))}")
     rows = _located(draft, one, key)

@@ -104,11 +104,10 @@ def _pairs(draft: Draft, rows: Rows, one: Mapping[str, Any], name: str, key: str
         sides = [
             str(one.get(word) or usual) for word, usual in (("field_chosen", "chosen"), ("field_rejected", "rejected"))
         ]
-        inner = f"['{shape.content}']"
         draft.changed(
             key, f"{origin}: prompts of up to four questions are taken, those with more left out; an answer is one turn"
         )
-        whole = replace(shape, chosen=named(sides[0]) + inner, rejected=named(sides[1]) + inner)
+        whole = replace(shape, chosen=sides[0], rejected=sides[1])
         return replace(rows, template=of_turns("preferences", origin, whole))
     if name.endswith((".argilla_chat", ".argilla")) and "chat" in name:
         return replace(rows, format="preference")
@@ -127,14 +126,11 @@ def _pairs(draft: Draft, rows: Rows, one: Mapping[str, Any], name: str, key: str
             "data.format: preference, or a data template with `rejected`",
         )
         return replace(rows, format="preference")
-    turns = {"type": "list", "items": {"type": "object"}}
-    types = ((asked.chosen, turns), (asked.rejected, turns)) if asked.inside else ()
-    inner = "[-1].content" if asked.inside else ""
-    whole = Columns(
-        asked.question, system=_system(draft, rows, key, origin), chosen=asked.chosen + inner,
-        rejected=asked.rejected + inner, types=types,
+    columns = Columns(
+        asked.question, system=_system(draft, rows, key, origin), chosen=asked.chosen, rejected=asked.rejected,
+        whole=asked.inside,
     )  # fmt: skip
-    return replace(rows, template=of_columns("preferences", origin, whole))
+    return replace(rows, template=of_columns("preferences", origin, columns))
 
 
 def _labelled(draft: Draft, rows: Rows, name: str, key: str, origin: str) -> Rows:
@@ -176,7 +172,7 @@ def _own_words(draft: Draft, rows: Rows, kind: Mapping[str, Any], key: str, orig
                 label=str(kind.get("field_label") or "label"),
             )
         else:
-            sides = [named(str(kind.get(f"field_{side}") or side)) for side in ("chosen", "rejected")]
+            sides = [str(kind.get(f"field_{side}") or side) for side in ("chosen", "rejected")]
             shape = replace(shape, chosen=sides[0], rejected=sides[1])
         if any(str(word).endswith("_format") for word in kind):
             draft.lost(key, f"{origin}: formats of prompt and answers", "Jinja in the data template beside the recipe")

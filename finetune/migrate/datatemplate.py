@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 PROMPTS = (1, 3, 5, 7)  # messages of a conversation before its answer, without a system message
+TURNS = {"type": "list", "items": {"type": "object"}}  # a column of them
 ORDINALS = ("first", "second", "third", "fourth")
 
 
@@ -19,9 +20,10 @@ class Columns:
 
     Attributes:
         question: asked; more: what stands on a new line after it, where it is there; system: what the system says.
-        answer: for a conversation; chosen, rejected: expressions for a preference; label: for a labelled answer.
+        answer: for a conversation; chosen, rejected: for a preference; label: for a labelled answer.
+        whole: chosen and rejected are whole conversations of role and content, whose last turns are the answers.
         fixed: what the system says in every row that says nothing itself.
-        wording: Jinja in place of the question and `more`. types: of columns that are no text.
+        wording: Jinja in place of the question and `more`.
     """
 
     question: str
@@ -33,7 +35,7 @@ class Columns:
     label: str = ""
     fixed: str = ""
     wording: str = ""
-    types: tuple[tuple[str, dict[str, Any]], ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ class Turns:
 
     Attributes:
         role, content: keys of a turn. user, assistant, system: what `role` says.
-        chosen, rejected: Jinja expressions over the row, of a preference. label: the column, of a labelled answer.
-        sides: the type of the columns of both answers.
+        chosen, rejected: columns of a preference, a turn each. label: the column, of a labelled answer.
     """
 
     column: str
@@ -55,7 +56,6 @@ class Turns:
     chosen: str = ""
     rejected: str = ""
     label: str = ""
-    sides: str = "object"
 
 
 def named(column: str) -> str:
@@ -74,11 +74,12 @@ def of_text(name: str, origin: str, column: str) -> str:
 
 def of_columns(name: str, origin: str, columns: Columns) -> str:
     """A template for a question and an answer, or for two answers, or for an answer with a label."""
-    texts = [columns.question, columns.answer, *_sides(columns)]
+    sides = (columns.chosen, columns.rejected)
+    texts = [columns.question, columns.answer, *(() if columns.whole else sides)]
     types: dict[str, Any] = {text: {"type": "str"} for text in texts if text}
+    types |= {side: TURNS for side in sides} if columns.whole else {}
     types |= {column: {"type": "str", "nullable": True} for column in (columns.more, columns.system) if column}
     types |= {columns.label: {"type": "bool"}} if columns.label else {}
-    types |= dict(columns.types)
     row: dict[str, Any] = {column: _made_up(column, rule, columns) for column, rule in types.items()}
     body: dict[str, Any]
     if columns.system:
@@ -103,17 +104,11 @@ def of_columns(name: str, origin: str, columns: Columns) -> str:
     return _dump(name, f"Questions and answers, as {origin} has them.", types, body, [example])
 
 
-def _sides(columns: Columns) -> list[str]:
-    typed = dict(columns.types)
-    sides = [side for side in (columns.chosen, columns.rejected) if re.fullmatch(r"\w+", side)]
-    return [side for side in sides if side not in typed]
-
-
 def _made_up(column: str, rule: dict[str, Any], columns: Columns) -> Any:
     """A value of a worked example."""
     if rule["type"] == "bool":
         return True
-    worse = columns.rejected and columns.rejected.startswith(column)
+    worse = column == columns.rejected
     text = "A worse answer." if worse else "The answer."
     if rule["type"] == "list":
         return [{"role": "user", "content": "The question?"}, {"role": "assistant", "content": text}]
@@ -127,18 +122,21 @@ def _asked(columns: Columns, system: str) -> list[dict[str, Any]]:
     asked = f"{{{{ {named(columns.question)} }}}}" + (
         f'{{% if {more} %}}{{{{ "\\n" ~ {more} }}}}{{% endif %}}' if more else ""
     )
-    answer: dict[str, Any] = {"role": "assistant", "content": f"{{{{ {columns.chosen or named(columns.answer)} }}}}"}
+    last = "[-1].content" if columns.whole else ""
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": f"{{{{ {named(columns.chosen or columns.answer)}{last} }}}}",
+    }
     if columns.rejected:
-        answer["rejected"] = f"{{{{ {columns.rejected} }}}}"
+        answer["rejected"] = f"{{{{ {named(columns.rejected)}{last} }}}}"
     first = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": columns.wording or asked}, answer]
 
 
 def of_turns(name: str, origin: str, turns: Turns) -> str:
     """A template with a task for each form that a conversation has: one to four questions, with a system message or not."""
-    types: dict[str, Any] = {turns.column: {"type": "list", "items": {"type": "object"}}}
-    for side in (turns.chosen, turns.rejected):
-        types |= {re.match(r"\w+", side)[0]: {"type": turns.sides}} if side else {}  # type: ignore[index]
+    types: dict[str, Any] = {turns.column: TURNS}
+    types |= {side: {"type": "object"} for side in (turns.chosen, turns.rejected) if side}
     types |= {turns.label: {"type": "bool"}} if turns.label else {}
     forms = [(system, count) for count in PROMPTS for system in ((False, True) if turns.system else (False,))]
     tasks = [_task(turns, system, count) for system, count in forms]
@@ -162,8 +160,10 @@ def _task(turns: Turns, system: bool, count: int) -> dict[str, Any]:
         for index, (ours, _) in enumerate(said)
     ]
     if turns.chosen:
-        both = {"content": f"{{{{ {turns.chosen} }}}}", "rejected": f"{{{{ {turns.rejected} }}}}"}
-        messages.append({"role": "assistant"} | both)
+        better, worse = (
+            f"{{{{ {named(side)}[{_quoted(turns.content)}] }}}}" for side in (turns.chosen, turns.rejected)
+        )
+        messages.append({"role": "assistant", "content": better, "rejected": worse})
     when = f"{column} | map(attribute={_quoted(turns.role)}) | list == [{roles}]"
     return {"name": _form(system, count), "when": when, "messages": messages}
 
@@ -187,9 +187,7 @@ def _worked(turns: Turns, system: bool, count: int) -> dict[str, Any]:
     }
     if turns.chosen:
         for side, text in ((turns.chosen, "The answer."), (turns.rejected, "A worse answer.")):
-            column = re.match(r"\w+", side)[0]  # type: ignore[index]
-            whole = {turns.role: turns.assistant, turns.content: text}
-            example["row"][column] = text if turns.sides == "str" else [whole] if turns.sides == "list" else whole
+            example["row"][side] = {turns.role: turns.assistant, turns.content: text}
         example |= {"answer": "The answer.", "rejected": "A worse answer."}
     if turns.label:
         example["row"][turns.label] = True

@@ -146,10 +146,10 @@ class Draft:
         return self.given.where.get(key) or self.given.where.get(key.partition(".")[0]) or str(self.given.file)
 
     def _shown(self, key: str) -> str:
-        """`key: value`, the value short; the key alone where it is a default."""
-        if key not in self.given.values:
+        """`key: value`, the value short; the key alone where it is a default, or holds keys of its own."""
+        value = self.given.values.get(key)
+        if value is None or isinstance(value, dict | list):
             return key
-        value = self.given.values[key]
         text = str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
         return f"{key}: {text if len(text) <= 40 else text[:37] + '...'}"
 

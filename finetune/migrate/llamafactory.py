@@ -120,7 +120,7 @@ def _lora(draft: Draft) -> None:
         "r": "lora_rank", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "target_modules": "lora_target",
         "init_lora_weights": "pissa_init", "modules_to_save": "additional_target",
     }  # fmt: skip
-    set_lora(draft, values, keys)
+    set_lora(draft, values, keys, quiet=("dpo", "orpo", "simpo", "kto"))
     if draft.values.get("lora_alpha") is None:
         draft.said["lora.lora_alpha"] = f"default of {NAME}: twice the rank"
 

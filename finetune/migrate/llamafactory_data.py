@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import did_you_mean
-from finetune.migrate.datatemplate import Columns, Turns, named, of_columns, of_text, of_turns
+from finetune.migrate.datatemplate import Columns, Turns, of_columns, of_text, of_turns
 from finetune.migrate.draft import Draft
 from finetune.migrate.sources import Rows, count_rows, hold_out, is_file_name, locate, put_data, weighted
 
@@ -40,17 +40,24 @@ def set_rows(draft: Draft, stage: str) -> int | None:
         draft.problem("dataset", "is missing")
         return None
     train = _mixed(draft, train)
-    if (most := draft.get("max_samples")) is not None:
-        draft.lost(
-            "max_samples",
-            "no key takes the first rows of a set",
-            f"a file of {most} rows under data.train (head -n {most})",
-        )
+    _first_rows(draft, train)
     put_data(draft, train, held_out)
     if held_out:
         counts = [rows.count for rows in train]
         return None if None in counts else sum(count or 0 for count in counts)
     return hold_out(draft, train, draft.get("val_size"), "val_size")
+
+
+def _first_rows(draft: Draft, train: list[Rows]) -> None:
+    """`max_samples`, which takes the first rows of each set."""
+    most = draft.get("max_samples")
+    if most is None:
+        return
+    if all(rows.count is not None and rows.count <= most for rows in train):
+        draft.idle("max_samples", "no set has more rows")
+    else:
+        instead = f"a file of {most} rows under data.train (head -n {most})"
+        draft.lost("max_samples", "no key takes the first rows of a set", instead)
 
 
 def _length(draft: Draft, stage: str) -> None:
@@ -198,7 +205,7 @@ def _alpaca(draft: Draft, rows: Rows, columns: dict[str, Any], name: str, key: s
     if columns["kto_tag"]:
         shape = Columns(question, answer, more, system, label=columns["kto_tag"], fixed=fixed)
     elif columns["chosen"] and columns["rejected"]:
-        shape = Columns(question, "", more, system, named(columns["chosen"]), named(columns["rejected"]), fixed=fixed)
+        shape = Columns(question, "", more, system, columns["chosen"], columns["rejected"], fixed=fixed)
     elif (question, more, answer) == tuple(ALPACA.values()) and system in (None, "system") and not fixed:
         return replace(rows, format="alpaca")
     else:
@@ -236,19 +243,11 @@ def _turns(
         tags["assistant_tag"] or TAGS["assistant_tag"], tags["system_tag"], label=columns["kto_tag"] or "",
     )  # fmt: skip
     if ranking:
-        shape = replace(
-            shape,
-            chosen=_of(columns["chosen"] or "chosen", content),
-            rejected=_of(columns["rejected"] or "rejected", content),
-        )
+        shape = replace(shape, chosen=columns["chosen"] or "chosen", rejected=columns["rejected"] or "rejected")
     draft.changed(
         key, f"{name}: conversations of up to four questions are taken, those with more or with tools left out"
     )
     return replace(rows, template=of_turns(_name(name), name, shape))
-
-
-def _of(column: str, content: str) -> str:
-    return f"{column}['{content}']"
 
 
 def _name(text: str) -> str:

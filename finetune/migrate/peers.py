@@ -42,7 +42,7 @@ def guess(given: Given) -> str:
     first = [name for name, count in known.items() if count == most]
     if most == 0:
         raise RecipeError(
-            f"{given.file}: none of its {len(given.values)} keys is one of LLaMA-Factory, Axolotl or TRL; which is it for? "
+            f"{given.file}: none of its keys is one of LLaMA-Factory, Axolotl or TRL; which is it for? "
             "--from llamafactory|axolotl|trl"
         )
     if len(first) > 1:

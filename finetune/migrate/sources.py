@@ -138,7 +138,7 @@ def hold_out(draft: Draft, train: Sequence[Rows], size: float | None, key: str) 
         draft.write("data.split.eval_rows", rows := HELD_OUT)
         draft.lost(key, "a share of rows that can't be counted now", f"data.split.eval_rows: {HELD_OUT}")
     else:
-        rows = HELD_OUT if whole is None else min(HELD_OUT, max(1, whole // 20))
+        rows = HELD_OUT if whole is None else min(HELD_OUT, max(1, whole // 10))
         draft.write("data.split.eval_rows", rows, "none there")
         draft.changed(
             key, f"nothing is held out there; {rows} rows are here, because base and tuned are compared on such: "

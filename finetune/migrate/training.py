@@ -17,6 +17,8 @@ ATTENTION = {
     "auto": "auto", "eager": "eager", "sdpa": "sdpa", "flash_attention_2": "flash_attention_2", "fa2": "flash_attention_2",
     "disabled": "eager",
 }  # fmt: skip
+# Stages in which TRL's trainers switch all dropout off unless told otherwise.
+QUIET = ("dpo", "orpo", "simpo", "kto", "reward")
 NO_CLIPPING = 1e9
 FULL = "all weights are trained there; here an adapter is"
 # peft's own choice of layers by architecture, where it is another than that of most.
@@ -100,13 +102,17 @@ def set_trackers(draft: Draft, names: Sequence[str], key: str) -> None:
         draft.put("report_to", taken, key)
 
 
-def set_lora(draft: Draft, values: dict[str, Any], keys: dict[str, str]) -> None:
-    """The section `lora`: settings under peft's names, None for none; `keys`: the peer's key of each."""
+def set_lora(draft: Draft, values: dict[str, Any], keys: dict[str, str], quiet: Sequence[str]) -> None:
+    """The section `lora`.
+
+    Args:
+        values: settings under peft's names, None for none. keys: the peer's key of each.
+        quiet: stages in which the peer switches all dropout off.
+    """
     for name, value in values.items():
         if value is not None:
             draft.put(f"lora.{name}", value, keys.get(name, ""))
-    dropout, quiet = values.get("lora_dropout"), draft.recipe.get("stage") not in (None, "sft", "cpt")
-    if dropout and quiet and draft.get("disable_dropout", True):
+    if values.get("lora_dropout") and draft.recipe.get("stage") in quiet and draft.get("disable_dropout", True):
         draft.write("lora.lora_dropout", 0.0, f"{draft.peer} switches dropout off in this stage")
         draft.changed(
             keys["lora_dropout"], f"{draft.peer} switches all dropout off in stage {draft.recipe['stage']}: 0"

@@ -9,6 +9,7 @@ from finetune.migrate.draft import Draft
 from finetune.migrate.pairloss import set_loss
 from finetune.migrate.trainer import Defaults, set_looks, set_training
 from finetune.migrate.training import (
+    QUIET,
     full_training,
     set_attention,
     set_lora,
@@ -137,7 +138,7 @@ def _adapter(draft: Draft, stage: str) -> None:
         "r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "target_modules": "lora_target_modules",
         "target_parameters": "lora_target_parameters", "modules_to_save": "lora_modules_to_save",
     }  # fmt: skip
-    set_lora(draft, values, keys)
+    set_lora(draft, values, keys, QUIET)
 
 
 def _losses(draft: Draft, command: str) -> None:

@@ -44,6 +44,7 @@ TRL: Mapping[str, Key] = {
     "streaming": idle("rows are streamed to disk always"),
     "ignore_bias_buffers": idle("is how processes share a model"),
     # of the command line itself
+    "do_train": idle("its commands train always"),
     "num_processes": read("whole"),
     "accelerate_config": lost("a launch, not a recipe, says how processes share a model", f"{LAUNCH}ddp.yaml and its neighbours"),
     **each("env num_machines machine_rank main_process_ip main_process_port", idle("is of the launch, not of the run")),
