@@ -108,6 +108,10 @@ def _set(draft: Draft, one: Any, key: str, stage: str) -> Rows:
     if not isinstance(one, dict) or not one.get("path"):
         draft.problem(key, f"a set with `path` is needed, got {one!r}")
         return Rows({})
+    for word in ("message_property_mappings", "roles"):
+        if not isinstance(one.get(word) or {}, dict):
+            draft.problem(key, f"{one['path']}: {word}: a mapping is needed, got {one[word]!r}")
+            one = {other: value for other, value in one.items() if other != word}
     for word, value in one.items():
         if word in LOST and value not in (None, False) and value not in AS_USUAL.get(word, ()):
             draft.lost(key, f"{one['path']}: {word}: {value}: has no key here", LOST[word])

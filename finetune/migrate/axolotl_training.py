@@ -75,8 +75,11 @@ def _groups(draft: Draft) -> None:
     groups = draft.get("lr_groups") or []
     found = {}
     for group in groups if isinstance(groups, list) else []:
-        if isinstance(group, dict) and isinstance(group.get("modules"), list):
-            found["|".join(re.escape(str(name)) for name in group["modules"])] = float(group.get("lr", 0))
+        rate = group.get("lr") if isinstance(group, dict) else None
+        if not isinstance(rate, int | float) or not isinstance(group.get("modules"), list):
+            draft.problem("lr_groups", f"a group with `modules` and `lr` is needed, got {group!r}")
+        else:
+            found["|".join(re.escape(str(name)) for name in group["modules"])] = float(rate)
     if found:
         draft.write("train.lr_groups", found, "lr_groups")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from finetune.errors import did_you_mean
 from finetune.migrate.draft import Draft
 from finetune.migrate.llamafactory_data import set_rows
+from finetune.migrate.optimizers import OPTIMIZER_NAMES
 from finetune.migrate.trainer import Defaults, set_looks, set_training
 from finetune.migrate.training import full_training, set_attention, set_lora, set_output, set_precision, set_trackers
 
@@ -24,6 +25,7 @@ def translate(draft: Draft) -> None:
     set_training(draft, DEFAULTS)
     if draft.get("use_muon"):
         draft.write("train.optim", "muon", "use_muon")
+        draft.changed("use_muon", OPTIMIZER_NAMES["muon"].why)
     if draft.get("use_swanlab"):
         set_trackers(draft, [*draft.recipe.get("report_to", []), "swanlab"], "use_swanlab")
     _preferences(draft, stage)

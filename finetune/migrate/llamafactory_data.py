@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,9 @@ from typing import Any
 from finetune.errors import did_you_mean
 from finetune.migrate.datatemplate import Columns, Turns, of_columns, of_text, of_turns
 from finetune.migrate.draft import Draft
-from finetune.migrate.sources import Rows, count_rows, hold_out, is_file_name, locate, put_data, weighted
+from finetune.migrate.llamafactory_info import ALPACA, ENTRY, INFO, OPENAI, OTHERS, TAGS, entry_problems, info_of
+from finetune.migrate.sources import Rows, count_rows, first_rows, hold_out, is_file_name, locate, put_data, weighted
 
-INFO = "dataset_info.json"
-ENTRY = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "formatting", "ranking",
-         "subset", "split", "folder", "num_samples", "columns", "tags")  # fmt: skip
-ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
-OTHERS = ("history", "messages", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
-TAGS = {
-    "role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt",
-    "observation_tag": "observation", "function_tag": "function_call", "system_tag": "system",
-}  # fmt: skip
-OPENAI = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 KEPT = "the tokenizer's own chat template writes the conversation here, not a template of that name; look with finetune show"
 CUT = "there prompt and answer lose their ends; here an answer is never cut: {what}"
 
@@ -108,32 +98,19 @@ def _mixed(draft: Draft, train: list[Rows]) -> list[Rows]:
 
 
 def _set(draft: Draft, name: str, key: str, stage: str) -> Rows:
-    folder, info = _info(draft)
+    folder, info = info_of(draft)
     if info is None:
         return _unknown(draft, name, key, folder, stage)
     if name not in info or not isinstance(info[name], dict):
         draft.problem(key, f"{name}: is not in {folder / INFO}{did_you_mean(name, info)}")
         return Rows({})
     entry = info[name]
-    for word in entry:
-        if word not in ENTRY:
-            draft.lost(key, f"{name}: {word} in {INFO} is not known here")
+    problems = entry_problems(entry)
+    for problem in problems:
+        draft.problem(key, f"{name}: {INFO}: {problem}")
+    if problems:
+        return Rows({})
     return _shaped(draft, _located(draft, name, key, entry, folder), entry, name, key, stage)
-
-
-def _info(draft: Draft) -> tuple[Path, dict[str, Any] | None]:
-    """The folder of the data, and what its dataset_info.json says; None where there is none."""
-    given = draft.get("dataset_dir", "data")
-    places = [folder / given for folder in draft.folders()] + [draft.given.file.parent]
-    place = next((place for place in places if (place / INFO).is_file()), None)
-    if place is None:
-        return Path(given), None
-    try:
-        info = json.loads((place / INFO).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        draft.problem("dataset_dir", f"{place / INFO}: can't be read: {error}")
-        return place, {}
-    return place, info if isinstance(info, dict) else {}
 
 
 def _unknown(draft: Draft, name: str, key: str, folder: Path, stage: str) -> Rows:
@@ -188,7 +165,7 @@ def _shaped(draft: Draft, rows: Rows, entry: dict[str, Any], name: str, key: str
             key, f"{name}: formatting: {form!r} is none{did_you_mean(str(form), ('alpaca', 'sharegpt', 'openai'))}"
         )
         return rows
-    words: dict[str, Any] = TAGS if tags is None else dict.fromkeys(TAGS) | tags
+    words: dict[str, Any] = TAGS if not tags else dict.fromkeys(TAGS) | tags
     return _turns(draft, rows, columns, words, name, key, bool(entry.get("ranking")))
 
 
@@ -202,19 +179,24 @@ def _alpaca(draft: Draft, rows: Rows, columns: dict[str, Any], name: str, key: s
         )
     if columns["tools"]:
         draft.lost(key, f"{name}: tools beside alpaca's columns", "rows of messages with tools")
-    if columns["kto_tag"]:
-        shape = Columns(question, answer, more, system, label=columns["kto_tag"], fixed=fixed)
-    elif columns["chosen"] and columns["rejected"]:
-        shape = Columns(question, "", more, system, columns["chosen"], columns["rejected"], fixed=fixed)
-    elif (question, more, answer) == tuple(ALPACA.values()) and system in (None, "system") and not fixed:
+    pairs, labelled = columns["chosen"] and columns["rejected"], columns["kto_tag"]
+    usual = (question, more, answer) == tuple(ALPACA.values()) and system in (None, "system") and not fixed
+    if usual and not pairs and not labelled and not _read_here_only(rows, columns):
         return replace(rows, format="alpaca")
+    if columns["history"]:
+        draft.lost(key, f"{name}: {columns['history']}: earlier turns beside these columns", "data.format: alpaca")
+    shape = Columns(question or ALPACA["prompt"], more=more, system=system, fixed=fixed)
+    if pairs:
+        shape = replace(shape, chosen=columns["chosen"], rejected=columns["rejected"])
     else:
-        if columns["history"]:
-            draft.lost(
-                key, f"{name}: {columns['history']}: earlier turns beside other names of columns", "format alpaca"
-            )
-        shape = Columns(question or "instruction", answer or "output", more, system, fixed=fixed)
+        shape = replace(shape, answer=answer or ALPACA["response"], label=labelled or "")
     return replace(rows, template=of_columns(_name(name), name, shape))
+
+
+def _read_here_only(rows: Rows, columns: dict[str, Any]) -> bool:
+    """Whether rows have a column that our format `alpaca` reads and theirs is not told to."""
+    unread = [word for word in ("system", "history") if not columns[word]]
+    return any(word in row.values for row in first_rows(rows.file) for word in unread)
 
 
 def _turns(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from typing import Any, NamedTuple
 
 from finetune.errors import did_you_mean
 from finetune.migrate.draft import Draft
-from finetune.optimizer import OPTIMIZERS
+from finetune.optimizer import ADAM, OPTIMIZERS
 
 PAGED = "its state is not paged to the host's memory here"
 BITS = "its state is kept in 32 bits here"
@@ -107,27 +106,19 @@ def set_optimizer(draft: Draft, key: str, default: str, betas: tuple[str, str, s
 
 def _betas(draft: Draft, ours: str, keys: tuple[str, str, str]) -> None:
     """AdamW's settings; transformers hands beta1 and beta2 to Lion as well, whose own second one is 0.99."""
-    beta1, beta2, epsilon = (draft.get(key, default) for key, default in zip(keys, (0.9, 0.999, 1e-8), strict=True))
     if ours == "lion":
+        beta1, beta2 = draft.get(keys[0], 0.9), draft.get(keys[1], 0.999)
         draft.write("train.optim_args", {"beta1": beta1, "beta2": beta2}, f"adam_beta1 and adam_beta2 of {draft.peer}")
         draft.changed(
             "train.optim_args",
             f"{draft.peer} gives Lion the betas of AdamW ({beta1}, {beta2}); Lion's own are 0.9, 0.99",
         )
         return
-    given = dict(
-        zip(
-            ("adam_beta1", "adam_beta2", "adam_epsilon"),
-            ((keys[0], beta1), (keys[1], beta2), (keys[2], epsilon)),
-            strict=True,
-        )
-    )
-    for name, (key, value) in given.items():
-        if draft.values.get(key) is None:
-            continue
-        if name in OPTIMIZERS[ours].uses:
+    for name, key in zip(ADAM, keys, strict=True):
+        value = draft.get(key)
+        if value is not None and name in OPTIMIZERS[ours].uses:
             draft.put(f"train.{name}", value, key)
-        else:
+        elif value is not None:
             draft.idle(key, f"{ours} does not read it")
 
 
@@ -153,8 +144,13 @@ def set_schedule(draft: Draft, key: str, default: str, options: dict[str, Any]) 
 
 def _options(draft: Draft, shape: str, options: dict[str, Any]) -> None:
     peak = draft.recipe.get("train.learning_rate")
+    for name in ("min_lr", "min_lr_rate", "min_lr_ratio", "num_decay_steps"):
+        if name in options and not isinstance(options[name], int | float):
+            draft.problems.append(
+                f"{draft.given.file}: {name} of the schedule: a number is needed, got {options.pop(name)!r}"
+            )
     least = options.pop("min_lr_rate", None) or options.pop("min_lr_ratio", None)
-    if "min_lr" in options and isinstance(peak, int | float):
+    if "min_lr" in options and isinstance(peak, int | float) and peak > 0:
         least = options.pop("min_lr") / peak
     if least and least >= 1 and shape != "constant":
         draft.changed("train.min_lr_ratio", f"{least:g} of the peak as the lowest rate is a constant rate")
@@ -190,8 +186,3 @@ def set_warmup(draft: Draft, steps: float | None, share: float | None, keys: tup
         draft.put("train.warmup_ratio", share, keys[1])
     else:
         draft.write("train.warmup_ratio", 0.0, "" if steps == 0 else f"default of {draft.peer}: none")
-
-
-def is_module_pattern(text: str) -> bool:
-    """Whether it is a pattern for whole names rather than a name."""
-    return re.search(r"[\\.*^$()\[\]|+?]", text) is not None

@@ -15,7 +15,10 @@ OTHERS = ("exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot
 def set_loss(draft: Draft, given: Any, weights: Any, key: str) -> None:
     """`dpo.loss_type`, and `dpo.rpo_alpha` where the likelihood (`sft`) is added to it."""
     names = [str(name) for name in (given if isinstance(given, list) else [given or "sigmoid"])]
-    shares = [float(weight) for weight in weights] if isinstance(weights, list) else [1.0] * len(names)
+    shares = weights if isinstance(weights, list) else [1.0] * len(names)
+    if len(shares) != len(names) or not all(isinstance(share, int | float) and share > 0 for share in shares):
+        draft.problem(key, f"a weight above 0 is needed for each of the {len(names)} losses, got {weights!r}")
+        return
     for name in names:
         if name not in OURS + OTHERS:
             draft.problem(key, f"{name!r} is no loss of DPO{did_you_mean(name, OURS + OTHERS)}")

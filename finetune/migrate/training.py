@@ -90,7 +90,7 @@ def set_trackers(draft: Draft, names: Sequence[str], key: str) -> None:
     """`report_to`, of trackers that are here and installed."""
     taken = []
     for name in names:
-        if name in ("none", "all", ""):
+        if name in ("none", ""):
             continue
         if name not in TRACKERS:
             draft.lost(key, f"{name} is no tracker of ours", f"report_to: one of {', '.join(TRACKERS)}")

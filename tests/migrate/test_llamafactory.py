@@ -322,3 +322,32 @@ def test_ppo_is_no_recipe(capsys):
     assert (done.code, done.told) == (
         2, ["run.yaml:3: stage: ppo has no equivalent; nearest: stage grpo, whose rewards are scores of the data's metric"]
     )  # fmt: skip
+
+
+def test_columns_that_are_not_told_are_not_read(capsys):
+    """LLaMA-Factory reads `system` where dataset_info.json names it; our alpaca format always would."""
+    rows = [row | {"system": "Never read."} for row in alpaca(20)]
+    write_rows("data/s.jsonl", rows)
+    info(
+        told={
+            "file_name": "s.jsonl",
+            "columns": {"prompt": "instruction", "query": "input", "response": "output", "system": "system"},
+        }
+    )
+    assert importing(capsys, lora_sft(dataset="told")).values["data"]["format"] == "alpaca"
+    info(quiet={"file_name": "s.jsonl"})
+    done = importing(capsys, lora_sft(dataset="quiet"), "--overwrite")
+    assert "Never read" not in Path("run.recipe.template.yaml").read_text(encoding="utf-8")
+    assert "format" not in done.values["data"]
+    assert checked(capsys, done.file) == "run.recipe.yaml: right; 18 samples to train on, 2 held out"
+
+
+def test_mistakes_in_dataset_info_are_all_told(capsys):
+    info(one={"file_nam": "a.json", "columns": {"promt": "q", "query": 3}, "tags": "x"})
+    done = importing(capsys, lora_sft(dataset="one"))
+    assert (done.code, [line.partition("dataset: ")[2] for line in done.told[1:]]) == (2, [
+        "one: dataset_info.json: file_nam: is no key of a set; did you mean 'file_name'?",
+        "one: dataset_info.json: columns.promt: there is none; did you mean 'prompt'?",
+        "one: dataset_info.json: columns.query: text is needed, got 3",
+        "one: dataset_info.json: tags: a mapping is needed, got 'x'",
+    ])  # fmt: skip
