@@ -13,6 +13,7 @@ NAME = "Axolotl"
 
 
 def set_training(draft: Draft) -> None:
+    """Batch, length, rate, schedule, optimizer, decay, clipping, seed, trackers."""
     micro = draft.get("micro_batch_size", 1)
     accumulated = draft.get("gradient_accumulation_steps")
     if accumulated is None:
@@ -41,6 +42,11 @@ def set_training(draft: Draft) -> None:
     if noise := draft.get(key):
         draft.put("train.neftune_noise_alpha", noise, key)
     _groups(draft)
+    _trackers(draft)
+
+
+def _trackers(draft: Draft) -> None:
+    """A project of wandb switches it on there."""
     names = ("wandb", "tensorboard", "trackio", "swanlab", "mlflow", "comet")
     used = [name for name in names if draft.get(f"use_{name}")]
     if draft.get("wandb_project") and "wandb" not in used:
@@ -85,6 +91,7 @@ def _groups(draft: Draft) -> None:
 
 
 def set_losses(draft: Draft, stage: str) -> None:
+    """The section of a stage that compares answers."""
     inner = draft.get("trl") or {}
     if isinstance(inner, dict):
         for name, value in inner.items():
@@ -100,17 +107,7 @@ def set_losses(draft: Draft, stage: str) -> None:
     if stage in ("dpo", "orpo", "simpo", "kto"):
         draft.put(f"{stage}.beta", beta, key)
     if stage == "dpo":
-        ipo = draft.get("rl") == "ipo"
-        set_loss(
-            draft,
-            ["ipo"] if ipo else draft.get("dpo_loss_type"),
-            draft.get("dpo_loss_weights"),
-            "rl" if ipo else "dpo_loss_type",
-        )
-        if (smoothing := draft.get("dpo_label_smoothing")) and not ipo:
-            draft.put("dpo.label_smoothing", smoothing, "dpo_label_smoothing")
-        if alpha := draft.get("rpo_alpha"):
-            draft.put("dpo.rpo_alpha", alpha, "rpo_alpha")
+        _dpo(draft)
     if stage in ("dpo", "kto") and draft.get("precompute_ref_log_probs"):
         draft.put(f"{stage}.precompute_ref_log_probs", True, "precompute_ref_log_probs")
     if stage == "simpo":
@@ -128,7 +125,22 @@ def set_losses(draft: Draft, stage: str) -> None:
         draft.put("reward.center_rewards_coefficient", centre, "center_rewards_coefficient")
 
 
+def _dpo(draft: Draft) -> None:
+    ipo = draft.get("rl") == "ipo"
+    set_loss(
+        draft,
+        ["ipo"] if ipo else draft.get("dpo_loss_type"),
+        draft.get("dpo_loss_weights"),
+        "rl" if ipo else "dpo_loss_type",
+    )
+    if (smoothing := draft.get("dpo_label_smoothing")) and not ipo:
+        draft.put("dpo.label_smoothing", smoothing, "dpo_label_smoothing")
+    if alpha := draft.get("rpo_alpha"):
+        draft.put("dpo.rpo_alpha", alpha, "rpo_alpha")
+
+
 def set_looks(draft: Draft, rows: int | None) -> None:
+    """Checkpoints, looks at the held-out loss, and what needs them."""
     epochs = float(draft.recipe.get("train.num_train_epochs", 1))
     if logging := draft.get("logging_steps"):
         draft.put("train.logging_steps", logging, "logging_steps")

@@ -19,6 +19,11 @@ def read_given(file: Path) -> Given:
     text = _text(file)
     if not text.strip():
         raise RecipeError(f"{file}: is empty")
+    if file.suffix.lower() == ".py":
+        raise RecipeError(
+            f"{file}: is Python code, which is not run here; write the arguments of its SFTConfig, DPOConfig, ... and of its "
+            "LoraConfig (as lora_r, lora_alpha, ...) into a YAML file, one a line"
+        )
     if file.suffix.lower() not in (".yaml", ".yml", ".json") and looks_like_a_command(text):
         return read_command(file, text)
     values, lines = read_yaml(file)

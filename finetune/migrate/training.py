@@ -192,5 +192,7 @@ def settle(draft: Draft) -> None:
         draft.lost(
             "torch_compile", "does not go together with activations kept in the host's memory", "leave one of them out"
         )
+    if draft.recipe["stage"] != "sft" and draft.recipe.pop("sft.label_smoothing_factor", None):
+        draft.lost("label_smoothing_factor", "is of stage sft here")
     if draft.recipe.get("data.packing") and draft.recipe.pop("data.padding_free", False):
         draft.idle("padding_free", "packed rows are without padding")

@@ -15,7 +15,6 @@ from finetune.migrate.sources import Rows, first_rows, hold_out, locate, put_dat
 SET = ("path", "name", "data_dir", "data_files", "split", "columns", "fraction")
 ROWS = {"dpo": "preference", "orpo": "preference", "simpo": "preference", "reward": "preference", "kto": "labelled"}
 BUILDERS = ("json", "csv", "parquet", "text", "arrow")
-CONVERSATIONS = ("messages", "sharegpt", "alpaca")
 
 
 def set_rows(draft: Draft, stage: str) -> int | None:
@@ -134,7 +133,7 @@ def _length(draft: Draft, stage: str) -> None:
     }
     draft.changed(
         "truncation_mode" if "truncation_mode" in draft.given.values else key,
-        f"what is too long loses its end there; {what[way]}",
+        f"what is too long is cut there, answers too; {what[way]}",
     )
     if draft.get("packing") and stage in ("sft", "cpt"):
         draft.put("data.packing", True, "packing")

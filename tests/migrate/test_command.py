@@ -85,6 +85,12 @@ def test_an_output_folder_that_is_there_is_told(capsys):
         ("list.yaml", b"[1, 2]", "list.yaml: holds no mapping of keys to values"),
         ("wide.yaml", "seed: 1".encode("utf-16"), "wide.yaml: is not UTF-8 text"),
         ("twice.yaml", b"seed: 1\nseed: 2\n", "twice.yaml:2: seed: given twice"),
+        (
+            "train.py",
+            b"from trl import SFTConfig\n",
+            "train.py: is Python code, which is not run here; write the arguments of "
+            "its SFTConfig, DPOConfig, ... and of its LoraConfig (as lora_r, lora_alpha, ...) into a YAML file, one a line",
+        ),
         (".", None, ".: is a directory; one configuration is needed"),
     ],
 )

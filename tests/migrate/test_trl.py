@@ -179,7 +179,8 @@ def test_prompt_and_completion_train_the_completion(capsys):
 
 def test_a_text_column_is_continued_pre_training(capsys):
     write_rows("laws.jsonl", [{"content": f"Section {i}. Ropes are greased monthly."} for i in range(20)])
-    done = importing(capsys, pairs(dataset_name="laws.jsonl", dataset_text_field="content"))
+    done = importing(capsys, pairs(dataset_name="laws.jsonl", dataset_text_field="content", label_smoothing_factor=0.1))
+    assert done.lost == ["label_smoothing_factor: 0.1: is of stage sft here"]
     assert (done.values["stage"], done.values["data"]["too_long"]) == ("cpt", "split")
     assert checked(capsys, done.file).startswith("run.recipe.yaml: right; 18 ")
 
