@@ -41,6 +41,28 @@ def new_arguments(command: argparse.ArgumentParser) -> None:
     pack.add_argument("--into", type=Path, default=Path(), metavar="FOLDER", help="where to write (default: here)")
 
 
+def import_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, help="their YAML or JSON; of TRL also a text file with a command line")
+    command.add_argument(
+        "--from",
+        dest="source",
+        choices=["llamafactory", "axolotl", "trl"],
+        help="whose it is (default: told by its keys)",
+    )
+    command.add_argument("--output", type=Path, metavar="FILE", help="the recipe (default: NAME.recipe.yaml beside it)")
+    command.add_argument(
+        "--processes",
+        type=_positive,
+        help="devices that share a batch there (default: as a launcher in it says, else 1)",
+    )
+    command.add_argument(
+        "--stage",
+        choices=["sft", "dpo", "kto", "reward", "orpo", "cpo"],
+        help="of TRL: the command that a config is for",
+    )
+    command.add_argument("--overwrite", action="store_true", help="write over files that are there")
+
+
 def plan_arguments(command: argparse.ArgumentParser) -> None:
     recipe_arguments(command)
     command.add_argument(

@@ -18,6 +18,7 @@ from finetune.arguments import (
     export_arguments,
     feedback_arguments,
     gate_arguments,
+    import_arguments,
     iterate_arguments,
     merge_arguments,
     new_arguments,
@@ -148,6 +149,17 @@ def new(options: argparse.Namespace) -> int:
 
     write_template(options.sample, options.answer, options.output)
     print(options.output)
+    return EXIT_OK
+
+
+def import_(options: argparse.Namespace) -> int:
+    """Write the recipe of a LLaMA-Factory, Axolotl or TRL configuration; what has no equivalent is told on stderr."""
+    from finetune.migrate.command import import_command
+
+    written, told = import_command(options)
+    if told:
+        print(*told, sep="\n", file=sys.stderr)
+    print(*written, sep="\n")
     return EXIT_OK
 
 
@@ -298,6 +310,7 @@ def _stop(code: int, *lines: str) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "new": (new, new_arguments),
+    "import": (import_, import_arguments),
     "doctor": (doctor, doctor_arguments),
     "raft": (raft, raft_arguments),
     "feedback": (feedback, feedback_arguments),

@@ -24,6 +24,7 @@ LAYERS = [
         "finetune.plan",
         "finetune.parity",
         "finetune.newpack",
+        "finetune.migrate",
         "finetune.evaluation",
         "finetune.iterate",
         "finetune.feedback",
