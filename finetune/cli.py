@@ -136,7 +136,12 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def new(options: argparse.Namespace) -> int:
-    """Write a data template, or a whole pack, to start from, guessed from a file of rows."""
+    """Write a data template or a whole pack, guessed from a file of rows, or a recipe begun as a shipped one."""
+    if options.what == "recipe":
+        from finetune.newrecipe import new_recipe_command
+
+        print(*new_recipe_command(options), sep="\n")
+        return EXIT_OK
     if options.what == "pack":
         from finetune.newpack.command import new_pack_command
 
