@@ -117,3 +117,14 @@ def test_the_version_stands_in_one_place_and_the_changelog_begins_with_it():
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "finetune.__version__"}
     heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert heading and heading[1] == __version__
+
+
+def test_what_is_checked_before_a_commit_is_checked_by_ci():
+    """Each hook is a line of scripts/test.sh, by the environment's own tool."""
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    lines = [line.removesuffix(" .") for line in (ROOT / "scripts/test.sh").read_text().splitlines()]
+    assert [hook["entry"] for hook in hooks] == [line for line in lines if line.startswith(("ruff", "mypy"))]
+    assert {(repo["repo"], hook["language"]) for repo in config["repos"] for hook in repo["hooks"]} == {
+        ("local", "system")
+    }
