@@ -252,3 +252,17 @@ def reproduce_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", type=Path, help="a bundle's folder")
     command.add_argument("--output", type=Path, help="folder of the new run (default: <bundle>.reproduced)")
     _overrides(command)
+
+
+def carry_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "recipes", type=_recipe, nargs="+", metavar="RECIPE", help="recipes that are to run over there"
+    )
+    command.add_argument("--output", type=Path, metavar="FOLDER", help="copy it all into a new folder, wheels too")
+    command.add_argument(
+        "--no-wheels", dest="wheels", action="store_false", help="with --output: do not ask pip for the wheels"
+    )
+    command.add_argument(
+        "--extras", default="", metavar="LIST", help="of finetune, beside those that the recipes use, as units,chinese"
+    )
+    command.add_argument("--json", metavar="FILE|-", help="write the list here as JSON; -: print nothing else")

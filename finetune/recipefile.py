@@ -123,12 +123,12 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any
         return data, origin
     if not isinstance(parent, str):
         raise RecipeError(f"{origin[('extends',)]}: extends: one file name is needed, got {parent!r}")
-    file = _parent_file(path, parent, origin[("extends",)])
+    file = parent_file(path, parent, origin[("extends",)])
     below, below_origin = _with_parents(file, (*children, path.resolve()))
     return _merge(below, data), below_origin | origin
 
 
-def _parent_file(path: Path, parent: str, where: str) -> Path:
+def parent_file(path: Path, parent: str, where: str) -> Path:
     """A shipped recipe's file for `pack:NAME`, else one from the folder of the recipe in `path`."""
     if not parent.startswith(PREFIX):
         return path.parent / parent

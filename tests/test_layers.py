@@ -23,6 +23,7 @@ LAYERS = [
         "finetune.doctor",
         "finetune.plan",
         "finetune.parity",
+        "finetune.carry",
         "finetune.newpack",
         "finetune.newrecipe",
         "finetune.evaluation",
