@@ -74,3 +74,15 @@ def test_it_builds_strictly_in_both_languages(tmp_path):
     index = json.loads((tmp_path / "site/search/search_index.json").read_text(encoding="utf-8"))
     titles = {entry["location"]: entry["title"] for entry in index["docs"]}
     assert titles["zh-CN/air_gapped/"].split("\u200b")[-1] == "机器" and "\u200b" not in titles["air_gapped/"]
+
+
+@pytest.mark.parametrize("name", ["troubleshooting.md", "troubleshooting.zh-CN.md"])
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code(name):
+    """The first cell of each row is part of a message; both languages have the same, in the same order."""
+    told, english = (
+        re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+        for page in (name, "troubleshooting.md")
+    )
+    source = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "finetune").rglob("*.py"))
+    assert told == english and len(told) > 30
+    assert [message for message in told if message not in source] == []
