@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import os
 from collections.abc import Iterable, Sequence
@@ -55,7 +56,9 @@ def collect(needs: Needs, extras: Iterable[str]) -> Carried:
     folders = [Path(name) for name, _revision in needs.models if Path(name).is_dir()] + list(needs.folders)
     own = [path for path in (*needs.files, *folders) if not _shipped(path)]
     above = Path(os.path.commonpath([path.resolve().parent for path in own])) if own else Path("/")
-    models = tuple(_model(key, name, revision, above) for (name, revision), key in needs.models.items())
+    models = tuple(
+        _model(key, name, revision, needs.gguf.get(name), above) for (name, revision), key in needs.models.items()
+    )
     imported = [model.package for model in models if model.package]
     files = [(key, item(path, _place(path, above))) for path, key in needs.files.items()]
     files += [
@@ -96,13 +99,13 @@ def _with_card(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     return list(found.items())
 
 
-def _model(key: str, name: str, revision: str | None, above: Path) -> Model:
+def _model(key: str, name: str, revision: str | None, gguf: str | None, above: Path) -> Model:
     if name.startswith("pkg:"):
         package = name.removeprefix("pkg:")
         return Model(key, name, None, package, tuple(item(file, None) for file in _files_of_package(key, package)))
     if Path(name).is_dir():
         return Model(key, name, None, None, tuple(items_below(Path(name), _place(Path(name), above) or FILES)))
-    commit, items = _from_hub(key, name, revision)
+    commit, items = _from_hub(key, name, revision, gguf)
     return Model(key, name, commit, None, tuple(items))
 
 
@@ -115,18 +118,27 @@ def _files_of_package(key: str, package: str) -> list[Path]:
     return [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.suffix.startswith(".py")]
 
 
-def _from_hub(key: str, name: str, revision: str | None) -> tuple[str, Sequence[Item]]:
-    """The files of a hub id in the hub's cache, fetched if need be, each at its place in a cache of the same layout."""
-    from huggingface_hub import snapshot_download
+def _from_hub(key: str, name: str, revision: str | None, gguf: str | None) -> tuple[str, Sequence[Item]]:
+    """The files of a hub id in the hub's cache, fetched if need be, each at its place in a cache of the same layout.
+
+    Other forms of the weights are left out, but for the GGUF file that is asked for.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     from finetune.model.load import NOT_THE_MODEL
 
     try:
         snapshot = Path(snapshot_download(name, revision=revision, ignore_patterns=NOT_THE_MODEL))
+        if gguf:
+            hf_hub_download(name, gguf, revision=snapshot.name)
     except (OSError, ValueError) as error:
         raise RecipeError(f"{key}: {name!r} is neither a folder nor to be had: {first_line(error)}") from None
     commit, repository = snapshot.name, snapshot.parents[1]
     place = f"{HUB}/{repository.name}"
-    items = items_below(snapshot, f"{place}/snapshots/{commit}")
-    refs = [file for file in (repository / "refs").rglob("*") if file.is_file() and file.read_text() == commit]
+    items = [
+        one for one in items_below(snapshot, f"{place}/snapshots/{commit}")
+        if (below := one.path.relative_to(snapshot).as_posix()) == gguf
+        or not any(fnmatch.fnmatch(below, other) for other in NOT_THE_MODEL)
+    ]  # fmt: skip
+    refs = [file for file in (repository / "refs").rglob("*") if file.is_file() and file.read_text().strip() == commit]
     return commit, [*items, *(item(file, f"{place}/refs/{file.relative_to(repository / 'refs')}") for file in refs)]

@@ -20,8 +20,9 @@ class Needs:
     """What one or several recipes need.
 
     Attributes:
-        models: what the recipe calls each, `(key, name, revision)`: hub ids, folders, `pkg:NAME`.
-        files: single files by the key that names them: recipes, templates, rows, converters.
+        models: the key that names each, by `(name, revision)`: hub ids, folders, `pkg:NAME`.
+        gguf: the GGUF file that is read of a model, by its name.
+        files: single files by the key that names them: recipes, templates, rows.
         folders: whole folders by their key.
         rows: files of hub data sets, by `name@revision`.
         extras: of finetune.
@@ -29,6 +30,7 @@ class Needs:
     """
 
     models: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    gguf: dict[str, str] = field(default_factory=dict)
     files: dict[Path, str] = field(default_factory=dict)
     folders: dict[Path, str] = field(default_factory=dict)
     rows: dict[str, list[Path]] = field(default_factory=dict)
@@ -47,8 +49,11 @@ def add_needs(needs: Needs, path: Path) -> None:
         needs.files.setdefault(file, "recipe")
     for key, name, revision in _models(recipe):
         needs.models.setdefault((name, revision), key)
+    needs.gguf |= {recipe.model.name_or_path: recipe.model.gguf_file} if recipe.model.gguf_file else {}
     for part in recipe.stages or recipe.mixture or (recipe,):
         _add_data(needs, part.data)
+        if part.distill is not None and part.distill.teacher.gguf_file:
+            needs.gguf[part.distill.teacher.name_or_path] = part.distill.teacher.gguf_file
     for name, suite in recipe.evaluate.suites.items():
         if suite.template:
             needs.files.setdefault(suite.template, f"evaluate.suites.{name}.template")
@@ -56,7 +61,7 @@ def add_needs(needs: Needs, path: Path) -> None:
             _add_source(needs, f"evaluate.suites.{name}.data", source)
     for target in recipe.export.targets:
         if target.converter:
-            needs.files.setdefault(target.converter, "export.targets")
+            needs.folders.setdefault(target.converter, "export.targets")
     harness = recipe.evaluate.lm_eval
     if harness is not None:
         needs.notes.append(

@@ -144,6 +144,25 @@ def test_a_package_that_is_not_here_is_named_with_who_needs_it():
         packages_of(["excel"], find=find)
 
 
+@pytest.mark.parametrize(("gguf", "carried"), [({}, set()), ({"org/tiny": "q4.gguf"}, {"q4.gguf"})])
+def test_of_a_hub_base_what_is_read(gguf, carried, tmp_path, monkeypatch):
+    """Config, weights and the branch that names the commit; other forms of the weights stay, but a GGUF that is asked for."""
+    repository = tmp_path / "models--org--tiny"
+    snapshot = repository / "snapshots" / COMMITS["main"]
+    for name in ("config.json", "model.safetensors", "pytorch_model.bin", "onnx/model.onnx", "q4.gguf", "q8.gguf"):
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).write_text(name)
+    (repository / "refs").mkdir()
+    for name, commit in (("main", COMMITS["main"]), ("v1", COMMITS["v1"])):
+        (repository / "refs" / name).write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    needs = Needs(models={("org/tiny", None): "model.name_or_path"}, gguf=gguf)
+    (model,) = collect(needs, []).models
+    assert model.commit == COMMITS["main"]
+    inside = {(one.to or "").removeprefix(f"hub/models--org--tiny/snapshots/{model.commit}/") for one in model.items}
+    assert inside == {"config.json", "model.safetensors", "hub/models--org--tiny/refs/main"} | carried
+
+
 def test_rows_of_the_hub_keep_their_folders_and_their_card(tmp_path):
     """Two splits with the same file name: by `hub: rows/owner--name` they are read as from the hub."""
     snapshot = tmp_path / "datasets--owner--name/snapshots" / COMMITS["main"]
@@ -195,3 +214,20 @@ def test_needs_of_several_recipes_are_one_list(own):
         add_needs(needs, own)
     assert sorted(needs.files.values()) == ["data.template", "data.train", "recipe", "recipe"]
     assert list(needs.models.values()) == ["model.name_or_path"] and needs.extras == set()
+
+
+def test_a_converter_is_carried_as_the_folder_that_it_is(own):
+    """llama.cpp's scripts for GGUF files, and the extra that runs them for their proof."""
+    scripts = own.parents[1] / "llama.cpp"
+    (scripts / "gguf-py").mkdir(parents=True)
+    for name in ("convert_hf_to_gguf.py", "gguf-py/setup.py"):
+        (scripts / name).write_text(name)
+    target = "{engine: llama.cpp, types: [f16], converter: ../llama.cpp}"
+    own.write_text(own.read_text() + f"export: {{targets: [{target}]}}\n")
+    needs = Needs()
+    add_needs(needs, own)
+    assert needs.folders == {scripts.resolve(): "export.targets"} and needs.extras == {"llamacpp"}
+    carried = [one.to or "" for key, one in collect(needs, []).files if key == "export.targets"]
+    assert [name.partition("mine/")[2] for name in carried] == [
+        "llama.cpp/convert_hf_to_gguf.py", "llama.cpp/gguf-py/setup.py",
+    ]  # fmt: skip
