@@ -124,6 +124,7 @@ def test_what_can_not_be_carried(arguments, said, tmp_path, monkeypatch, capsys)
     assert not Path("kit").exists()
 
 
+@pytest.mark.slow
 def test_wheels_that_pip_does_not_get_leave_nothing(own, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     assert main(["carry", str(own), "--output", str(tmp_path / "kit")]) == 2
