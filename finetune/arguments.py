@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from finetune.errors import RecipeError
 from finetune.model.quantization import METHODS
 from finetune.plan.hardware import names as hardware_names
+from finetune.shipped import recipe_file
 
 
 def _positive(text: str) -> int:
@@ -16,8 +18,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _recipe(text: str) -> Path:
+    """The file of a recipe that is given by its path, or, shipped with the package, as pack:NAME."""
+    try:
+        return recipe_file(text)
+    except RecipeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def recipe_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", type=Path, help="the recipe's YAML file")
+    command.add_argument("recipe", type=_recipe, help="the recipe's YAML file, or pack:NAME of a shipped one")
     _overrides(command)
 
 
@@ -39,6 +49,10 @@ def new_arguments(command: argparse.ArgumentParser) -> None:
     pack.add_argument("--task", required=True, metavar="NAME", help="the task's file name and run, as port_delay")
     pack.add_argument("--group", metavar="COLUMN", help="its rows stay on one side of the split (default: guessed)")
     pack.add_argument("--into", type=Path, default=Path(), metavar="FOLDER", help="where to write (default: here)")
+    recipe = kinds.add_parser("recipe", help="a recipe of your own, begun as a shipped one", allow_abbrev=False)
+    recipe.add_argument("name", nargs="?", help="a shipped recipe, as meteorology/metar_decode (default: list them)")
+    recipe.add_argument("--output", type=Path, metavar="FILE", help="(default: here, under the recipe's own name)")
+    recipe.add_argument("--copy", action="store_true", help="all of its keys (default: it extends the shipped one)")
 
 
 def import_arguments(command: argparse.ArgumentParser) -> None:
@@ -99,7 +113,7 @@ def feedback_arguments(command: argparse.ArgumentParser) -> None:
     )
     logs.add_argument("logs", nargs="+", metavar="LOG", help="files of JSON Lines (also .gz, .zst), folders, globs")
     logs.add_argument("--output", type=Path, required=True, help="a new folder")
-    logs.add_argument("--recipe", type=Path, help="a recipe whose held-out prompts must not be trained on")
+    logs.add_argument("--recipe", type=_recipe, help="a recipe whose held-out prompts must not be trained on")
     logs.add_argument(
         "--known", type=Path, action="append", default=[], metavar="FOLDER",
         help="an earlier import, or a folder of them: what it has is left out",
@@ -125,7 +139,7 @@ def feedback_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def iterate_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", type=Path, help="the recipe that the first release was, or is to be, trained by")
+    command.add_argument("recipe", type=_recipe, help="the recipe that the first release was, or is to be, trained by")
     command.add_argument("logs", nargs="*", metavar="LOG", help="as `finetune feedback import` reads; none: end a turn")
     command.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="where data, recipes and runs lie")
     command.add_argument(
@@ -173,7 +187,7 @@ def parity_arguments(command: argparse.ArgumentParser) -> None:
 
 def doctor_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "recipe", type=Path, nargs="?", metavar="RECIPE", help="also say whether it can run on this machine"
+        "recipe", type=_recipe, nargs="?", metavar="RECIPE", help="also say whether it can run on this machine"
     )
     _overrides(command)
     command.add_argument("--json", metavar="FILE|-", help="write the lines here as JSON; -: print nothing else")
@@ -278,3 +292,17 @@ def reproduce_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", type=Path, help="a bundle's folder")
     command.add_argument("--output", type=Path, help="folder of the new run (default: <bundle>.reproduced)")
     _overrides(command)
+
+
+def carry_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "recipes", type=_recipe, nargs="+", metavar="RECIPE", help="recipes that are to run over there"
+    )
+    command.add_argument("--output", type=Path, metavar="FOLDER", help="copy it all into a new folder, wheels too")
+    command.add_argument(
+        "--no-wheels", dest="wheels", action="store_false", help="with --output: do not ask pip for the wheels"
+    )
+    command.add_argument(
+        "--extras", default="", metavar="LIST", help="of finetune, beside those that the recipes use, as units,chinese"
+    )
+    command.add_argument("--json", metavar="FILE|-", help="write the list here as JSON; -: print nothing else")

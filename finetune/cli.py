@@ -13,6 +13,7 @@ from typing import NoReturn
 from finetune import __version__
 from finetune.arguments import (
     audit_arguments,
+    carry_arguments,
     doctor_arguments,
     evaluate_arguments,
     export_arguments,
@@ -139,7 +140,12 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def new(options: argparse.Namespace) -> int:
-    """Write a data template, or a whole pack, to start from, guessed from a file of rows."""
+    """Write a data template or a whole pack, guessed from a file of rows, or a recipe begun as a shipped one."""
+    if options.what == "recipe":
+        from finetune.newrecipe import new_recipe_command
+
+        print(*new_recipe_command(options), sep="\n")
+        return EXIT_OK
     if options.what == "pack":
         from finetune.newpack.command import new_pack_command
 
@@ -259,6 +265,14 @@ def doctor(options: argparse.Namespace) -> int:
     return doctor_command(options)
 
 
+def carry(options: argparse.Namespace) -> int:
+    """List, or copy, what a machine without a network needs for recipes: wheels, models, data, each with its hash."""
+    from finetune.carry.command import carry_command
+
+    print(*carry_command(options), sep="\n")
+    return EXIT_OK
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done; 2 a mistake in recipe, template or data; 3 the gate or a proof said no; 4 the disk is full;
     5 training could not go on; 75 (EX_TEMPFAIL) stopped by a signal, to be resumed."""
@@ -330,6 +344,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "merge": (merge, merge_arguments),
     "verify": (verify, verify_arguments),
     "reproduce": (reproduce, reproduce_arguments),
+    "carry": (carry, carry_arguments),
 }
 
 

@@ -16,6 +16,7 @@ from finetune.recipe_export import ExportSection
 from finetune.recipe_peft import PEFT_SECTIONS, section_problems
 from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
 from finetune.recipepaths import Origin, folder_of, missing_files, near_file, resolve_paths
+from finetune.shipped import PREFIX, recipe_file
 from finetune.tokenlist import read_words
 from finetune.yamlfile import parse_scalar, read_yaml
 
@@ -122,8 +123,19 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any
         return data, origin
     if not isinstance(parent, str):
         raise RecipeError(f"{origin[('extends',)]}: extends: one file name is needed, got {parent!r}")
-    below, below_origin = _with_parents(path.parent / parent, (*children, path.resolve()))
+    file = parent_file(path, parent, origin[("extends",)])
+    below, below_origin = _with_parents(file, (*children, path.resolve()))
     return _merge(below, data), below_origin | origin
+
+
+def parent_file(path: Path, parent: str, where: str) -> Path:
+    """A shipped recipe's file for `pack:NAME`, else one from the folder of the recipe in `path`."""
+    if not parent.startswith(PREFIX):
+        return path.parent / parent
+    try:
+        return recipe_file(parent)
+    except RecipeError as error:
+        raise RecipeError([f"{where}: extends: {problem}" for problem in error.problems]) from None
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

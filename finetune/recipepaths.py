@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.recipe import Recipe
+from finetune.shipped import data_file
 
 Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
 
@@ -46,7 +47,7 @@ def resolve_paths(data: dict[str, Any], origin: Origin) -> None:
             if isinstance(value, dict):
                 values[key] = {n: (folder / f).resolve() if isinstance(f, str) else f for n, f in value.items()}
         elif key in ("template", "previous", "include_path"):
-            values[key] = (folder / value).resolve() if isinstance(value, str) else value
+            values[key] = data_file(folder, value) if isinstance(value, str) else value
         elif key == "python":  # a virtual environment's is a link that must not be followed
             values[key] = (folder / value).absolute() if isinstance(value, str) else value
         elif key == "suites":
@@ -68,7 +69,7 @@ def _suite(suite: Any, name: str, origin: Origin) -> Any:
         folder = folder_of(next((origin[at[:n]] for n in range(4, 0, -1) if at[:n] in origin), "--set"))
         value = suite.get(key)
         if key == "template" and isinstance(value, str):
-            found[key] = (folder / value).resolve()
+            found[key] = data_file(folder, value)
         elif key == "data" and value is not None:
             found[key] = [_located(item, folder, True) for item in (value if isinstance(value, list) else [value])]
     return found
@@ -86,10 +87,10 @@ def _target(item: Any, folder: Path) -> Any:
 def _located(item: Any, folder: Path, as_source: bool) -> Any:
     """A source (or a plain path) with its path absolute. Glob characters pass through."""
     if isinstance(item, str):
-        path = (folder / item).resolve()
+        path = data_file(folder, item)
         return {"path": str(path)} if as_source else path
     if isinstance(item, dict) and isinstance(item.get("path"), str):
-        return item | {"path": str((folder / item["path"]).resolve())}
+        return item | {"path": str(data_file(folder, item["path"]))}
     if isinstance(item, dict) and isinstance(item.get("hub"), str):
         name, at, revision = item["hub"].rpartition("@")
         if not at or (folder / item["hub"]).is_dir():

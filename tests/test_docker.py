@@ -50,7 +50,7 @@ def test_what_is_in_the_image(file):
     installs = [rest for kind, rest in steps if kind == "RUN" for rest in rest.split("&&") if "pip install" in rest]
     assert all("-c constraints.txt" in line or "--no-deps" in line for line in installs)
     copies = [rest.rsplit(" ", 1)[0] for kind, rest in steps if kind == "COPY"]
-    assert copies == ["constraints.txt", "pyproject.toml", "."]
+    assert copies == ["constraints.txt", "pyproject.toml", "finetune/__init__.py", "scripts/build_packs.py", "."]
     secret = re.compile(r"secret|password|token|_key\b", re.IGNORECASE)
     assert not [rest for kind, rest in steps if kind in ("ARG", "ENV", "ADD") and secret.search(rest)]
 

@@ -28,7 +28,7 @@ READMES = [
 ]
 FOR_OPERATORS = [
     ROOT / f"docs/{name}{language}.md"
-    for name in ("serving", "verify", "lineage", "data_template", "families", "report")
+    for name in ("serving", "verify", "lineage", "data_template", "families", "report", "air_gapped")
     for language in ("", ".zh-CN")
 ]
 

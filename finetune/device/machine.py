@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from finetune.shipped import shipped_folder
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -133,7 +135,7 @@ class Machine:
         return (said.get_all("Requires-Python") or [None])[0]
 
     def tested(self) -> dict[str, str]:
-        """The tested set, name to version: the constraints.txt of a checkout; empty where an installed wheel has none."""
-        text = self.read(str(Path(__file__).parents[2] / "constraints.txt")) or ""
+        """The tested set, name to version: the constraints.txt of the checkout or of the wheel."""
+        text = self.read(str(shipped_folder() / "constraints.txt")) or ""
         pairs = [line.split("==") for line in text.splitlines() if "==" in line and not line.startswith("#")]
         return {name.strip().lower().replace("_", "-"): version.strip() for name, version in pairs}

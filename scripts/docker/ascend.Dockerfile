@@ -38,7 +38,9 @@ RUN pip install --no-deps --index-url "$TORCH_INDEX" "torch==$(sed -n 's/^torch=
 # What the toolkit needs, without its code and without bitsandbytes, which has nothing for Ascend.
 ARG EXTRAS=gguf,trackers,parquet,excel,hub,modelscope,screen,retrieval,zstd
 COPY pyproject.toml ./
-RUN mkdir finetune && touch finetune/__init__.py README.md LICENSE \
+COPY finetune/__init__.py finetune/
+COPY scripts/build_packs.py scripts/
+RUN touch README.md LICENSE \
     && pip install -c constraints.txt --no-build-isolation -e ".[$EXTRAS]" torchao compressed-tensors lion-pytorch schedulefree
 
 COPY . .

@@ -37,7 +37,9 @@ RUN if [ -n "$TORCH_INDEX" ]; then \
 # What the toolkit needs, without its code: this layer changes with pyproject.toml and constraints.txt only.
 ARG EXTRAS=gguf,llamacpp,trackers,parquet,excel,hub,modelscope,quantized,screen,retrieval,optim,zstd
 COPY pyproject.toml ./
-RUN mkdir finetune && touch finetune/__init__.py README.md LICENSE \
+COPY finetune/__init__.py finetune/
+COPY scripts/build_packs.py scripts/
+RUN touch README.md LICENSE \
     && pip install -c constraints.txt --no-build-isolation -e ".[$EXTRAS]"
 
 COPY . .
