@@ -5,19 +5,43 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError, did_you_mean, plainly
+from finetune.origin import SET, Origin, laid_over, said
 from finetune.recipe import Recipe, Section
 from finetune.recipe_export import ExportSection
 from finetune.recipe_peft import PEFT_SECTIONS, section_problems
 from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
-from finetune.recipepaths import Origin, folder_of, missing_files, near_file, resolve_paths
+from finetune.recipepaths import folder_of, missing_files, near_file, resolve_paths
 from finetune.tokenlist import read_words
 from finetune.yamlfile import parse_scalar, read_yaml
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was said for one run: its keys as they are checked (paths absolute), and where each was said."""
+
+    data: dict[str, Any]
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe and what it was made of.
+
+    Attributes:
+        whole: the file on top of its parents, with `--set`. runs: what each stage or part of it came to; one where the
+            recipe is of one run.
+    """
+
+    recipe: Recipe
+    whole: Given
+    runs: tuple[Given, ...]
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -26,28 +50,36 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: every problem found, each with file, line and key.
     """
+    return load_traced(path, overrides).recipe
+
+
+def load_traced(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """`load_recipe`, with where each of its values comes from."""
     data, origin = _with_parents(path, ())
     problems = _apply_overrides(data, origin, overrides)
+    whole = Given(data, origin)
     if "mixture" in data:
-        return _mixture(path, data, origin, overrides, problems)
+        return _mixture(path, whole, overrides, problems)
     if "stages" not in data:
         recipe = _recipe(path, data, origin, problems)
         if "weight" in data or "loss_weight" in data:
             key = "weight" if "weight" in data else "loss_weight"
-            raise RecipeError(f"{origin.get((key,), '--set')}: {key}: is for the parts of a `mixture`")
-        return recipe
+            raise RecipeError(f"{origin.get((key,), SET)}: {key}: is for the parts of a `mixture`")
+        return Loaded(recipe, whole, (whole,))
     entries, problems = split_stages(data, origin, overrides, problems)
     recipes = _recipes(path, entries, problems, lambda recipes: chain_problems(recipes, origin))
-    whole = {"name": data["name"], "output_dir": recipes[-1].output_dir.parents[1], "continue_from": None}
-    return recipes[-1].model_copy(update=whole | {"stages": tuple(recipes)})
+    own = {"name": data["name"], "output_dir": recipes[-1].output_dir.parents[1], "continue_from": None}
+    chain = recipes[-1].model_copy(update=own | {"stages": tuple(recipes)})
+    return Loaded(chain, whole, tuple(Given(*entry) for entry in entries))
 
 
-def _mixture(path: Path, data: dict[str, Any], origin: Origin, overrides: Sequence[str], problems: list[str]) -> Recipe:
+def _mixture(path: Path, whole: Given, overrides: Sequence[str], problems: list[str]) -> Loaded:
     """The recipe of a run of several stages at once."""
-    entries, found = split_mixture(data, origin, overrides)
-    recipes = _recipes(path, entries, problems + found, lambda recipes: mixture_problems(recipes, origin))
-    whole = {"name": data["name"], "weight": None, "loss_weight": 1.0}
-    return recipes[0].model_copy(update=whole | {"mixture": tuple(recipes)})
+    entries, found = split_mixture(whole.data, whole.origin, overrides)
+    recipes = _recipes(path, entries, problems + found, lambda recipes: mixture_problems(recipes, whole.origin))
+    own = {"name": whole.data["name"], "weight": None, "loss_weight": 1.0}
+    mixture = recipes[0].model_copy(update=own | {"mixture": tuple(recipes)})
+    return Loaded(mixture, whole, tuple(Given(*entry) for entry in entries))
 
 
 def _recipes(
@@ -123,7 +155,7 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any
     if not isinstance(parent, str):
         raise RecipeError(f"{origin[('extends',)]}: extends: one file name is needed, got {parent!r}")
     below, below_origin = _with_parents(path.parent / parent, (*children, path.resolve()))
-    return _merge(below, data), below_origin | origin
+    return _merge(below, data), laid_over(below, below_origin, data, origin)
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +184,7 @@ def _apply_overrides(data: dict[str, Any], origin: Origin, overrides: Sequence[s
             problems.append(f"--set {override}: {'.'.join(sections)} is not a section")
         else:
             target[last] = parse_scalar(text)
-            origin[tuple(key.split("."))] = "--set"
+            said(origin, tuple(key.split(".")), SET)
     return problems
 
 
