@@ -117,6 +117,23 @@ def iterate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--prepare", action="store_true", help="write data and recipe, and train later")
 
 
+def explain_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, help="the recipe's YAML file")
+    command.add_argument(
+        "key",
+        nargs="?",
+        metavar="KEY",
+        help="right after the recipe: as train.learning_rate; of a section all its keys (default: the whole recipe)",
+    )
+    _overrides(command)
+    command.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def schema_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--template", action="store_true", help="of a data template, not of a recipe")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write it here (default: print it)")
+
+
 def show_arguments(command: argparse.ArgumentParser) -> None:
     recipe_arguments(command)
     command.add_argument("--rows", type=_positive, default=3, help="how many samples (default 3)")

@@ -15,6 +15,7 @@ from finetune.arguments import (
     audit_arguments,
     doctor_arguments,
     evaluate_arguments,
+    explain_arguments,
     export_arguments,
     feedback_arguments,
     gate_arguments,
@@ -26,6 +27,7 @@ from finetune.arguments import (
     raft_arguments,
     recipe_arguments,
     reproduce_arguments,
+    schema_arguments,
     show_arguments,
     smoke_arguments,
     train_arguments,
@@ -146,6 +148,22 @@ def new(options: argparse.Namespace) -> int:
 
     write_template(options.sample, options.answer, options.output)
     print(options.output)
+    return EXIT_OK
+
+
+def schema(options: argparse.Namespace) -> int:
+    """Print the JSON Schema of recipes, or of data templates, by which editors complete and check keys."""
+    from finetune.schema.command import schema_command
+
+    schema_command(options)
+    return EXIT_OK
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Say a recipe's final values, what each means, and the file and line, part, flag or default that each comes from."""
+    from finetune.explain.command import explain_command
+
+    print(*explain_command(options), sep="\n")
     return EXIT_OK
 
 
@@ -284,6 +302,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "raft": (raft, raft_arguments),
     "feedback": (feedback, feedback_arguments),
     "check": (check, recipe_arguments),
+    "explain": (explain, explain_arguments),
+    "schema": (schema, schema_arguments),
     "show": (show, show_arguments),
     "audit": (audit, audit_arguments),
     "plan": (plan, plan_arguments),

@@ -79,12 +79,12 @@ def problems_of(
 
 def _wrong(value: Any, wanted: Any) -> list[Problem]:
     """What is wrong with one value; where it is the mapping of a nested configuration, with each of its keys."""
-    nested = [kind for kind in _kinds(wanted) if isinstance(kind, type) and issubclass(kind, Nested)]
+    nested = [kind for kind in kinds(wanted) if isinstance(kind, type) and issubclass(kind, Nested)]
     if nested and isinstance(value, dict):
         return problems_of(value, nested[0].fields, {}, nested[0].__name__)
     if _fits(value, wanted):
         return []
-    words = [word for kind in _kinds(wanted) if (word := _word(kind))]
+    words = [word for kind in kinds(wanted) if (word := _word(kind))]
     near = did_you_mean(value, _choices(wanted)) if isinstance(value, str) and _choices(wanted) else ""
     return [((), f"should be {' or '.join(dict.fromkeys(words))}; got {value!r}{near if 'mean' in near else ''}")]
 
@@ -97,15 +97,15 @@ def _fits(value: Any, wanted: Any) -> bool:
     return True
 
 
-def _kinds(wanted: Any) -> tuple[Any, ...]:
+def kinds(wanted: Any) -> tuple[Any, ...]:
     """The members of a union, else the type itself."""
     if typing.get_origin(wanted) in (typing.Union, types.UnionType):
-        return tuple(kind for inner in typing.get_args(wanted) for kind in _kinds(inner))
+        return tuple(kind for inner in typing.get_args(wanted) for kind in kinds(inner))
     return (wanted,)
 
 
 def _choices(wanted: Any) -> list[str]:
-    literals = [kind for kind in _kinds(wanted) if typing.get_origin(kind) is typing.Literal]
+    literals = [kind for kind in kinds(wanted) if typing.get_origin(kind) is typing.Literal]
     return [choice for kind in literals for choice in typing.get_args(kind) if isinstance(choice, str)]
 
 
@@ -116,11 +116,9 @@ def _word(kind: Any) -> str:
     if origin is typing.Literal:
         return f"one of {', '.join(map(repr, inside))}"
     if origin in (list, tuple):
-        return f"a list of {' or '.join(_plural(_word(k)) for item in inside[:1] for k in _kinds(item))}"
+        return f"a list of {' or '.join(_plural(_word(k)) for item in inside[:1] for k in kinds(item))}"
     if origin is dict:
-        return (
-            f"a mapping of {_plural(_word(inside[0]))} to {' or '.join(_plural(_word(k)) for k in _kinds(inside[1]))}"
-        )
+        return f"a mapping of {_plural(_word(inside[0]))} to {' or '.join(_plural(_word(k)) for k in kinds(inside[1]))}"
     if isinstance(kind, type) and issubclass(kind, Nested):
         return f"a section with keys of {', '.join(name for name, one in kind.fields.items() if one.init)}"
     return PLAIN.get(kind, "another value")

@@ -27,6 +27,8 @@ LAYERS = [
         "finetune.evaluation",
         "finetune.iterate",
         "finetune.feedback",
+        "finetune.schema",
+        "finetune.explain",
     },
     {"finetune.run"},
     {
@@ -70,7 +72,9 @@ LAYERS = [
         "finetune.muon",
         "finetune.lora_fa",
         "finetune.lora_fields",
+        "finetune.origin",
         "finetune.peft_fields",
+        "finetune.peft_source",
         "finetune.tied_lora",
         "finetune.schedule",
         "finetune.shares",
