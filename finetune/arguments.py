@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from finetune.clihelp import Help, examples
 from finetune.model.quantization import METHODS
 from finetune.plan.hardware import names as hardware_names
+from finetune.told import STDOUT
 
 
 def _positive(text: str) -> int:
@@ -14,6 +16,40 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number from 1 on is needed, got {text!r}")
     return int(text)
+
+
+def json_argument(command: argparse.ArgumentParser) -> None:
+    """`--json`: alone on stdout, everything else on stderr; with a file beside what is printed."""
+    command.add_argument(
+        "--json", nargs="?", const=STDOUT, type=_not_a_recipe, metavar="FILE",
+        help="the result as one JSON object: in FILE, or (no FILE, or -) on stdout with all else on stderr",
+    )  # fmt: skip
+
+
+def quiet_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--quiet", action="store_true", help="print nothing but what is wrong")
+
+
+def _not_a_recipe(text: str) -> str:
+    """`--json RECIPE` would write over a recipe."""
+    if Path(text).suffix in (".yaml", ".yml"):
+        raise argparse.ArgumentTypeError(f"{text} would be written to; put --json after the recipe")
+    return text
+
+
+def _kind(kinds: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str) -> argparse.ArgumentParser:
+    """What a command of several kinds takes after its name."""
+    kind = kinds.add_parser(
+        name.rpartition(" ")[2], help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False,
+        formatter_class=Help, epilog=examples(name),
+    )  # fmt: skip
+    quiet_argument(kind)
+    return kind
+
+
+def check_arguments(command: argparse.ArgumentParser) -> None:
+    recipe_arguments(command)
+    json_argument(command)
 
 
 def recipe_arguments(command: argparse.ArgumentParser) -> None:
@@ -29,8 +65,8 @@ def _overrides(command: argparse.ArgumentParser) -> None:
 
 def new_arguments(command: argparse.ArgumentParser) -> None:
     kinds = command.add_subparsers(dest="what", required=True)
-    template = kinds.add_parser("template", help="a data template", allow_abbrev=False)
-    pack = kinds.add_parser("pack", help="template, sample, recipes and page of an industry's task", allow_abbrev=False)
+    template = _kind(kinds, "new template", "a data template")
+    pack = _kind(kinds, "new pack", "template, sample, recipes and page of an industry's task")
     for kind in (template, pack):
         kind.add_argument("sample", type=Path, help="a file of rows: .jsonl, .json, .csv, ...")
         kind.add_argument("--answer", metavar="COLUMN", help="the column to be answered (default: the last)")
@@ -52,7 +88,7 @@ def plan_arguments(command: argparse.ArgumentParser) -> None:
         "--engine", choices=["ddp", "fsdp2", "zero2", "zero3"], help="how they share the model (default: ddp)"
     )
     command.add_argument("--price-per-hour", type=float, metavar="PRICE", help="of one device, in any currency")
-    command.add_argument("--json", metavar="FILE", help="write the plan here as JSON (-: print it alone)")
+    json_argument(command)
 
 
 def raft_arguments(command: argparse.ArgumentParser) -> None:
@@ -72,9 +108,7 @@ def raft_arguments(command: argparse.ArgumentParser) -> None:
 
 def feedback_arguments(command: argparse.ArgumentParser) -> None:
     kinds = command.add_subparsers(dest="what", required=True)
-    logs = kinds.add_parser(
-        "import", help="rows to train on, out of logs with ratings and corrections", allow_abbrev=False
-    )
+    logs = _kind(kinds, "feedback import", "rows to train on, out of logs with ratings and corrections")
     logs.add_argument("logs", nargs="+", metavar="LOG", help="files of JSON Lines (also .gz, .zst), folders, globs")
     logs.add_argument("--output", type=Path, required=True, help="a new folder")
     logs.add_argument("--recipe", type=Path, help="a recipe whose held-out prompts must not be trained on")
@@ -126,7 +160,11 @@ def explain_arguments(command: argparse.ArgumentParser) -> None:
         help="right after the recipe: as train.learning_rate; of a section all its keys (default: the whole recipe)",
     )
     _overrides(command)
-    command.add_argument("--json", action="store_true", help="print one JSON object instead")
+    json_argument(command)
+
+
+def completion_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("shell", choices=["bash", "zsh", "fish", "tcsh", "powershell"])
 
 
 def schema_arguments(command: argparse.ArgumentParser) -> None:
@@ -142,6 +180,7 @@ def show_arguments(command: argparse.ArgumentParser) -> None:
 def audit_arguments(command: argparse.ArgumentParser) -> None:
     recipe_arguments(command)
     command.add_argument("--output", type=Path, help="folder (default: <output_dir>.audit)")
+    json_argument(command)
 
 
 def smoke_arguments(command: argparse.ArgumentParser) -> None:
@@ -149,7 +188,7 @@ def smoke_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--output", type=Path, help="an empty folder to work in, which is kept (default: a temporary one)"
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write steps, times and reasons here as JSON")
+    json_argument(command)
     command.add_argument("--keep", action="store_true", help="keep the temporary folder (a failure always does)")
 
 
@@ -171,7 +210,7 @@ def doctor_arguments(command: argparse.ArgumentParser) -> None:
         "recipe", type=Path, nargs="?", metavar="RECIPE", help="also say whether it can run on this machine"
     )
     _overrides(command)
-    command.add_argument("--json", metavar="FILE|-", help="write the lines here as JSON; -: print nothing else")
+    json_argument(command)
 
 
 def train_arguments(command: argparse.ArgumentParser) -> None:
@@ -188,6 +227,7 @@ def evaluate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--adapter", type=Path, metavar="FOLDER", help="(default: the one of the recipe's run)")
     command.add_argument("--output", type=Path, help="folder (default: <output_dir>.evaluation)")
     command.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
+    json_argument(command)
 
 
 def gate_arguments(command: argparse.ArgumentParser) -> None:
@@ -195,6 +235,7 @@ def gate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--scores", type=Path, metavar="FOLDER", help="of a run or an evaluation (default: the recipe's output_dir)"
     )
+    json_argument(command)
 
 
 def export_arguments(command: argparse.ArgumentParser) -> None:
@@ -234,7 +275,7 @@ def verify_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--bundle", type=Path, help="the bundle whose golden samples are asked (needed with a URL)")
     command.add_argument("--model", help="the model's name at the server (default: the only one it lists)")
-    command.add_argument("--json", type=Path, help="write the report here as JSON")
+    json_argument(command)
     command.add_argument("--api-key-file", type=Path, help="a file that holds the server's key")
     command.add_argument("--samples", type=_positive, help="ask this many golden samples (default: all)")
     command.add_argument("--timeout", type=float, default=120.0, help="seconds without a byte (default 120)")

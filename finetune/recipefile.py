@@ -12,14 +12,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError, did_you_mean, plainly
-from finetune.origin import SET, Origin, laid_over, said
+from finetune.origin import SET, Origin
 from finetune.recipe import Recipe, Section
 from finetune.recipe_export import ExportSection
 from finetune.recipe_peft import PEFT_SECTIONS, section_problems
 from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
+from finetune.recipelayers import apply_overrides, with_parents
 from finetune.recipepaths import folder_of, missing_files, near_file, resolve_paths
 from finetune.tokenlist import read_words
-from finetune.yamlfile import parse_scalar, read_yaml
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def load_traced(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     """`load_recipe`, with where each of its values comes from."""
-    data, origin = _with_parents(path, ())
-    problems = _apply_overrides(data, origin, overrides)
+    data, origin = with_parents(path)
+    problems = apply_overrides(data, origin, overrides)
     whole = Given(data, origin)
     if "mixture" in data:
         return _mixture(path, whole, overrides, problems)
@@ -133,7 +133,7 @@ def export_section(settings: dict[str, Any], overrides: Sequence[str]) -> Export
         for override in overrides
         if not override.startswith("export.")
     ]
-    problems += _apply_overrides(data, origin, overrides)
+    problems += apply_overrides(data, origin, overrides)
     resolve_paths(data, origin)
     try:
         section = _Export.model_validate({"export": data["export"]}).export
@@ -142,57 +142,6 @@ def export_section(settings: dict[str, Any], overrides: Sequence[str]) -> Export
     if problems:
         raise RecipeError(problems)
     return section
-
-
-def _with_parents(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], Origin]:
-    if path.resolve() in children:
-        raise RecipeError(f"{path}: extends itself through {' -> '.join(str(child) for child in children)}")
-    data, lines = read_yaml(path)
-    origin: Origin = {key: f"{path}:{line}" for key, line in lines.items()}
-    parent = data.pop("extends", None)
-    if parent is None:
-        return data, origin
-    if not isinstance(parent, str):
-        raise RecipeError(f"{origin[('extends',)]}: extends: one file name is needed, got {parent!r}")
-    below, below_origin = _with_parents(path.parent / parent, (*children, path.resolve()))
-    return _merge(below, data), laid_over(below, below_origin, data, origin)
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Sections merge key by key; anything else (lists too) is replaced."""
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _apply_overrides(data: dict[str, Any], origin: Origin, overrides: Sequence[str]) -> list[str]:
-    problems = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            problems.append(f"--set {override}: the form is key=value, for example train.learning_rate=1e-4")
-            continue
-        *sections, last = key.split(".")
-        target = data
-        for section in sections:
-            target = _inside(target, section)
-            if not isinstance(target, dict | list):
-                break
-        if not isinstance(target, dict):
-            problems.append(f"--set {override}: {'.'.join(sections)} is not a section")
-        else:
-            target[last] = parse_scalar(text)
-            said(origin, tuple(key.split(".")), SET)
-    return problems
-
-
-def _inside(target: Any, word: str) -> Any:
-    """A section of `target`, made where there is none; of a list (the stages of a chain) the entry of that number."""
-    if isinstance(target, list):
-        return target[int(word)] if word.isdigit() and int(word) < len(target) else None
-    return target.setdefault(word, {})
 
 
 def _peft_problems(data: dict[str, Any], origin: Origin) -> list[str]:
@@ -230,7 +179,11 @@ def _listed_tokens(data: dict[str, Any], origin: Origin) -> list[str]:
 def _problem(path: Path, item: Any, origin: Origin) -> str:
     """One pydantic error as `file:line: key: what; got value`."""
     location = tuple(str(part) for part in item["loc"] if part not in ("str", "int", "float", "tuple[str, ...]"))
-    where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), str(path))
+    where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), None)
+    within = (
+        place for key, place in origin.items() if location and key[: len(location)] == location
+    )  # --set trian.x=1
+    where = where or next(within, str(path))
     key = ".".join(location)
     lead = f"{where}: {key}: " if key else f"{where}: "
     if item["type"] == "extra_forbidden":

@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 LAYERS = [
     {"finetune.cli"},
     {"finetune.arguments"},
+    {"finetune.clihelp"},
     {
         "finetune.show",
         "finetune.audit",
@@ -29,6 +30,8 @@ LAYERS = [
         "finetune.feedback",
         "finetune.schema",
         "finetune.explain",
+        "finetune.check",
+        "finetune.completion",
     },
     {"finetune.run"},
     {
@@ -67,6 +70,7 @@ LAYERS = [
         "finetune.recipe_train",
         "finetune.recipefile",
         "finetune.recipechain",
+        "finetune.recipelayers",
         "finetune.optimizer",
         "finetune.groups",
         "finetune.muon",
@@ -83,6 +87,7 @@ LAYERS = [
         "finetune.engine",
         "finetune.fullstate",
         "finetune.log",
+        "finetune.told",
         "finetune.tokenlist",
         "finetune.yamlfile",
         "finetune.errors",

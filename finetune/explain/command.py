@@ -18,6 +18,7 @@ from finetune.recipefile import load_traced
 from finetune.schema.lookup import ENTRIES, in_words, keys_of, near_keys, node_of
 from finetune.schema.recipe import recipe_schema
 from finetune.schema.tidy import Node
+from finetune.told import STDOUT, tell
 
 WIDE = 48  # characters of a value beside others
 FIELD_OF_PEFT = "A field of peft."  # begins what the schema says where only peft knows more
@@ -33,10 +34,10 @@ def explain_command(options: argparse.Namespace) -> list[str]:
     schema = recipe_schema()
     every = values_of(loaded, options.set)
     found = every if options.key is None else chosen(schema, every, tuple(options.key.split(".")))
-    if options.json:
-        told = [_as_json(schema, value) for value in found]
-        whole = {"recipe": str(options.recipe), "key": options.key, "values": told}
-        return [json.dumps(whole, ensure_ascii=False, indent=1)]
+    told = [_as_json(schema, value) for value in found]
+    tell(options.json, {"recipe": str(options.recipe), "key": options.key, "values": told})
+    if options.json == STDOUT:
+        return []
     if options.key is None:
         return _table([value for value in found if not value.is_unset]) + _unset(found, str(options.recipe))
     key = tuple(options.key.split("."))
