@@ -18,6 +18,7 @@ from finetune.cli import COMMANDS, _parser, main
 from finetune.clihelp import EXAMPLES, EXIT_CODES
 from finetune.device import colours
 from tests.conftest import ROOT, write_tiny_recipe
+from tests.test_shipped import commands
 
 WITH_JSON = ("audit", "check", "doctor", "evaluate", "explain", "gate", "plan", "smoke", "verify")
 
@@ -86,6 +87,26 @@ def test_the_page_has_every_command_and_every_exit_code(name):
     assert {command for command in COMMANDS if rows[command][2].strip()} == set(WITH_JSON)
     codes = [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
     assert codes == [int(code) for code in re.findall(r"^  (\d+)  ", EXIT_CODES, re.MULTILINE)]
+
+
+def test_the_page_s_commands_run(tmp_path, monkeypatch, capsys):
+    """And print what it says; the other language has the same."""
+    name, other = "docs/cli.md", "docs/cli.zh-CN.md"
+    monkeypatch.chdir(tmp_path)
+    for folder in ("recipes", "data_templates"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert commands([ROOT / name]) == commands([ROOT / other])
+    typed = [line.partition(" > ")[0] for line in commands([ROOT / name]) if line.startswith("finetune ")]
+    assert len(typed) == 7
+    printed = []
+    for line in typed:
+        assert main(shlex.split(line)[1:]) == 0, line
+        printed.append(capsys.readouterr().out)
+    shown = re.search(r"```\n(train\.learning_rate .*?)```", text, re.DOTALL)[1]
+    assert shown in printed and shown in (ROOT / other).read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "check.json").read_text())["name"] == "metar_decode"
+    assert (tmp_path / "my_recipes/recipe.schema.json").read_text() == (ROOT / "recipes/recipe.schema.json").read_text()
 
 
 def test_json_is_one_object_on_stdout_and_all_else_on_stderr(tiny_base, tiny_data, tmp_path, capsys):

@@ -74,8 +74,13 @@ def test_a_csv_becomes_a_pack(capsys):
         "recipes/smollm2_cpu.yaml",
     ]  # fmt: skip
     assert Path("data_templates/shipping/port_delay.sample.csv").read_bytes() == sample.read_bytes()
-    for path in ("recipes/smollm2_cpu.yaml", *(name for name in written if "/shipping/" in name and name.endswith(".yaml"))):
-        told = Path(path).read_text(encoding="utf-8").partition("\n")[0].partition("# yaml-language-server: $schema=")[2]
+    for path in (
+        "recipes/smollm2_cpu.yaml",
+        *(name for name in written if "/shipping/" in name and name.endswith(".yaml")),
+    ):
+        told = (
+            Path(path).read_text(encoding="utf-8").partition("\n")[0].partition("# yaml-language-server: $schema=")[2]
+        )
         schema = json.loads((Path(path).parent / told).read_text(encoding="utf-8"))  # which lies there
         assert Draft7Validator(schema).is_valid(read_yaml(Path(path))[0])
     for name in ("port_delay", "pack_gpu", "pack_npu"):
