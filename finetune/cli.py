@@ -40,15 +40,8 @@ from finetune.errors import GateError, RecipeError, TrainingError
 from finetune.stop import Preempted
 from finetune.told import printing, tell
 
-EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_TRAINING, EXIT_PREEMPTED, EXIT_INTERRUPTED = (
-    0,
-    2,
-    3,
-    4,
-    5,
-    75,
-    130,
-)
+EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_TRAINING = 0, 2, 3, 4, 5
+EXIT_PREEMPTED, EXIT_INTERRUPTED, EXIT_PIPE = 75, 130, 141
 
 
 def smoke(options: argparse.Namespace) -> int:
@@ -282,7 +275,12 @@ def program(arguments: Sequence[str] | None = None) -> NoReturn:
     meshes of FSDP2) keep process groups alive, and their threads abort a process in its teardown now and then, after all
     its work is done. What is registered with atexit has run, what was printed is written.
     """
-    code = main(arguments)
+    try:
+        code = main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `finetune explain ... | head`; the interpreter would flush once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_PIPE
     if launched():
         atexit._run_exitfuncs()
         sys.stdout.flush()

@@ -13,6 +13,7 @@ exit codes:
   5    training can't go on (a loss that is not finite, too little memory); the last checkpoint is valid
   75   stopped by a signal; the same command with --resume auto goes on
   130  interrupted
+  141  whoever read the output stopped reading (finetune ... | head)
 
 `finetune COMMAND --help` has examples of each."""
 

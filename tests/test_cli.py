@@ -229,3 +229,10 @@ def test_help_imports_neither_pydantic_nor_shtab():
     heavy = "{'pydantic', 'shtab', 'torch', 'rich'}"
     code = f"import sys, finetune.cli; finetune.cli._parser(); print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_reader_that_stops_is_no_traceback():
+    """`schema` prints more than a pipe holds."""
+    code = "set -o pipefail; " + shlex.join([sys.executable, "-m", "finetune.cli", "schema"]) + " | head -1"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (141, "{\n", "")
