@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from finetune.clihelp import Help, examples
 from finetune.errors import RecipeError
 from finetune.model.quantization import METHODS
 from finetune.plan.hardware import names as hardware_names
 from finetune.shipped import recipe_file
+from finetune.told import STDOUT
 
 
 def _positive(text: str) -> int:
@@ -26,6 +28,40 @@ def _recipe(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def json_argument(command: argparse.ArgumentParser) -> None:
+    """`--json`: alone on stdout, everything else on stderr; with a file beside what is printed."""
+    command.add_argument(
+        "--json", nargs="?", const=STDOUT, type=_not_a_recipe, metavar="FILE",
+        help="the result as one JSON object: in FILE, or (no FILE, or -) on stdout with all else on stderr",
+    )  # fmt: skip
+
+
+def quiet_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--quiet", action="store_true", help="print nothing but what is wrong")
+
+
+def _not_a_recipe(text: str) -> str:
+    """`--json RECIPE` would write over a recipe."""
+    if Path(text).suffix in (".yaml", ".yml"):
+        raise argparse.ArgumentTypeError(f"{text} would be written to; put --json after the recipe")
+    return text
+
+
+def _kind(kinds: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str) -> argparse.ArgumentParser:
+    """What a command of several kinds takes after its name."""
+    kind = kinds.add_parser(
+        name.rpartition(" ")[2], help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False,
+        formatter_class=Help, epilog=examples(name),
+    )  # fmt: skip
+    quiet_argument(kind)
+    return kind
+
+
+def check_arguments(command: argparse.ArgumentParser) -> None:
+    recipe_arguments(command)
+    json_argument(command)
+
+
 def recipe_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", type=_recipe, help="the recipe's YAML file, or pack:NAME of a shipped one")
     _overrides(command)
@@ -39,8 +75,8 @@ def _overrides(command: argparse.ArgumentParser) -> None:
 
 def new_arguments(command: argparse.ArgumentParser) -> None:
     kinds = command.add_subparsers(dest="what", required=True)
-    template = kinds.add_parser("template", help="a data template", allow_abbrev=False)
-    pack = kinds.add_parser("pack", help="template, sample, recipes and page of an industry's task", allow_abbrev=False)
+    template = _kind(kinds, "new template", "a data template")
+    pack = _kind(kinds, "new pack", "template, sample, recipes and page of an industry's task")
     for kind in (template, pack):
         kind.add_argument("sample", type=Path, help="a file of rows: .jsonl, .json, .csv, ...")
         kind.add_argument("--answer", metavar="COLUMN", help="the column to be answered (default: the last)")
@@ -49,7 +85,7 @@ def new_arguments(command: argparse.ArgumentParser) -> None:
     pack.add_argument("--task", required=True, metavar="NAME", help="the task's file name and run, as port_delay")
     pack.add_argument("--group", metavar="COLUMN", help="its rows stay on one side of the split (default: guessed)")
     pack.add_argument("--into", type=Path, default=Path(), metavar="FOLDER", help="where to write (default: here)")
-    recipe = kinds.add_parser("recipe", help="a recipe of your own, begun as a shipped one", allow_abbrev=False)
+    recipe = _kind(kinds, "new recipe", "a recipe of your own, begun as a shipped one")
     recipe.add_argument("name", nargs="?", help="a shipped recipe, as meteorology/metar_decode (default: list them)")
     recipe.add_argument("--output", type=Path, metavar="FILE", help="(default: here, under the recipe's own name)")
     recipe.add_argument("--copy", action="store_true", help="all of its keys (default: it extends the shipped one)")
@@ -88,7 +124,7 @@ def plan_arguments(command: argparse.ArgumentParser) -> None:
         "--engine", choices=["ddp", "fsdp2", "zero2", "zero3"], help="how they share the model (default: ddp)"
     )
     command.add_argument("--price-per-hour", type=float, metavar="PRICE", help="of one device, in any currency")
-    command.add_argument("--json", metavar="FILE", help="write the plan here as JSON (-: print it alone)")
+    json_argument(command)
 
 
 def raft_arguments(command: argparse.ArgumentParser) -> None:
@@ -108,9 +144,7 @@ def raft_arguments(command: argparse.ArgumentParser) -> None:
 
 def feedback_arguments(command: argparse.ArgumentParser) -> None:
     kinds = command.add_subparsers(dest="what", required=True)
-    logs = kinds.add_parser(
-        "import", help="rows to train on, out of logs with ratings and corrections", allow_abbrev=False
-    )
+    logs = _kind(kinds, "feedback import", "rows to train on, out of logs with ratings and corrections")
     logs.add_argument("logs", nargs="+", metavar="LOG", help="files of JSON Lines (also .gz, .zst), folders, globs")
     logs.add_argument("--output", type=Path, required=True, help="a new folder")
     logs.add_argument("--recipe", type=_recipe, help="a recipe whose held-out prompts must not be trained on")
@@ -153,6 +187,27 @@ def iterate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--prepare", action="store_true", help="write data and recipe, and train later")
 
 
+def explain_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, help="the recipe's YAML file")
+    command.add_argument(
+        "key",
+        nargs="?",
+        metavar="KEY",
+        help="right after the recipe: as train.learning_rate; of a section all its keys (default: the whole recipe)",
+    )
+    _overrides(command)
+    json_argument(command)
+
+
+def completion_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("shell", choices=["bash", "zsh", "fish", "tcsh", "powershell"])
+
+
+def schema_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--template", action="store_true", help="of a data template, not of a recipe")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write it here (default: print it)")
+
+
 def show_arguments(command: argparse.ArgumentParser) -> None:
     recipe_arguments(command)
     command.add_argument("--rows", type=_positive, default=3, help="how many samples (default 3)")
@@ -161,6 +216,7 @@ def show_arguments(command: argparse.ArgumentParser) -> None:
 def audit_arguments(command: argparse.ArgumentParser) -> None:
     recipe_arguments(command)
     command.add_argument("--output", type=Path, help="folder (default: <output_dir>.audit)")
+    json_argument(command)
 
 
 def smoke_arguments(command: argparse.ArgumentParser) -> None:
@@ -168,7 +224,7 @@ def smoke_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--output", type=Path, help="an empty folder to work in, which is kept (default: a temporary one)"
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write steps, times and reasons here as JSON")
+    json_argument(command)
     command.add_argument("--keep", action="store_true", help="keep the temporary folder (a failure always does)")
 
 
@@ -190,7 +246,7 @@ def doctor_arguments(command: argparse.ArgumentParser) -> None:
         "recipe", type=_recipe, nargs="?", metavar="RECIPE", help="also say whether it can run on this machine"
     )
     _overrides(command)
-    command.add_argument("--json", metavar="FILE|-", help="write the lines here as JSON; -: print nothing else")
+    json_argument(command)
 
 
 def train_arguments(command: argparse.ArgumentParser) -> None:
@@ -207,6 +263,7 @@ def evaluate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--adapter", type=Path, metavar="FOLDER", help="(default: the one of the recipe's run)")
     command.add_argument("--output", type=Path, help="folder (default: <output_dir>.evaluation)")
     command.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
+    json_argument(command)
 
 
 def gate_arguments(command: argparse.ArgumentParser) -> None:
@@ -214,6 +271,7 @@ def gate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--scores", type=Path, metavar="FOLDER", help="of a run or an evaluation (default: the recipe's output_dir)"
     )
+    json_argument(command)
 
 
 def report_arguments(command: argparse.ArgumentParser) -> None:
@@ -230,7 +288,7 @@ def runs_arguments(command: argparse.ArgumentParser) -> None:
         metavar="[FOLDER | compare A B]",
         help="where to look for runs (default: runs); two to compare",
     )
-    command.add_argument("--json", metavar="FILE|-", help="write it here as JSON; -: print nothing else")
+    json_argument(command)
     command.add_argument("--html", type=Path, metavar="FILE", help="write one page that compares the runs")
 
 
@@ -271,7 +329,7 @@ def verify_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--bundle", type=Path, help="the bundle whose golden samples are asked (needed with a URL)")
     command.add_argument("--model", help="the model's name at the server (default: the only one it lists)")
-    command.add_argument("--json", type=Path, help="write the report here as JSON")
+    json_argument(command)
     command.add_argument("--api-key-file", type=Path, help="a file that holds the server's key")
     command.add_argument("--samples", type=_positive, help="ask this many golden samples (default: all)")
     command.add_argument("--timeout", type=float, default=120.0, help="seconds without a byte (default 120)")
@@ -305,4 +363,4 @@ def carry_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--extras", default="", metavar="LIST", help="of finetune, beside those that the recipes use, as units,chinese"
     )
-    command.add_argument("--json", metavar="FILE|-", help="write the list here as JSON; -: print nothing else")
+    json_argument(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import glob
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,27 @@ from finetune.device import quiet_libraries
 from finetune.recipe import Recipe
 from finetune.recipe_data import DataSection
 from finetune.recipe_stages import KtoSection
+from finetune.recipefile import load_recipe
+from finetune.told import tell
+
+
+def audit_command(options: argparse.Namespace) -> bool:
+    """Audits each run of the recipe and prints the files; whether anything would stop one.
+
+    Raises:
+        DataError, RecipeError: as `audit_recipe`, and as loading the recipe.
+    """
+    recipe = load_recipe(options.recipe, options.set)
+    told = []
+    for run in recipe.stages or recipe.mixture or (recipe,):
+        folder = options.output or Path(f"{recipe.output_dir}.audit")
+        output = folder / run.name if recipe.stages or recipe.mixture else options.output
+        wrong, files = audit_recipe(run, output, options.recipe.parent)
+        print(*files, sep="\n")
+        told.append({"name": run.name, "failed": wrong, "files": [str(file) for file in files]})
+    failed = any(run["failed"] for run in told)
+    tell(options.json, {"recipe": recipe.name, "failed": failed, "runs": told})
+    return failed
 
 
 def audit_recipe(recipe: Recipe, output: Path | None, folder: Path) -> tuple[bool, tuple[Path, Path]]:

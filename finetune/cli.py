@@ -7,15 +7,17 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from finetune import __version__
 from finetune.arguments import (
     audit_arguments,
     carry_arguments,
+    check_arguments,
+    completion_arguments,
     doctor_arguments,
     evaluate_arguments,
+    explain_arguments,
     export_arguments,
     feedback_arguments,
     gate_arguments,
@@ -25,29 +27,25 @@ from finetune.arguments import (
     new_arguments,
     parity_arguments,
     plan_arguments,
+    quiet_argument,
     raft_arguments,
-    recipe_arguments,
     report_arguments,
     reproduce_arguments,
     runs_arguments,
+    schema_arguments,
     show_arguments,
     smoke_arguments,
     train_arguments,
     verify_arguments,
 )
+from finetune.clihelp import EXIT_CODES, Help, examples
 from finetune.device import before_torch, launched, local_rank
 from finetune.errors import GateError, RecipeError, TrainingError
 from finetune.stop import Preempted
+from finetune.told import printing, tell
 
-EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_TRAINING, EXIT_PREEMPTED, EXIT_INTERRUPTED = (
-    0,
-    2,
-    3,
-    4,
-    5,
-    75,
-    130,
-)
+EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_TRAINING = 0, 2, 3, 4, 5
+EXIT_PREEMPTED, EXIT_INTERRUPTED, EXIT_PIPE = 75, 130, 141
 
 
 def smoke(options: argparse.Namespace) -> int:
@@ -79,25 +77,9 @@ def train(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Check a recipe, its data template and every row, without loading a model."""
-    from finetune.recipefile import load_recipe
+    from finetune.check import check_command
 
-    recipe = load_recipe(options.recipe, options.set)
-    from finetune.inputs import load_stages
-    from finetune.suites import load_beside
-
-    loaded = load_stages(recipe)
-    beside = load_beside(recipe, loaded)
-    for stage, data in zip(recipe.stages or recipe.mixture or (recipe,), loaded, strict=True):
-        named = f"{'stage' if recipe.stages else 'part'} {stage.name}: " if recipe.stages or recipe.mixture else ""
-        print(f"{options.recipe}: {named}right; {len(data.train)} samples to train on, {len(data.evaluate)} held out")
-        for note in data.notes:
-            print(f"{options.recipe}: {named}note: {note}")
-    for name, its in beside.suites.items():
-        print(f"suite {name}: {len(its.evaluate)} questions")
-    if beside.harness:
-        print(f"lm-eval: {', '.join(beside.harness.names)}")
-    if beside.previous:
-        print(f"previous release: {beside.previous.name}, {beside.previous.created}")
+    print(*check_command(options), sep="\n")
     return EXIT_OK
 
 
@@ -116,20 +98,10 @@ def show(options: argparse.Namespace) -> int:
 
 
 def audit(options: argparse.Namespace) -> int:
-    """Look at every row of a recipe's data; write audit.html and audit.json."""
-    from finetune.recipefile import load_recipe
+    """Look at every row of a recipe's data; write audit.html and audit.json; exit code 2 when something would stop a run."""
+    from finetune.audit import audit_command
 
-    recipe = load_recipe(options.recipe, options.set)
-    from finetune.audit import audit_recipe
-
-    failed = False
-    for stage in recipe.stages or recipe.mixture or (recipe,):
-        folder = options.output or Path(f"{recipe.output_dir}.audit")
-        output = folder / stage.name if recipe.stages or recipe.mixture else options.output
-        wrong, files = audit_recipe(stage, output, options.recipe.parent)
-        print(*files, sep="\n")
-        failed = failed or wrong
-    return EXIT_MISTAKE if failed else EXIT_OK
+    return EXIT_MISTAKE if audit_command(options) else EXIT_OK
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -166,6 +138,23 @@ def import_(options: argparse.Namespace) -> int:
     if told:
         print(*told, sep="\n", file=sys.stderr)
     print(*written, sep="\n")
+    return EXIT_OK
+
+
+def schema(options: argparse.Namespace) -> int:
+    """Print the JSON Schema of recipes, or of data templates, by which editors complete and check keys."""
+    from finetune.schema.command import schema_command
+
+    schema_command(options)
+    return EXIT_OK
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Say a recipe's final values, what each means, and the file and line, part, flag or default that each comes from."""
+    from finetune.explain.command import explain_command
+
+    for line in explain_command(options):
+        print(line)
     return EXIT_OK
 
 
@@ -257,6 +246,14 @@ def reproduce(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def completion(options: argparse.Namespace) -> int:
+    """Print what makes a shell complete commands, options and choices."""
+    from finetune.completion import completion_script
+
+    print(completion_script(_parser(), options.shell))
+    return EXIT_OK
+
+
 def doctor(options: argparse.Namespace) -> int:
     """Say what is wrong with this machine before a job starts, line by line with the remedy; exit code 2 when a line is
     an error, 0 otherwise (warnings too)."""
@@ -279,24 +276,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.command != "doctor":  # it reports the environment as it was given
         before_torch()
+    place = getattr(options, "json", None)
+    with printing(place, options.quiet) as answer:
+        code, problems = _outcome(options)
+        if code and not answer.told and local_rank() == 0:
+            told = {"command": options.command, "exit_code": code, "problems": problems}
+            try:
+                tell(place, told)
+            except RecipeError as error:
+                problems = [*problems, *error.problems]
+    if local_rank() == 0:  # once a machine, however many processes run into the same mistake
+        many = ["several things are wrong:"] if len(problems) > 1 else []
+        print(*many, *problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+    return code
+
+
+def _outcome(options: argparse.Namespace) -> tuple[int, list[str]]:
+    """The command's exit code, and what went wrong."""
     try:
         function, _arguments = COMMANDS[options.command]
-        return function(options)
+        return function(options), []
     except RecipeError as error:
-        many = ["several things are wrong:"] if len(error.problems) > 1 else []
-        return _stop(EXIT_MISTAKE, *many, *error.problems)
+        return EXIT_MISTAKE, error.problems
     except GateError as error:
-        return _stop(EXIT_GATE, str(error))
+        return EXIT_GATE, [str(error)]
     except TrainingError as error:
-        return _stop(EXIT_TRAINING, str(error))
+        return EXIT_TRAINING, [str(error)]
     except Preempted as signal:
-        return _stop(EXIT_PREEMPTED, f"stopped by {signal}; the same command with --resume auto goes on")
+        return EXIT_PREEMPTED, [f"stopped by {signal}; the same command with --resume auto goes on"]
     except KeyboardInterrupt:
-        return _stop(EXIT_INTERRUPTED, "interrupted")
+        return EXIT_INTERRUPTED, ["interrupted"]
     except Exception as error:
         if "No space left on device" not in str(error):  # OSError, safetensors' own error and torch's all say so
             raise
-        return _stop(EXIT_DISK_FULL, f"the disk is full; nothing half-written is left ({error})")
+        return EXIT_DISK_FULL, [f"the disk is full; nothing half-written is left ({error})"]
 
 
 def program(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -306,7 +319,12 @@ def program(arguments: Sequence[str] | None = None) -> NoReturn:
     meshes of FSDP2) keep process groups alive, and their threads abort a process in its teardown now and then, after all
     its work is done. What is registered with atexit has run, what was printed is written.
     """
-    code = main(arguments)
+    try:
+        code = main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `finetune explain ... | head`; the interpreter would flush once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_PIPE
     if launched():
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -315,20 +333,15 @@ def program(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _stop(code: int, *lines: str) -> int:
-    """The lines on stderr, once a machine however many processes run into the same mistake."""
-    if local_rank() == 0:
-        print(*lines, sep="\n", file=sys.stderr)
-    return code
-
-
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "new": (new, new_arguments),
     "import": (import_, import_arguments),
     "doctor": (doctor, doctor_arguments),
     "raft": (raft, raft_arguments),
     "feedback": (feedback, feedback_arguments),
-    "check": (check, recipe_arguments),
+    "check": (check, check_arguments),
+    "explain": (explain, explain_arguments),
+    "schema": (schema, schema_arguments),
     "show": (show, show_arguments),
     "audit": (audit, audit_arguments),
     "plan": (plan, plan_arguments),
@@ -345,15 +358,27 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "verify": (verify, verify_arguments),
     "reproduce": (reproduce, reproduce_arguments),
     "carry": (carry, carry_arguments),
+    "completion": (completion, completion_arguments),
 }
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="finetune", description="From a recipe to a proven, servable model.")
+    parser = argparse.ArgumentParser(
+        prog="finetune",
+        description="From a recipe to a proven, servable model.",
+        formatter_class=Help,
+        epilog=EXIT_CODES,
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (function, arguments) in COMMANDS.items():
-        arguments(commands.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False))
+        command = commands.add_parser(
+            name, help=function.__doc__, description=function.__doc__, allow_abbrev=False,
+            formatter_class=Help, epilog=examples(name),
+        )  # fmt: skip
+        arguments(command)
+        if command._subparsers is None:  # else its kinds have it
+            quiet_argument(command)
     return parser
 
 

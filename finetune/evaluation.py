@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import CheckpointError, RecipeError, writing
+from finetune.errors import CheckpointError, GateError, RecipeError, writing
 from finetune.evaluate.gate import Check, check_gate
 from finetune.evaluate.intervals import Intervals
 from finetune.evaluate.previous import find_previous
 from finetune.evaluate.release import FILE, PAGES, decide
 from finetune.evaluate.results import Evaluated
 from finetune.recipefile import load_recipe
+from finetune.told import tell
 
 if TYPE_CHECKING:
     from finetune.ready import Ready
@@ -66,7 +69,8 @@ def evaluate_command(options: argparse.Namespace) -> list[str]:
         evaluated = evaluate(there, ready, placement, log, beside, adapter)
     if evaluated is None:  # not the main process
         return []
-    return _lines(output, decide(there, evaluated, beside.previous))
+    with _told(output, options.json):
+        return _lines(output, decide(there, evaluated, beside.previous))
 
 
 def _put_in(ready: Ready, adapter: Path) -> None:
@@ -98,9 +102,10 @@ def gate_command(options: argparse.Namespace) -> list[str]:
             f"{' and '.join(recipe.gate.of_previous)}: no previous release was asked; see {folder / KEPT}"
         )
     previous = find_previous(recipe.evaluate.previous) if recipe.evaluate.previous else None
-    with writing(folder):
-        checks = decide(recipe.model_copy(update={"output_dir": folder}), evaluated, previous)
-    return _lines(folder, checks)
+    with _told(folder, options.json):
+        with writing(folder):
+            checks = decide(recipe.model_copy(update={"output_dir": folder}), evaluated, previous)
+        return _lines(folder, checks)
 
 
 def read_scores(folder: Path) -> Evaluated:
@@ -121,6 +126,17 @@ def read_scores(folder: Path) -> Evaluated:
         raise RecipeError(f"{file}: no such file; `finetune train` and `finetune evaluate` write it") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RecipeError(f"{file}: not the scores of a run: {error}") from None
+
+
+@contextmanager
+def _told(folder: Path, json_place: str | None) -> Iterator[None]:
+    """What is decided inside, as release.json has it, for `--json`: also where the gate says no."""
+    try:
+        yield
+    except GateError:
+        tell(json_place, json.loads((folder / FILE).read_text(encoding="utf-8")))
+        raise
+    tell(json_place, json.loads((folder / FILE).read_text(encoding="utf-8")))
 
 
 def _lines(folder: Path, checks: list[Check]) -> list[str]:

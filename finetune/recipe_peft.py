@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from finetune.lora_fields import LORA_ROWS, conflicts
-from finetune.peft_fields import COMMON, Problem, Row, fields_of, problems_of
+from finetune.peft_fields import COMMON, Problem, Row, problems_of
+from finetune.peft_source import fields_of
 from finetune.recipe_stages import Section
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list of words

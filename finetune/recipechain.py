@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import did_you_mean
+from finetune.origin import SET, Origin, laid_over, said
 from finetune.recipe import IN_MIXTURES, OF_ONE_PART, OF_ONE_STAGE, Recipe
 from finetune.recipe_peft import PROMPTED
 from finetune.yamlfile import parse_scalar
 
-Origin = dict[tuple[str, ...], str]
 FOLDER = "stages"  # in the run's folder: one folder for each stage but the last
 
 
@@ -46,10 +46,7 @@ def split_stages(
         name = str(own.get("name", own.get("stage", "sft")))
         merged["name"] = f"{data.get('name')}.{name}"
         merged["output_dir"] = str(Path(str(data.get("output_dir"))) / FOLDER / f"{index + 1}-{name}")
-        its_origin = {key: place for key, place in origin.items() if key[0] != "stages"}
-        its_origin |= {key[2:]: place for key, place in origin.items() if key[:2] == at and len(key) > 2}
-        its_origin |= {key: place for key, place in origin.items() if place == "--set" and key[0] != "stages"}
-        found.append((merged, its_origin))
+        found.append((merged, _entry_origin(shared, origin, own, at)))
     return found, problems
 
 
@@ -122,13 +119,11 @@ def split_mixture(
             )
         if "weight" not in entry:
             problems.append(f"{place}: mixture.{index}.weight: is missing: the part's share of the items of a batch")
-        merged = _over(shared, {key: value for key, value in entry.items() if key in OF_ONE_PART})
+        own = {key: value for key, value in entry.items() if key in OF_ONE_PART}
+        merged = _over(shared, own)
         _override(merged, overrides, "mixture", index)
         merged["name"] = f"{data.get('name')}.{name}"
-        its_origin = {key: place for key, place in origin.items() if key[0] != "mixture"}
-        its_origin |= {key[2:]: place for key, place in origin.items() if key[:2] == at and len(key) > 2}
-        its_origin |= {key: place for key, place in origin.items() if place == "--set" and key[0] != "mixture"}
-        found.append((merged, its_origin))
+        found.append((merged, _entry_origin(shared, origin, own, at)))
     return found, problems
 
 
@@ -141,6 +136,20 @@ def mixture_problems(recipes: Sequence[Recipe], origin: Origin) -> list[str]:
             key = f"mixture.{index}.{recipe.stage}.precompute_ref_log_probs"
             problems.append(f"{place}: {key}: not in a mixture, where each step computes its own; set it to false")
     return problems
+
+
+def _entry_origin(shared: dict[str, Any], origin: Origin, own: dict[str, Any], at: tuple[str, str]) -> Origin:
+    """Where the keys of the entry `at` were said: by it, else by the whole; `--set` of the whole goes over both."""
+    of_all = {key: place for key, place in origin.items() if key[0] != at[0]}
+    of_entry = {key[2:]: place for key, place in origin.items() if key[:2] == at and len(key) > 2}
+    found = laid_over(shared, of_all, own, of_entry)
+    for key, place in of_all.items():
+        if place == SET:
+            said(found, key, SET)
+    for key, place in of_entry.items():
+        if place == SET:
+            said(found, key, SET)
+    return found
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -5,20 +5,43 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from finetune.errors import RecipeError, did_you_mean, plainly
+from finetune.origin import SET, Origin
 from finetune.recipe import Recipe, Section
 from finetune.recipe_export import ExportSection
 from finetune.recipe_peft import PEFT_SECTIONS, section_problems
 from finetune.recipechain import chain_problems, mixture_problems, split_mixture, split_stages
-from finetune.recipepaths import Origin, folder_of, missing_files, near_file, resolve_paths
-from finetune.shipped import PREFIX, recipe_file
+from finetune.recipelayers import apply_overrides, with_parents
+from finetune.recipepaths import folder_of, missing_files, near_file, resolve_paths
 from finetune.tokenlist import read_words
-from finetune.yamlfile import parse_scalar, read_yaml
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was said for one run: its keys as they are checked (paths absolute), and where each was said."""
+
+    data: dict[str, Any]
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe and what it was made of.
+
+    Attributes:
+        whole: the file on top of its parents, with `--set`. runs: what each stage or part of it came to; one where the
+            recipe is of one run.
+    """
+
+    recipe: Recipe
+    whole: Given
+    runs: tuple[Given, ...]
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -27,28 +50,36 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: every problem found, each with file, line and key.
     """
-    data, origin = _with_parents(path, ())
-    problems = _apply_overrides(data, origin, overrides)
+    return load_traced(path, overrides).recipe
+
+
+def load_traced(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """`load_recipe`, with where each of its values comes from."""
+    data, origin = with_parents(path)
+    problems = apply_overrides(data, origin, overrides)
+    whole = Given(data, origin)
     if "mixture" in data:
-        return _mixture(path, data, origin, overrides, problems)
+        return _mixture(path, whole, overrides, problems)
     if "stages" not in data:
         recipe = _recipe(path, data, origin, problems)
         if "weight" in data or "loss_weight" in data:
             key = "weight" if "weight" in data else "loss_weight"
-            raise RecipeError(f"{origin.get((key,), '--set')}: {key}: is for the parts of a `mixture`")
-        return recipe
+            raise RecipeError(f"{origin.get((key,), SET)}: {key}: is for the parts of a `mixture`")
+        return Loaded(recipe, whole, (whole,))
     entries, problems = split_stages(data, origin, overrides, problems)
     recipes = _recipes(path, entries, problems, lambda recipes: chain_problems(recipes, origin))
-    whole = {"name": data["name"], "output_dir": recipes[-1].output_dir.parents[1], "continue_from": None}
-    return recipes[-1].model_copy(update=whole | {"stages": tuple(recipes)})
+    own = {"name": data["name"], "output_dir": recipes[-1].output_dir.parents[1], "continue_from": None}
+    chain = recipes[-1].model_copy(update=own | {"stages": tuple(recipes)})
+    return Loaded(chain, whole, tuple(Given(*entry) for entry in entries))
 
 
-def _mixture(path: Path, data: dict[str, Any], origin: Origin, overrides: Sequence[str], problems: list[str]) -> Recipe:
+def _mixture(path: Path, whole: Given, overrides: Sequence[str], problems: list[str]) -> Loaded:
     """The recipe of a run of several stages at once."""
-    entries, found = split_mixture(data, origin, overrides)
-    recipes = _recipes(path, entries, problems + found, lambda recipes: mixture_problems(recipes, origin))
-    whole = {"name": data["name"], "weight": None, "loss_weight": 1.0}
-    return recipes[0].model_copy(update=whole | {"mixture": tuple(recipes)})
+    entries, found = split_mixture(whole.data, whole.origin, overrides)
+    recipes = _recipes(path, entries, problems + found, lambda recipes: mixture_problems(recipes, whole.origin))
+    own = {"name": whole.data["name"], "weight": None, "loss_weight": 1.0}
+    mixture = recipes[0].model_copy(update=own | {"mixture": tuple(recipes)})
+    return Loaded(mixture, whole, tuple(Given(*entry) for entry in entries))
 
 
 def _recipes(
@@ -102,7 +133,7 @@ def export_section(settings: dict[str, Any], overrides: Sequence[str]) -> Export
         for override in overrides
         if not override.startswith("export.")
     ]
-    problems += _apply_overrides(data, origin, overrides)
+    problems += apply_overrides(data, origin, overrides)
     resolve_paths(data, origin)
     try:
         section = _Export.model_validate({"export": data["export"]}).export
@@ -111,68 +142,6 @@ def export_section(settings: dict[str, Any], overrides: Sequence[str]) -> Export
     if problems:
         raise RecipeError(problems)
     return section
-
-
-def _with_parents(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], Origin]:
-    if path.resolve() in children:
-        raise RecipeError(f"{path}: extends itself through {' -> '.join(str(child) for child in children)}")
-    data, lines = read_yaml(path)
-    origin: Origin = {key: f"{path}:{line}" for key, line in lines.items()}
-    parent = data.pop("extends", None)
-    if parent is None:
-        return data, origin
-    if not isinstance(parent, str):
-        raise RecipeError(f"{origin[('extends',)]}: extends: one file name is needed, got {parent!r}")
-    file = parent_file(path, parent, origin[("extends",)])
-    below, below_origin = _with_parents(file, (*children, path.resolve()))
-    return _merge(below, data), below_origin | origin
-
-
-def parent_file(path: Path, parent: str, where: str) -> Path:
-    """A shipped recipe's file for `pack:NAME`, else one from the folder of the recipe in `path`."""
-    if not parent.startswith(PREFIX):
-        return path.parent / parent
-    try:
-        return recipe_file(parent)
-    except RecipeError as error:
-        raise RecipeError([f"{where}: extends: {problem}" for problem in error.problems]) from None
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Sections merge key by key; anything else (lists too) is replaced."""
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _apply_overrides(data: dict[str, Any], origin: Origin, overrides: Sequence[str]) -> list[str]:
-    problems = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            problems.append(f"--set {override}: the form is key=value, for example train.learning_rate=1e-4")
-            continue
-        *sections, last = key.split(".")
-        target = data
-        for section in sections:
-            target = _inside(target, section)
-            if not isinstance(target, dict | list):
-                break
-        if not isinstance(target, dict):
-            problems.append(f"--set {override}: {'.'.join(sections)} is not a section")
-        else:
-            target[last] = parse_scalar(text)
-            origin[tuple(key.split("."))] = "--set"
-    return problems
-
-
-def _inside(target: Any, word: str) -> Any:
-    """A section of `target`, made where there is none; of a list (the stages of a chain) the entry of that number."""
-    if isinstance(target, list):
-        return target[int(word)] if word.isdigit() and int(word) < len(target) else None
-    return target.setdefault(word, {})
 
 
 def _peft_problems(data: dict[str, Any], origin: Origin) -> list[str]:
@@ -210,7 +179,11 @@ def _listed_tokens(data: dict[str, Any], origin: Origin) -> list[str]:
 def _problem(path: Path, item: Any, origin: Origin) -> str:
     """One pydantic error as `file:line: key: what; got value`."""
     location = tuple(str(part) for part in item["loc"] if part not in ("str", "int", "float", "tuple[str, ...]"))
-    where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), str(path))
+    where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), None)
+    within = (
+        place for key, place in origin.items() if location and key[: len(location)] == location
+    )  # --set trian.x=1
+    where = where or next(within, str(path))
     key = ".".join(location)
     lead = f"{where}: {key}: " if key else f"{where}: "
     if item["type"] == "extra_forbidden":

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from finetune.origin import Origin
 from finetune.recipe import Recipe
 from finetune.shipped import data_file
-
-Origin = dict[tuple[str, ...], str]  # key path -> "file:line" or "--set"
 
 # Keys that hold paths: resolved against the folder of the file that gives them.
 PATH_KEYS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from finetune.data.chat import IGNORED
-from finetune.device import quiet_libraries
+from finetune.device import colours, quiet_libraries
 from finetune.inputs import load_data, make_stage
 from finetune.recipe import Recipe
 
@@ -18,7 +18,7 @@ def show_samples(recipe: Recipe, rows: int) -> None:
     data = load_data(recipe)
     tokenizer = load_tokenizer(recipe.model)
     stage, _ = make_stage(recipe, tokenizer)
-    on, off = ("\x1b[32m", "\x1b[0m") if sys.stdout.isatty() else ("⟦", "⟧")
+    on, off = ("\x1b[32m", "\x1b[0m") if colours(sys.stdout) else ("⟦", "⟧")
     for example in (part for item in stage.encode(data.train[:rows]) for part in item.examples):
         print(f"--- {example.where}: {len(example.ids)} tokens, {example.trained} trained")
         text, inside = "", False

@@ -11,7 +11,8 @@ import pytest
 
 from finetune.errors import RecipeError
 from finetune.lora_fields import LORA_ROWS
-from finetune.peft_fields import COMMON, Row, fields_of, problems_of
+from finetune.peft_fields import COMMON, Row, problems_of
+from finetune.peft_source import fields_of
 from finetune.recipe_peft import LoraSection
 from finetune.recipefile import load_recipe
 from tests.conftest import ROOT, write_tiny_recipe
@@ -202,7 +203,7 @@ def test_values_that_peft_takes_pass(refused):
 
 def test_checking_needs_neither_torch_nor_peft():
     code = (
-        "import sys; from finetune.peft_fields import fields_of; from finetune.recipe_peft import LoraSection, section_problems;"
+        "import sys; from finetune.peft_source import fields_of; from finetune.recipe_peft import LoraSection, section_problems;"
         "section_problems(LoraSection, {'use_dora': 1}); print([m for m in ('torch', 'peft') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

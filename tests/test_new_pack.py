@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft7Validator
 
 from finetune.cli import _parser, main
 from finetune.data.rows import Row
@@ -18,6 +19,7 @@ from finetune.data.scaffold import guess_template
 from finetune.newpack.facts import facts_of, guess_group, languages_of
 from finetune.newpack.parents import PARENTS
 from finetune.recipefile import load_recipe
+from finetune.yamlfile import read_yaml
 from tests.conftest import ROOT
 from tests.test_shipped import small
 
@@ -66,11 +68,21 @@ def test_a_csv_becomes_a_pack(capsys):
     written = [line.removeprefix("wrote ") for line in said if line.startswith("wrote ")]
     assert sorted(written) == [name for name in files() if name != "calls.csv"] == [
         "data_templates/shipping/port_delay.sample.csv", "data_templates/shipping/port_delay.yaml",
-        "docs/packs/shipping.md", "docs/packs/shipping.zh-CN.md", "recipes/qwen2_5_7b_gpu.yaml",
+        "data_templates/template.schema.json", "docs/packs/shipping.md", "docs/packs/shipping.zh-CN.md",
+        "recipes/qwen2_5_7b_gpu.yaml", "recipes/recipe.schema.json",
         "recipes/shipping/pack_gpu.yaml", "recipes/shipping/pack_npu.yaml", "recipes/shipping/port_delay.yaml",
         "recipes/smollm2_cpu.yaml",
     ]  # fmt: skip
     assert Path("data_templates/shipping/port_delay.sample.csv").read_bytes() == sample.read_bytes()
+    for path in (
+        "recipes/smollm2_cpu.yaml",
+        *(name for name in written if "/shipping/" in name and name.endswith(".yaml")),
+    ):
+        told = (
+            Path(path).read_text(encoding="utf-8").partition("\n")[0].partition("# yaml-language-server: $schema=")[2]
+        )
+        schema = json.loads((Path(path).parent / told).read_text(encoding="utf-8"))  # which lies there
+        assert Draft7Validator(schema).is_valid(read_yaml(Path(path))[0])
     for name in ("port_delay", "pack_gpu", "pack_npu"):
         assert main(["check", f"recipes/shipping/{name}.yaml"]) == 0
     recipes = [load_recipe(Path(f"recipes/shipping/{name}.yaml")) for name in ("port_delay", "pack_gpu", "pack_npu")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from importlib.metadata import metadata
 from pathlib import Path
@@ -12,7 +11,8 @@ from finetune.carry.collect import HUB, Carried, collect
 from finetune.carry.item import Item, total
 from finetune.carry.needs import Needs, add_needs
 from finetune.carry.write import OWN, as_json, refuse_full, write_folder
-from finetune.errors import RecipeError, did_you_mean, writing
+from finetune.errors import RecipeError, did_you_mean
+from finetune.told import tell
 
 
 def carry_command(options: argparse.Namespace) -> list[str]:
@@ -36,12 +36,7 @@ def carry_command(options: argparse.Namespace) -> list[str]:
     carried = collect(needs, extras)
     listed = _listed(carried)
     wheels = write_folder(options.output, carried, listed, options.wheels) if options.output else []
-    if options.json:
-        text = json.dumps(listed | {"wheels": [as_json(one) for one in wheels]}, ensure_ascii=False, indent=1)
-        if options.json == "-":
-            return [text]
-        with writing(Path(options.json)):
-            Path(options.json).write_text(text + "\n", encoding="utf-8")
+    tell(options.json, listed | {"wheels": [as_json(one) for one in wheels]})
     return [*_lines(carried), *(_after(options.output, carried, wheels) if options.output else [])]
 
 

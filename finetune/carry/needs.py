@@ -11,7 +11,8 @@ from finetune.data.findings import Findings
 from finetune.data.source import source_files
 from finetune.recipe import Recipe
 from finetune.recipe_data import DataSection, SourceSection
-from finetune.recipefile import load_recipe, parent_file
+from finetune.recipefile import load_recipe
+from finetune.recipelayers import parent_file
 from finetune.yamlfile import read_yaml
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 def before_torch() -> None:
@@ -21,6 +22,11 @@ def launcher_setting(name: str) -> str:
 def local_rank() -> int:
     """This process's number on its machine, as the launcher set it; 0 without a launcher."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def colours(stream: TextIO) -> bool:
+    """Whether to colour what goes there: a terminal, and NO_COLOR (no-color.org) is not set; rich asks by itself."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def launched() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,7 +21,8 @@ from finetune.doctor.finding import ERROR, OK, WARNING, Finding, error, ok
 from finetune.doctor.host import BF16_FLAGS, check_host
 from finetune.doctor.packages import check_packages
 from finetune.doctor.variables import check_variables
-from finetune.errors import RecipeError, writing
+from finetune.errors import RecipeError
+from finetune.told import STDOUT, tell
 
 if TYPE_CHECKING:
     from finetune.doctor.fits import Here
@@ -40,14 +40,8 @@ def doctor_command(options: argparse.Namespace, machine: Machine | None = None) 
     if options.set and options.recipe is None:
         raise RecipeError("--set: overrides a key of a recipe; name one")
     findings = examine(machine or Machine(), options.recipe, options.set)
-    if options.json == "-":
-        print(json.dumps(report(findings), ensure_ascii=False, indent=1))
-    else:
-        if options.json:
-            with writing(Path(options.json)):
-                Path(options.json).write_text(
-                    json.dumps(report(findings), ensure_ascii=False, indent=1), encoding="utf-8"
-                )
+    tell(options.json, report(findings))
+    if options.json != STDOUT:
         show(findings, sys.stdout)
     return EXIT_WRONG if any(finding.status == ERROR for finding in findings) else 0
 

@@ -21,6 +21,9 @@ from finetune.newpack.page import page_row, pages
 from finetune.newpack.parents import PARENTS
 from finetune.newpack.recipes import EDIT, cpu_recipe, gpu_recipe, grown_pack, npu_recipe
 from finetune.recipe_data import SourceSection
+from finetune.schema.command import written
+from finetune.schema.recipe import recipe_schema
+from finetune.schema.template import template_schema
 from finetune.yamlfile import read_yaml
 
 LARGE = 20 * 2**20  # bytes of a sample that had better be a smaller one
@@ -125,10 +128,12 @@ def _files(place: Place, guessed: Guessed, facts: Facts, sample: Path) -> dict[s
     """The task's own files, and those of the pack that are not there yet."""
     names = (place.industry, place.task, place.sample, facts)
     of_pack: dict[str, Content] = {f"recipes/{name}": text for name, text in PARENTS.items()}
+    of_pack |= {"recipes/recipe.schema.json": written(recipe_schema())}
+    of_pack |= {"data_templates/template.schema.json": written(template_schema())}
     of_pack |= {place.recipe("pack_gpu"): gpu_recipe(*names), place.recipe("pack_npu"): npu_recipe(place.industry)}
     of_pack |= {f"docs/packs/{name}": text for name, text in pages(*names).items()}
     own: dict[str, Content] = {
-        place.template: guessed.text,
+        place.template: f"# yaml-language-server: $schema=../template.schema.json\n{guessed.text}",
         place.copy: sample,
         place.recipe(place.task): cpu_recipe(*names),
     }

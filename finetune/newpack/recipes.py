@@ -7,12 +7,14 @@ from typing import Any
 from finetune.data.scaffold import quoted
 from finetune.newpack.facts import BATCH, Facts
 
+SCHEMA = "# yaml-language-server: $schema=../recipe.schema.json"  # for editors
 EDIT = "EDIT ME"  # begins what only a person can say; the pack's page asks for all of it
 
 
 def cpu_recipe(industry: str, task: str, sample: str, facts: Facts) -> str:
     """The task alone, on SmolLM2."""
     return f"""\
+{SCHEMA}
 # Gives {quoted(facts.answer)} from the other columns. Written by `finetune new pack` from {facts.rows} rows: it runs, and
 # nobody has measured yet what it learns. Held out: {_held_out(facts)}.
 extends: ../smollm2_cpu.yaml
@@ -34,6 +36,7 @@ gate:
 def gpu_recipe(industry: str, task: str, sample: str, facts: Facts) -> str:
     """The pack on one GPU; with one task it is no mixture yet."""
     return f"""\
+{SCHEMA}
 # The pack on one GPU. It has one task; `finetune new pack` prints what to write here as the next one comes.
 extends: ../qwen2_5_7b_gpu.yaml
 name: {industry}_gpu
@@ -53,6 +56,7 @@ gate:
 def npu_recipe(industry: str) -> str:
     """What differs on one node of eight Ascend 910B."""
     return f"""\
+{SCHEMA}
 # The same on one node of eight Ascend 910B.
 extends: pack_gpu.yaml
 name: {industry}_npu

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from finetune.errors import RecipeError, writing
+from finetune.errors import RecipeError
 from finetune.plan.advice import advise
 from finetune.plan.estimate import Estimate, Shapes, estimate, refuse
 from finetune.plan.hardware import Hardware, device_of, find
@@ -19,6 +18,7 @@ from finetune.plan.report import Planned, advice_lines, as_json, lines
 from finetune.plan.rows import Rows, count_rows
 from finetune.recipe import Recipe
 from finetune.recipefile import load_recipe
+from finetune.told import STDOUT, tell
 
 EXIT_TOO_MUCH = 3  # as the gate's: the answer is no
 
@@ -41,15 +41,9 @@ def plan_command(options: argparse.Namespace) -> int:
     hardware = shared(find(options.hardware, recipe.device), options.processes)
     planned = plans(options.recipe, overrides, recipe, stages, hardware, share)
     told = [as_json(one, hardware, share, options.price_per_hour) for one in planned]
-    text = json.dumps(told if recipe.stages else told[0], ensure_ascii=False, indent=1)
-    if options.json == "-":
-        print(text)
-    else:
-        if options.json:
-            with writing(Path(options.json)):
-                Path(options.json).write_text(text + "\n", encoding="utf-8")
-        for one in planned:
-            show(one, hardware, share, options.price_per_hour, sys.stdout)
+    tell(options.json, {"stages": told} if recipe.stages else told[0])
+    for one in planned if options.json != STDOUT else ():
+        show(one, hardware, share, options.price_per_hour, sys.stdout)
     return 0 if all(one.estimate.fits(hardware) for one in planned) else EXIT_TOO_MUCH
 
 

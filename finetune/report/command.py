@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import RecipeError, first_line, writing
+from finetune.errors import RecipeError, first_line
 from finetune.report.compare import facts_of, notes_of, recipe_differences, scores_of
 from finetune.report.found import HEADS, as_json, find_runs, summary_of
 from finetune.report.read import Run, read_run
 from finetune.report.words import ends, number
+from finetune.told import tell
 
 COMPARE = "compare"
 RUNS = Path("runs")  # where recipes put theirs
@@ -63,18 +63,12 @@ def runs_command(options: argparse.Namespace) -> None:
     else:
         folder = Path(words[0]) if words else RUNS
         runs = find_runs(folder)
-        told = [as_json(summary_of(run, folder), run) for run in runs]
-    text = json.dumps(told, ensure_ascii=False, indent=1)
+        told = {"runs": [as_json(summary_of(run, folder), run) for run in runs]}
     if options.html:
         from finetune.report.runs_page import write_runs_page
 
         write_runs_page(runs, [summary_of(run, folder) for run in runs], options.html)
-    if options.json == "-":
-        print(text)
-        return
-    if options.json:
-        with writing(Path(options.json)):
-            Path(options.json).write_text(text + "\n", encoding="utf-8")
+    tell(options.json, told)
     if words[:1] == [COMPARE]:
         _show_comparison(told)
     else:

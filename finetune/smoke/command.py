@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import device
-from finetune.errors import RecipeError, writing
+from finetune.errors import RecipeError
 from finetune.recipe import Recipe
 from finetune.recipefile import load_recipe
 from finetune.smoke.small import Small, Tiny, device_of, small_recipe
 from finetune.smoke.table import Table
+from finetune.told import tell
 
 if TYPE_CHECKING:
     from finetune.run import Result
@@ -42,8 +42,7 @@ def smoke_command(options: argparse.Namespace) -> list[str]:
         bundle = smoke(recipe, folder, table, told)
         told["passed"] = True
     finally:
-        if options.json:
-            _write(options.json, told | {"folder": str(folder), "steps": [asdict(step) for step in table.steps]})
+        tell(options.json, told | {"folder": str(folder), "steps": [asdict(step) for step in table.steps]})
         if keep or not told["passed"]:
             _print(f"kept: {folder} (what the run said: run.log)")
         else:
@@ -186,8 +185,3 @@ def _said(log: Path, part: str) -> str:
 
 def _print(line: str) -> None:
     print(line, flush=True)
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    with writing(file):
-        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

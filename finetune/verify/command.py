@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import GateError, RecipeError, writing
+from finetune.errors import GateError, RecipeError
+from finetune.told import tell
 from finetune.verify.check import FAIL, Check, Limits
 from finetune.verify.checks import judge
 from finetune.verify.evidence import Evidence, Heard, Served, gather
@@ -42,7 +42,7 @@ def verify_command(options: argparse.Namespace) -> list[str]:
             "for; `finetune verify` of the folder checks its files"
         )
     if rewards:
-        return _reward_folder(bundle, rewards)
+        return _reward_folder(bundle, rewards, options.json)
     if not (bundle / FACTS).is_file() and (bundle / MANIFEST).is_file():
         raise RecipeError(
             f"{bundle}: no {FACTS} in it: no golden samples to ask. A run of plain text has no answers; what was "
@@ -50,8 +50,7 @@ def verify_command(options: argparse.Namespace) -> list[str]:
         )
     facts, goldens = read_facts(bundle / FACTS), read_golden(bundle / SAMPLES)[: options.samples]
     checks, evidence, who = (_server if is_url else _folder)(options, facts, goldens, limits)
-    if options.json:
-        _write(options.json, report(who, facts, checks, evidence))
+    tell(options.json, report(who, facts, checks, evidence))
     lines = report_lines(who, facts, checks, evidence)
     if any(check.status == FAIL for check in checks):
         raise GateError("\n".join(lines))
@@ -65,11 +64,13 @@ def _rewards(bundle: Path) -> list[str]:
     return list(read_json(bundle / MANIFEST).get("rewards") or ())
 
 
-def _reward_folder(bundle: Path, rewards: Sequence[str]) -> list[str]:
+def _reward_folder(bundle: Path, rewards: Sequence[str], json: str | None) -> list[str]:
     """Of a reward model on disk only the files can be checked."""
     from finetune.verify.folder import check_files
 
     files = check_files(bundle)
+    passed = files.status != FAIL
+    tell(json, {"name": bundle.name, "server": str(bundle), "passed": passed, "checks": [asdict(files)], "samples": []})
     lines = [
         f"verify {bundle}: a reward model ({', '.join(rewards)})",
         f"{files.status}  {files.name}  {files.message}",
@@ -186,10 +187,3 @@ def _key(file: Path | None) -> str | None:
     if not key or not key.isascii() or len(key.split()) != 1:
         raise RecipeError(f"--api-key-file: {file}: one line with the key is needed")
     return key
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    with writing(file):
-        draft = file.with_name(f".{file.name}.draft")
-        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        draft.replace(file)
