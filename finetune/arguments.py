@@ -80,6 +80,7 @@ def new_arguments(command: argparse.ArgumentParser) -> None:
     for kind in (template, pack):
         kind.add_argument("sample", type=Path, help="a file of rows: .jsonl, .json, .csv, ...")
         kind.add_argument("--answer", metavar="COLUMN", help="the column to be answered (default: the last)")
+        json_argument(kind)
     template.add_argument("--output", type=Path, required=True, help="the template's YAML file")
     pack.add_argument("--industry", required=True, metavar="NAME", help="the folder of the pack, as shipping")
     pack.add_argument("--task", required=True, metavar="NAME", help="the task's file name and run, as port_delay")
@@ -140,6 +141,7 @@ def raft_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--folds", type=_positive, default=10, help="parts that share no passage (default 10)")
     command.add_argument("--seed", type=int, default=0, help="(default 0)")
     command.add_argument("--output", type=Path, required=True, help="the rows, as JSON Lines")
+    json_argument(command)
 
 
 def feedback_arguments(command: argparse.ArgumentParser) -> None:
@@ -170,6 +172,7 @@ def feedback_arguments(command: argparse.ArgumentParser) -> None:
     logs.add_argument(
         "--broken", choices=["error", "drop"], default="error", help="lines that are no log lines (default error)"
     )
+    json_argument(logs)
 
 
 def iterate_arguments(command: argparse.ArgumentParser) -> None:
@@ -185,6 +188,7 @@ def iterate_arguments(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument("--repeat", type=_positive, default=1, help="how many times each new row is used (default 1)")
     command.add_argument("--prepare", action="store_true", help="write data and recipe, and train later")
+    json_argument(command)
 
 
 def explain_arguments(command: argparse.ArgumentParser) -> None:
@@ -239,6 +243,7 @@ def parity_arguments(command: argparse.ArgumentParser) -> None:
         "--tiny", action="store_true", help="on a tiny random model of the base's architecture, as smoke does"
     )
     command.add_argument("--output", type=Path, help="folder (default: <output_dir>.parity)")
+    json_argument(command)
 
 
 def doctor_arguments(command: argparse.ArgumentParser) -> None:
@@ -256,6 +261,7 @@ def train_arguments(command: argparse.ArgumentParser) -> None:
     earlier.add_argument(
         "--resume", metavar="auto|FOLDER", help="go on from the newest valid checkpoint, or from this one"
     )
+    json_argument(command)
 
 
 def evaluate_arguments(command: argparse.ArgumentParser) -> None:
@@ -310,6 +316,7 @@ def export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--push-to-modelscope", metavar="ORG/NAME", help="upload the bundle to ModelScope")
     command.add_argument("--revision", help="branch of the hub to upload to (default: its main one)")
     command.add_argument("--public", action="store_true", help="uploads that all may read (default: private)")
+    json_argument(command)
     _overrides(command)
 
 
@@ -321,6 +328,7 @@ def merge_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--density", type=float, help="share of values kept, for ties and dare (0 to 1)")
     command.add_argument("--seed", type=int, default=0, help="of dare's choice of values (default 0)")
     command.add_argument("--output", type=Path, required=True, help="the new adapter's folder")
+    json_argument(command)
 
 
 def verify_arguments(command: argparse.ArgumentParser) -> None:
@@ -349,6 +357,7 @@ def verify_arguments(command: argparse.ArgumentParser) -> None:
 def reproduce_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", type=Path, help="a bundle's folder")
     command.add_argument("--output", type=Path, help="folder of the new run (default: <bundle>.reproduced)")
+    json_argument(command)
     _overrides(command)
 
 

@@ -71,7 +71,9 @@ def train(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.set)
     from finetune.run import run
 
-    run(recipe, options.overwrite, options.resume)
+    result = run(recipe, options.overwrite, options.resume)
+    if result is not None:  # the main process
+        tell(options.json, {"name": recipe.name, "bundle": str(result.bundle), "scores": result.scores})
     return EXIT_OK
 
 
@@ -127,6 +129,7 @@ def new(options: argparse.Namespace) -> int:
 
     write_template(options.sample, options.answer, options.output)
     print(options.output)
+    tell(options.json, {"files": [str(options.output)]})
     return EXIT_OK
 
 

@@ -28,6 +28,7 @@ from finetune.feedback.settings import Settings
 from finetune.feedback.version import add_version, read_version, record_use, version_names
 from finetune.inputs import known_scores, load_data
 from finetune.recipefile import load_recipe
+from finetune.told import tell
 
 FILE = "wheel.json"
 TURN = ("version", "passed", "main", "scores", "rows", "bundle")  # what each turn in it tells at least
@@ -85,10 +86,23 @@ def iterate_command(options: argparse.Namespace) -> list[str]:
             )
         said = begin(wheel, options)
     if options.prepare:
+        _tell_turn(options)
         return said
     if local_rank() == 0:
         print(*said, sep="\n", end="\n" if said else "", flush=True)
-    return end(read_wheel(options.into))
+    try:
+        lines = end(read_wheel(options.into))
+    except GateError:
+        _tell_turn(options)
+        raise
+    _tell_turn(options)
+    return lines
+
+
+def _tell_turn(options: argparse.Namespace) -> None:
+    """The last turn as wheel.json has it, for `--json`; by one process."""
+    if local_rank() == 0:
+        tell(options.json, read_wheel(options.into).turns[-1])
 
 
 def read_wheel(folder: Path) -> Wheel:

@@ -9,6 +9,7 @@ from pathlib import Path
 from finetune.data.retrieval import Retrieval, build
 from finetune.data.rows import Row
 from finetune.errors import RecipeError, writing
+from finetune.told import tell
 
 
 def raft_command(options: Namespace) -> str:
@@ -32,6 +33,8 @@ def raft_command(options: Namespace) -> str:
         options.output.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     without = sum(not row["cites"] for row in rows)
     sizes = sorted([row["fold"] for row in rows].count(fold) for fold in {row["fold"] for row in rows})
+    folds = len(sizes)
+    tell(options.json, {"file": str(options.output), "rows": len(rows), "without_gold": without, "folds": folds})
     return (
         f"{options.output}: {len(rows)} rows, {without} without a gold passage; {len(sizes)} folds of "
         f"{sizes[0]} to {sizes[-1]} rows"

@@ -15,6 +15,7 @@ from finetune.errors import DataError, GateError, RecipeError
 from finetune.export.comparison import verdict_of
 from finetune.recipe import Recipe, resolved
 from finetune.recipefile import load_recipe
+from finetune.told import tell
 from finetune.yamlfile import read_yaml
 
 # May differ between the bundle's run and this one without being another run.
@@ -44,6 +45,8 @@ def reproduce_command(options: argparse.Namespace) -> list[str]:
     if result is None:  # not the main process
         return []
     lines, verdict, same = verdict_of(bundle, manifest, result.bundle, result.manifest)
+    told = {"bundle": str(bundle), "again": str(result.bundle), "same": same, "verdict": verdict, "compared": lines}
+    tell(options.json, told)
     if not same:
         raise GateError("\n".join([*lines, verdict]))
     return [*lines, verdict]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import RecipeError, did_you_mean, writing
 from finetune.export.sources import AdapterFolder, check_adapters, common_files, read_adapters
 from finetune.export.weighted import difference, rank_of, weighted
+from finetune.told import tell
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,9 @@ def combine_command(options: argparse.Namespace) -> list[str]:
         RecipeError: everything that is wrong with adapters, weights, method and output.
         GateError: the written file is not what was combined.
     """
-    return combine(options.adapters, options.method, options.density, options.output, options.seed).lines
+    lines = combine(options.adapters, options.method, options.density, options.output, options.seed).lines
+    tell(options.json, {"adapter": str(options.output), "said": lines})
+    return lines
 
 
 def combine(given: Sequence[str], method: str, density: float | None, output: Path, seed: int = SEED) -> Combined:

@@ -11,6 +11,7 @@ from finetune.checkpoint.lock import RunLock
 from finetune.errors import RecipeError, first_line, writing
 from finetune.model.quantization import METHODS
 from finetune.recipefile import export_section
+from finetune.told import tell
 
 if TYPE_CHECKING:
     from finetune.data.chat import Example
@@ -42,14 +43,18 @@ def export_command(options: argparse.Namespace) -> list[str]:
     if options.public and not (options.push_to_hub or options.push_to_modelscope):
         raise RecipeError("--public: goes with --push-to-hub or --push-to-modelscope")
     if (folder / "MANIFEST.json").is_file():
-        return _push(folder, options) or [f"{folder} is a bundle already"]
+        pushed = _push(folder, options)
+        tell(options.json, {"bundle": str(folder), "pushed": pushed})
+        return pushed or [f"{folder} is a bundle already"]
     if not (folder / "export.json").is_file() and not (folder / "adapter_config.json").is_file():
         if not folder.is_dir():
             raise RecipeError(f"no such folder: {folder}")
         raise RecipeError(f"{folder}: neither a finished run (export.json) nor a PEFT adapter (adapter_config.json)")
     export_one = _export_run if (folder / "export.json").is_file() else _export_adapter
     bundle = export_one(folder, options)
-    return [*_push(bundle, options), f"bundle: {bundle}"]
+    pushed = _push(bundle, options)
+    tell(options.json, {"bundle": str(bundle), "pushed": pushed})
+    return [*pushed, f"bundle: {bundle}"]
 
 
 def _export_run(folder: Path, options: argparse.Namespace) -> Path:

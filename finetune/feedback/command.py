@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from finetune.errors import RecipeError
@@ -10,8 +11,9 @@ from finetune.feedback.folder import refuse_taken, write_folder
 from finetune.feedback.intake import Imported, import_logs
 from finetune.feedback.rating import BY_HAND
 from finetune.feedback.reasons import REASONS
-from finetune.feedback.rows import LABELLED, PREFERENCE, SFT
+from finetune.feedback.rows import LABELLED, PREFERENCE, RECORD, SFT
 from finetune.feedback.settings import Settings
+from finetune.told import tell
 
 
 def feedback_command(options: argparse.Namespace) -> list[str]:
@@ -25,6 +27,7 @@ def feedback_command(options: argparse.Namespace) -> list[str]:
     refuse_taken(options.output)
     result = import_logs(options.logs, settings)
     written = write_folder(options.output, result)
+    tell(options.json, json.loads((options.output / RECORD).read_text(encoding="utf-8")))
     return _said(result, written, options.output)
 
 

@@ -24,6 +24,7 @@ from finetune.recipe_data import SourceSection
 from finetune.schema.command import written
 from finetune.schema.recipe import recipe_schema
 from finetune.schema.template import template_schema
+from finetune.told import tell
 from finetune.yamlfile import read_yaml
 
 LARGE = 20 * 2**20  # bytes of a sample that had better be a smaller one
@@ -70,6 +71,9 @@ def new_pack_command(options: argparse.Namespace) -> list[str]:
     if there:
         del files[place.copy]
     write_files(place.folder, files)
+    train, held_out = split
+    told = {"files": [place.shown(path) for path in files], "answer": facts.answer, "metric": facts.metric}
+    tell(options.json, told | {"group": facts.group, "train": train, "held_out": held_out})
     lines = [*notes, *_said(rows, guessed, facts, options), _split_line(facts, split)]
     lines += [f"wrote {place.shown(path)}" for path in files]
     return [*lines, *_to_add(place, facts, files), *_next(place, facts)]

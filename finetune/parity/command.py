@@ -16,6 +16,7 @@ from finetune.device import DEVICES, Device
 from finetune.errors import GateError, RecipeError, TrainingError, writing
 from finetune.recipe import Recipe, resolved
 from finetune.recipefile import load_recipe
+from finetune.told import tell
 
 if TYPE_CHECKING:
     from finetune.parity.judge import Told, Verdict
@@ -81,7 +82,7 @@ def parity_command(options: argparse.Namespace) -> list[str]:
     for note in parity.notes:
         _say(f"note: {note}")
     _run(parity, runs, output)
-    return _concluded(parity, output)
+    return _concluded(parity, output, options.json)
 
 
 def devices_here(asked: str | None) -> tuple[list[Device], dict[str, str]]:
@@ -204,9 +205,10 @@ def _went(told: Told) -> str:
     )
 
 
-def _concluded(parity: Parity, output: Path) -> list[str]:
-    """Verdicts, the report on disk, and the command's end."""
+def _concluded(parity: Parity, output: Path, place: str | None) -> list[str]:
+    """Verdicts, the report on disk (and in `place`, of --json), and the command's end."""
     from finetune.parity.judge import DIVERGES, judge
+    from finetune.parity.record import as_json
     from finetune.parity.report import table, write_report
 
     reference = parity.reference
@@ -215,6 +217,7 @@ def _concluded(parity: Parity, output: Path) -> list[str]:
         if told not in (reference, exact) and not any(run.died for run in (told, reference, exact) if run):
             parity.verdicts[told.name] = judge(told, reference, exact)
     files = write_report(parity, exact, output)
+    tell(place, as_json(parity))
     lines = [*table(parity, exact), *(f"report: {file}" for file in files)]
     over = {name: verdict for name, verdict in parity.verdicts.items() if verdict.word == DIVERGES}
     dead = {name: told.died for name, told in parity.runs.items() if told.died}
