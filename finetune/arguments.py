@@ -20,7 +20,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _recipe(text: str) -> Path:
+def recipe_path(text: str) -> Path:
     """The file of a recipe that is given by its path, or, shipped with the package, as pack:NAME."""
     try:
         return recipe_file(text)
@@ -63,7 +63,7 @@ def check_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def recipe_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", type=_recipe, help="the recipe's YAML file, or pack:NAME of a shipped one")
+    command.add_argument("recipe", type=recipe_path, help="the recipe's YAML file, or pack:NAME of a shipped one")
     _overrides(command)
 
 
@@ -90,6 +90,7 @@ def new_arguments(command: argparse.ArgumentParser) -> None:
     recipe.add_argument("name", nargs="?", help="a shipped recipe, as meteorology/metar_decode (default: list them)")
     recipe.add_argument("--output", type=Path, metavar="FILE", help="(default: here, under the recipe's own name)")
     recipe.add_argument("--copy", action="store_true", help="all of its keys (default: it extends the shipped one)")
+    json_argument(recipe)
 
 
 def import_arguments(command: argparse.ArgumentParser) -> None:
@@ -112,6 +113,7 @@ def import_arguments(command: argparse.ArgumentParser) -> None:
         help="of TRL: the command that a config is for",
     )
     command.add_argument("--overwrite", action="store_true", help="write over files that are there")
+    json_argument(command)
 
 
 def plan_arguments(command: argparse.ArgumentParser) -> None:
@@ -149,7 +151,7 @@ def feedback_arguments(command: argparse.ArgumentParser) -> None:
     logs = _kind(kinds, "feedback import", "rows to train on, out of logs with ratings and corrections")
     logs.add_argument("logs", nargs="+", metavar="LOG", help="files of JSON Lines (also .gz, .zst), folders, globs")
     logs.add_argument("--output", type=Path, required=True, help="a new folder")
-    logs.add_argument("--recipe", type=_recipe, help="a recipe whose held-out prompts must not be trained on")
+    logs.add_argument("--recipe", type=recipe_path, help="a recipe whose held-out prompts must not be trained on")
     logs.add_argument(
         "--known", type=Path, action="append", default=[], metavar="FOLDER",
         help="an earlier import, or a folder of them: what it has is left out",
@@ -176,7 +178,9 @@ def feedback_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def iterate_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", type=_recipe, help="the recipe that the first release was, or is to be, trained by")
+    command.add_argument(
+        "recipe", type=recipe_path, help="the recipe that the first release was, or is to be, trained by"
+    )
     command.add_argument("logs", nargs="*", metavar="LOG", help="as `finetune feedback import` reads; none: end a turn")
     command.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="where data, recipes and runs lie")
     command.add_argument(
@@ -248,7 +252,7 @@ def parity_arguments(command: argparse.ArgumentParser) -> None:
 
 def doctor_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "recipe", type=_recipe, nargs="?", metavar="RECIPE", help="also say whether it can run on this machine"
+        "recipe", type=recipe_path, nargs="?", metavar="RECIPE", help="also say whether it can run on this machine"
     )
     _overrides(command)
     json_argument(command)
@@ -285,6 +289,7 @@ def report_arguments(command: argparse.ArgumentParser) -> None:
         "run", type=Path, metavar="RUN_FOLDER", help="a run's folder; an evaluation's or a bundle's too"
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="(default: report.html in the folder)")
+    json_argument(command)
 
 
 def runs_arguments(command: argparse.ArgumentParser) -> None:
@@ -363,7 +368,7 @@ def reproduce_arguments(command: argparse.ArgumentParser) -> None:
 
 def carry_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "recipes", type=_recipe, nargs="+", metavar="RECIPE", help="recipes that are to run over there"
+        "recipes", type=recipe_path, nargs="+", metavar="RECIPE", help="recipes that are to run over there"
     )
     command.add_argument("--output", type=Path, metavar="FOLDER", help="copy it all into a new folder, wheels too")
     command.add_argument(

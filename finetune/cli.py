@@ -118,7 +118,9 @@ def new(options: argparse.Namespace) -> int:
     if options.what == "recipe":
         from finetune.newrecipe import new_recipe_command
 
-        print(*new_recipe_command(options), sep="\n")
+        lines = new_recipe_command(options)
+        print(*lines, sep="\n")
+        tell(options.json, {"lines": lines})
         return EXIT_OK
     if options.what == "pack":
         from finetune.newpack.command import new_pack_command
@@ -141,6 +143,7 @@ def import_(options: argparse.Namespace) -> int:
     if told:
         print(*told, sep="\n", file=sys.stderr)
     print(*written, sep="\n")
+    tell(options.json, {"files": written, "notes": told})
     return EXIT_OK
 
 
@@ -205,7 +208,9 @@ def report(options: argparse.Namespace) -> int:
     """Write report.html of a run that is there, in whatever state: one page that needs no network."""
     from finetune.report.command import report_command
 
-    print(*report_command(options), sep="\n")
+    files = report_command(options)
+    print(*files, sep="\n")
+    tell(options.json, {"files": files})
     return EXIT_OK
 
 

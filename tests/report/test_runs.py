@@ -81,9 +81,8 @@ def test_the_command_lists_compares_and_writes(some_runs, tmp_path, capsys):
     assert [line.split()[0] for line in lines] == ["run", "a/good", "a/bad", "going"]
     assert main(["runs", str(some_runs), "--json", "-"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == json.loads((tmp_path / "list.json").read_text()) and told[0]["interval"] == pytest.approx(
-        [0.85, 0.95]
-    )
+    assert told == json.loads((tmp_path / "list.json").read_text())
+    assert told["runs"][0]["interval"] == pytest.approx([0.85, 0.95])
     assert main(["runs", "compare", str(some_runs / "a/good"), str(some_runs / "a/bad"), "--json", "-"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["recipe"][1] == {"key": "train.learning_rate", "a": "0.0001", "b": "0.01"}
