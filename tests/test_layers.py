@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 # A file may import from its own layer and those below it.
 LAYERS = [
     {"finetune.cli"},
+    {"finetune.completion"},
     {"finetune.arguments"},
     {"finetune.clihelp"},
     {
@@ -34,7 +35,6 @@ LAYERS = [
         "finetune.schema",
         "finetune.explain",
         "finetune.check",
-        "finetune.completion",
     },
     {"finetune.run"},
     {
