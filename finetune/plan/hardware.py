@@ -35,11 +35,11 @@ ASSUMED = Efficiency(
     "assumed, never measured: none of this hardware was at hand; take the time as a rough lower bound",
 )  # fmt: skip
 # Layers of a few hundred columns get a third of AMX's peak. glibc's heap, which is never trimmed (device/cpu.py), ends
-# half as large again as what is alive: lengths change from step to step, and holes do not fit.
+# a third larger than what is alive: lengths change from step to step, and holes do not fit.
 OF_CPU = Efficiency(
     {"bfloat16": 0.34, "float32": 0.9},
     1.0,
-    0.55,
+    0.35,
     0.0,
     "fitted to CPU runs of SmolLM2-135M, see docs/benchmarks/plan.md",
 )
@@ -150,7 +150,8 @@ def this_cpu() -> Hardware:
     cpu = DEVICES["cpu"]
     dtypes = ("bfloat16", "float32") if cpu.bfloat16() else ("float32",)
     flops = {dtype: gemm_flops(getattr(torch, dtype)) for dtype in dtypes}
-    flops.setdefault("bfloat16", flops["float32"])  # imitated, no faster
+    if "bfloat16" not in flops:  # imitated, a hundred times slower on some chips
+        flops["bfloat16"] = gemm_flops(torch.bfloat16, size=128, seconds=0.05)
     bandwidth = copy_bandwidth()
     threads = torch.get_num_threads()
     said = f"this machine, {threads} thread(s), measured now: " + ", ".join(
