@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -39,12 +41,22 @@ def plan_command(options: argparse.Namespace) -> int:
 
     quiet_libraries()
     hardware = shared(find(options.hardware, recipe.device), options.processes)
-    planned = plans(options.recipe, overrides, recipe, stages, hardware, share)
+    with reading(recipe):
+        planned = plans(options.recipe, overrides, recipe, stages, hardware, share)
     told = [as_json(one, hardware, share, options.price_per_hour) for one in planned]
     tell(options.json, {"stages": told} if recipe.stages else told[0])
     for one in planned if options.json != STDOUT else ():
         show(one, hardware, share, options.price_per_hour, sys.stdout)
     return 0 if all(one.estimate.fits(hardware) for one in planned) else EXIT_TOO_MUCH
+
+
+def reading(recipe: Recipe) -> AbstractContextManager[None]:
+    """Inside, a GGUF base's header, which tokenizer and configuration each ask for, is read once."""
+    if not recipe.model.gguf_file or importlib.util.find_spec("gguf") is None:
+        return nullcontext()
+    from finetune.model.gguf_kept import read_once
+
+    return read_once()
 
 
 def share_of(processes: int, engine: str | None) -> Share:

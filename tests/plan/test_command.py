@@ -11,7 +11,7 @@ from finetune.cli import main
 from finetune.plan import hardware as table
 from finetune.plan.hardware import CPU, HARDWARE, find, names
 from finetune.plan.report import size, span
-from tests.conftest import write_tiny_recipe
+from tests.conftest import ROOT, write_tiny_recipe
 
 
 @pytest.fixture
@@ -133,3 +133,21 @@ def test_hardware_is_found_by_name_or_at_hand():
 def test_numbers_as_people_read_them():
     assert [size(n) for n in (512 << 20, 3 << 19, 5 << 30)] == ["0.50 GiB", "1.5 MiB", "5.00 GiB"]
     assert [span(n) for n in (8.24, 250, 11520)] == ["8.2 s", "4 min 10 s", "3 h 12 min"]
+
+
+@pytest.mark.slow
+def test_a_gguf_file_is_read_once(monkeypatch, capsys):
+    """Its tokenizer, what the reader loses of that, and its configuration each ask for the header."""
+    import gguf
+
+    class Reader(gguf.GGUFReader):
+        made = 0
+
+        def __init__(self, path: str) -> None:
+            Reader.made += 1
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Reader)
+    assert main(["plan", str(ROOT / "recipes/meteorology/metar_decode.yaml"), "--hardware", "h100-80g"]) == 0
+    assert Reader.made == 1 and gguf.GGUFReader is Reader
+    assert "134,515,008 parameters" in capsys.readouterr().out
