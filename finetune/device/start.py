@@ -132,11 +132,16 @@ def _be_deterministic(asked: bool, device: Device) -> None:
     torch.use_deterministic_algorithms(asked)
 
 
-def environment() -> dict[str, Any]:
-    """What a manifest needs to say about this machine; nothing that identifies it."""
+def environment(device: Device | None = None) -> dict[str, Any]:
+    """What a manifest needs to say about this machine; nothing that identifies it.
+
+    Args:
+        device: that is computed on; None: whichever accelerator is there.
+    """
     import torch
 
-    used = next((row for row in DEVICES.values() if row.name != "cpu" and row.available()), None)
+    rows = DEVICES.values() if device is None else [device]
+    used = next((row for row in rows if row.name != "cpu" and row.available()), None)
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",

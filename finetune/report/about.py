@@ -37,7 +37,7 @@ def about_run(recipe: Recipe, data: Sequence[Prepared], placement: Placement) ->
         "processes": placement.accelerator.num_processes,
         "data": data_record_of_parts(recipe, last, [{}] * len(last)),
         "versions": {package: version(package) for package in PACKAGES},
-        "environment": device.environment(),
+        "environment": device.environment(placement.device),
         "recipe": resolved(recipe),
     }
     if recipe.stages:

@@ -17,7 +17,10 @@ from tests.conftest import write_tiny_recipe
 from tests.faults.killed import go_on
 
 SAVING = ("train.save_steps=1", "train.save_total_limit=2", "lora.lora_dropout=0.1", "evaluate.rows=2")
-PRELOADED = ["torch", "transformers", "peft", "accelerate", "finetune.run", "finetune.train", "finetune.export.bundle"]
+PRELOADED = [
+    "torch", "transformers", "peft", "accelerate", "finetune.run", "finetune.train", "finetune.export.bundle",
+    "finetune.report.page", "matplotlib.figure", "matplotlib.backends.backend_svg",
+]  # fmt: skip
 
 
 def phase(folder: Path) -> str:
