@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+EXIT_OK, EXIT_MISTAKE, EXIT_GATE, EXIT_DISK_FULL, EXIT_TRAINING = 0, 2, 3, 4, 5
+EXIT_PREEMPTED, EXIT_INTERRUPTED, EXIT_PIPE = 75, 130, 141
+
 EXIT_CODES = """\
 exit codes:
   0    done

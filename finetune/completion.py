@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.arguments import recipe_path
+from finetune.arguments.common import recipe_path
 from finetune.errors import RecipeError
 from finetune.schema.lookup import all_keys
 from finetune.schema.recipe import recipe_schema

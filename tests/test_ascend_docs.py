@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from finetune.cli import _parser
+from finetune.commands import command_parser
 from tests.conftest import ROOT
 
 PAGES = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("ascend.md", "ascend.zh-CN.md")}
@@ -50,4 +50,4 @@ def test_what_the_page_names_is_there(name):
 @pytest.mark.parametrize("name", PAGES)
 def test_verify_is_called_as_it_is(name):
     (command,) = re.findall(r"finetune (verify http.*)", PAGES[name])
-    assert _parser().parse_args(command.split()).command == "verify"
+    assert command_parser().parse_args(command.split()).command == "verify"

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune.cli import COMMANDS, _parser, main
+from finetune.cli import main
 from finetune.clihelp import EXAMPLES, EXIT_CODES
+from finetune.commands import COMMANDS, command_parser
 from finetune.device import colours
 from tests.conftest import ROOT, write_tiny_recipe
 from tests.test_shipped import commands
@@ -34,7 +35,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
                 found |= {f"{at}{name}": inner} | below(inner, f"{at}{name} ")
         return found
 
-    return below(_parser(), "")
+    return below(command_parser(), "")
 
 
 def test_every_command_has_examples_that_are_understood(capsys):
@@ -49,7 +50,7 @@ def test_every_command_has_examples_that_are_understood(capsys):
             assert f"  {typed}\n      {what}\n" in shown
             words = shlex.split(typed.partition(" > ")[0])
             assert words[: 1 + len(name.split())] == ["finetune", *name.split()]
-            _parser().parse_args(words[1:])
+            command_parser().parse_args(words[1:])
             count += 1
     assert count >= 30
 
@@ -72,10 +73,10 @@ def test_the_exit_codes_are_those_of_the_program(capsys):
         main(["--help"])
     assert EXIT_CODES in capsys.readouterr().out
     told = [int(code) for code in re.findall(r"^  (\d+)  ", EXIT_CODES, re.MULTILINE)]
-    from finetune import cli
+    from finetune import clihelp
 
     assert told == sorted(
-        value for name, value in vars(cli).items() if name.startswith("EXIT_") and isinstance(value, int)
+        value for name, value in vars(clihelp).items() if name.startswith("EXIT_") and isinstance(value, int)
     )
 
 
@@ -278,7 +279,7 @@ def test_bash_completes_commands_options_choices_files_and_keys(tmp_path, capsys
 
 def test_help_imports_neither_pydantic_nor_shtab():
     heavy = "{'pydantic', 'shtab', 'torch', 'rich'}"
-    code = f"import sys, finetune.cli; finetune.cli._parser(); print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, finetune.cli; finetune.cli.command_parser(); print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

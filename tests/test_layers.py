@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 # A file may import from its own layer and those below it.
 LAYERS = [
     {"finetune.cli"},
+    {"finetune.commands"},
     {"finetune.completion"},
     {"finetune.arguments"},
     {"finetune.clihelp"},

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from finetune.cli import _parser
+from finetune.commands import command_parser
 from finetune.export.combine import METHODS
 from finetune.export.sbom import write_sbom
 from tests.conftest import ROOT
@@ -38,7 +38,7 @@ def test_every_finetune_command_is_understood():
     lines = [line for block in blocks(BOTH[0]) for line in block.splitlines() if line.startswith("finetune ")]
     assert {shlex.split(line)[1] for line in lines} == {"reproduce", "export", "merge"}
     for line in lines:
-        _parser().parse_args(shlex.split(line)[1:])
+        command_parser().parse_args(shlex.split(line)[1:])
 
 
 @pytest.mark.slow

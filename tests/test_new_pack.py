@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft7Validator
 
-from finetune.cli import _parser, main
+from finetune.cli import main
+from finetune.commands import command_parser
 from finetune.data.rows import Row
 from finetune.data.scaffold import guess_template
 from finetune.newpack.facts import facts_of, guess_group, languages_of
@@ -106,7 +107,7 @@ def test_the_page_is_true(page):
     commands = re.search(r"```bash\n(.*?)```", text, re.DOTALL)[1].splitlines()
     for line in (line.split("  #")[0] for line in commands):
         words = shlex.split(line[line.index("finetune") :])
-        assert Path(_parser().parse_args(words[1:]).recipe).is_file()
+        assert Path(command_parser().parse_args(words[1:]).recipe).is_file()
     assert text.count("EDIT ME") >= 6 and "{" not in text
 
 

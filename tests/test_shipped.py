@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune.cli import _parser, main
+from finetune.cli import main
+from finetune.commands import command_parser
 from finetune.data.source import read_source
 from finetune.data.template import load_template
 from finetune.recipe_data import SourceSection
@@ -141,7 +142,7 @@ def test_every_command_for_operators_is_understood():
     found = [line for line in commands(FOR_OPERATORS) if line.startswith("finetune ")]
     assert len(found) >= 9
     for line in found:
-        _parser().parse_args(shlex.split(line)[1:])
+        command_parser().parse_args(shlex.split(line)[1:])
 
 
 def all_commands() -> list[Any]:
@@ -181,7 +182,7 @@ def test_every_readme_command(command, finished_run, tiny_base, tmp_path, monkey
     if words[1] == "smoke" or any(
         word.startswith("http") for word in words
     ):  # tests/test_smoke.py, tests/verify run them
-        _parser().parse_args(words[1:])
+        command_parser().parse_args(words[1:])
         return
     extra = small(tiny_base, tmp_path / "run") if words[1] in ("train", "evaluate", "gate") else []
     if words[1] in ("evaluate", "gate"):  # of a run that there has to be

@@ -8,12 +8,14 @@ import pytest
 import yaml
 
 from finetune import __version__
+from finetune.arguments.common import recipe_path
 from finetune.cli import main
 from finetune.errors import RecipeError
 from finetune.newrecipe import child_of, copy_of, shipped_list
 from finetune.recipefile import load_recipe
 from finetune.shipped import recipe_file, shipped_folder, shipped_recipes
 from tests.conftest import ROOT
+from tests.test_cli import parsers
 
 RUN = {name: file for name, file in shipped_recipes().items() if "name" in yaml.safe_load(file.read_text())}
 SOME = (
@@ -128,3 +130,14 @@ def test_what_is_checked_before_a_commit_is_checked_by_ci():
     assert {(repo["repo"], hook["language"]) for repo in config["repos"] for hook in repo["hooks"]} == {
         ("local", "system")
     }
+
+
+def test_every_command_takes_the_name():
+    """Wherever a recipe is to be read, by a path or by its name."""
+    found = {}
+    for name, parser in parsers().items():
+        for action in parser._actions:
+            if action.dest in ("recipe", "recipes"):
+                found[name] = action.type
+    assert len(found) >= 14 and "explain" in found
+    assert {name for name, kind in found.items() if kind is not recipe_path} == set()

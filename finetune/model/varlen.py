@@ -36,14 +36,13 @@ def register(attention: Attention) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     def attend(module: Any, q: Any, k: Any, v: Any, mask: Any, **settings: Any) -> tuple[torch.Tensor, None]:
-        asked = None if mask is not None else _asked(module, q, k, v, settings)
-        if asked is not None and settings.get("dropout"):
-            # Of the weights, which the function never has: as the model does it, with the mask that was spared it.
-            bounds, _, window = asked
-            mask, asked = _square(q, bounds, window), None
-        if asked is None:  # also with padding that counts, or beside a cache
-            return _eager(module)(module, q, k, v, mask, **settings)
-        return attention(q, k, v, *asked).transpose(1, 2), None
+        if mask is None:
+            bounds, scale, window = _asked(module, q, k, v, settings)
+            if not settings.get("dropout"):
+                return attention(q, k, v, bounds, scale, window).transpose(1, 2), None
+            mask = _square(q, bounds, window)  # weights are dropped, which the function never has
+        # The model's own: with dropout, with padding that counts, or beside a cache.
+        return _eager(module)(module, q, k, v, mask, **settings)
 
     # Compiled layers leave it alone: its loop is another one in every batch.
     AttentionInterface.register(NAME, torch.compiler.disable(attend))

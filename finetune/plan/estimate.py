@@ -144,10 +144,11 @@ def is_fused(recipe: Recipe, hardware: Hardware, share: Share = ALONE) -> bool:
     return hardware.device == "cpu" and plain and whole and offered
 
 
-def shares_prefixes(recipe: Recipe, share: Share) -> bool:
+def shares_prefixes(recipe: Recipe, shape: Shape, share: Share) -> bool:
     """Whether pairs are computed with their prompt once, as far as a recipe tells; see finetune/probes.py."""
     wanted = getattr(recipe.settings, "prefix_sharing", False)
-    return bool(wanted) and not recipe.train.neftune_noise_alpha and share.engine not in ("fsdp2", "zero3")
+    alone = recipe.train.neftune_noise_alpha or shape.prefix or share.engine in ("fsdp2", "zero3")
+    return bool(wanted) and not alone
 
 
 def keeping_of(recipe: Recipe, other: Shape | None, fused: bool = False) -> Keeping:
@@ -181,7 +182,7 @@ def estimate(
         shape = replace(shape, attention=DOCUMENTS)
     section, keeping = recipe.train, keeping_of(recipe, other, fused)
     layout = plan(section, rows.items, share.processes, DEVICES[hardware.device].auto_micro_batch)
-    looked = list(steps(rows, recipe, layout, joined=fused, shared=shares_prefixes(recipe, share)))
+    looked = list(steps(rows, recipe, layout, joined=fused, shared=shares_prefixes(recipe, shape, share)))
 
     def memory(batch: MicroBatch) -> Memory:
         return memory_of(shape, batch, keeping, section.optim, hardware, share, other, conversion(recipe, shape, dtype))

@@ -36,8 +36,9 @@ def sha256(file: Path) -> str:
 
 
 @pytest.fixture
-def own(tmp_path, tiny_base) -> Path:
+def own(tmp_path, tiny_base, monkeypatch) -> Path:
     """A recipe of one's own in folders/recipes, its parent and data elsewhere, all named by relative paths."""
+    monkeypatch.chdir(tmp_path)  # from where its runs and caches go
     folder = tmp_path / "mine"
     (folder / "data").mkdir(parents=True)
     write_tiny_data(folder / "data")

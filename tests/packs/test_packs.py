@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.cli import _parser, main
+from finetune.cli import main
+from finetune.commands import command_parser
 from finetune.recipe import resolved
 from finetune.recipefile import load_recipe
 from finetune.run import Extent, run
@@ -51,7 +52,7 @@ def test_the_page_s_commands_are_understood(pack):
     assert any(words[:2] == ["finetune", "train"] for words in found)
     for words in found:
         if words[0] == "finetune":
-            _parser().parse_args(words[1:])
+            command_parser().parse_args(words[1:])
         if words[:3] == ["python", "-m", "scripts.make"]:
             assert words[3] in tasks()
         for word in words:

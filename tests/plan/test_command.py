@@ -136,7 +136,7 @@ def test_numbers_as_people_read_them():
 
 
 @pytest.mark.slow
-def test_a_gguf_file_is_read_once(monkeypatch, capsys):
+def test_a_gguf_file_is_read_once(monkeypatch, capsys, tmp_path):
     """Its tokenizer, what the reader loses of that, and its configuration each ask for the header."""
     import gguf
 
@@ -148,6 +148,7 @@ def test_a_gguf_file_is_read_once(monkeypatch, capsys):
             super().__init__(path)
 
     monkeypatch.setattr(gguf, "GGUFReader", Reader)
+    monkeypatch.chdir(tmp_path)
     assert main(["plan", str(ROOT / "recipes/meteorology/metar_decode.yaml"), "--hardware", "h100-80g"]) == 0
     assert Reader.made == 1 and gguf.GGUFReader is Reader
     assert "134,515,008 parameters" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.cli import _parser
+from finetune.commands import command_parser
 from finetune.data.chat import ChatEncoder
 from finetune.data.rows import Sample
 from finetune.data.template import Metric
@@ -117,7 +117,9 @@ def verified(url: str, bundle: Path, tmp_path: Path, *more: str) -> dict[str, di
     """The checks of the report by name."""
     file = tmp_path / "report.json"
     try:
-        verify_command(_parser().parse_args(["verify", url, "--bundle", str(bundle), "--json", str(file), *more]))
+        verify_command(
+            command_parser().parse_args(["verify", url, "--bundle", str(bundle), "--json", str(file), *more])
+        )
     except GateError as error:
         print(error)
     return {check["name"]: check for check in json.loads(file.read_text())["checks"]}

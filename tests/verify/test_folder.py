@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from finetune.cli import _parser, main
+from finetune.cli import main
+from finetune.commands import command_parser
 from finetune.errors import GateError, RecipeError
 from finetune.verify.command import verify_command
 from tests.conftest import CHATML
@@ -18,7 +19,7 @@ from tests.verify.serving import noise
 
 
 def verified(folder: Path, *more: str) -> list[str]:
-    return verify_command(_parser().parse_args(["verify", str(folder), *more]))
+    return verify_command(command_parser().parse_args(["verify", str(folder), *more]))
 
 
 def refused(folder: Path, *more: str) -> list[str]:

@@ -41,9 +41,9 @@ def options(url: str, bundle: Path, *more: str) -> list[str]:
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    from finetune.cli import _parser
+    from finetune.commands import command_parser
 
-    return _parser().parse_args(arguments)
+    return command_parser().parse_args(arguments)
 
 
 def found(url: str, bundle: Path, tmp_path: Path, *more: str) -> tuple[dict[str, str], str]:
