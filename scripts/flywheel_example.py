@@ -69,6 +69,7 @@ def main() -> int:
 
 def table(folder: Path) -> Iterator[str]:
     """The turns as Markdown: what came in, and the main score with its 95 % interval, of each model and of the difference."""
+    from finetune.evaluate.intervals import with_ends
     from finetune.iterate import read_wheel
 
     wheel = read_wheel(folder / "wheel")
@@ -77,20 +78,14 @@ def table(folder: Path) -> Iterator[str]:
     for turn in wheel.turns:
         told = json.loads((folder / "wheel" / turn["run"] / "scores.json").read_text(encoding="utf-8"))
         name, ends = turn["main"], told["intervals"] or {}
-        cells = [_cell(told["scores"].get(who, {}).get(name), ends.get(who, {}).get(name)) for who in
+        cells = [with_ends(told["scores"].get(who, {}).get(name), ends.get(who, {}).get(name)) for who in
                  ("base", "previous", "tuned")]  # fmt: skip
         both = [told["scores"].get(who, {}).get(name) for who in ("tuned", "previous")]
         change = None if None in both else both[0] - both[1]
-        cells.append(_cell(change, ends.get("difference_previous", {}).get(name)))
+        cells.append(with_ends(change, ends.get("difference_previous", {}).get(name)))
         rows = ", ".join(f"{count} {kind}" for kind, count in turn["rows"].items())
         decided = "released" if turn["passed"] else "not released"
         yield f"| {turn['version']} | {rows} | {name} | {' | '.join(cells)} | {decided} |"
-
-
-def _cell(value: float | None, ends: Sequence[float] | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
 
 
 def write_recipe(file: Path, options: argparse.Namespace, first: Sequence[Any], held_out: Sequence[Any]) -> None:

@@ -28,6 +28,14 @@ SEED = 0
 AT_ONCE = 2_000_000  # numbers of a block of draws: 16 MB
 
 
+def with_ends(value: float | None, ends: Sequence[float] | None = None, signed: bool = False) -> str:
+    """A score and its interval as tables have them; a dash where there is none."""
+    if value is None:
+        return "-"
+    sign = "+" if signed else ""
+    return f"{value:{sign}.3f}" + (f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]" if ends else "")
+
+
 @dataclass(frozen=True)
 class Intervals:
     """The 95 % intervals of scores, lower and upper end, by name.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data.prepare import Prepared
 from finetune.evaluate.gate import Check, judge, pass_gate
+from finetune.evaluate.intervals import with_ends
 from finetune.evaluate.metrics import Scores
 from finetune.evaluate.previous import Previous, held_out_notes
 from finetune.evaluate.results import Evaluated
@@ -109,22 +110,15 @@ def _sections(facts: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
     found: dict[str, list[list[str]]] = {"": [], **{name: [] for name in suites}}
     for name in scores["tuned"]:
         suite, _, rest = name.partition("/")
-        line = [_score(scores[who].get(name), _ends(facts, who, name)) for who in models]
+        line = [with_ends(scores[who].get(name), _ends(facts, who, name)) for who in models]
         for other, key in (("base", "difference"), ("previous", "difference_previous")):
             if other in scores:
                 before = scores[other].get(name)
                 between = None if before is None else scores["tuned"][name] - before
-                line.append(_score(between, _ends(facts, key, name), signed=True))
+                line.append(with_ends(between, _ends(facts, key, name), signed=True))
         found[suite if suite in suites else ""].append([rest if suite in suites else name, *line])
     return [(name, lines) for name, lines in found.items() if lines]
 
 
 def _ends(facts: Mapping[str, Any], who: str, name: str) -> Sequence[float] | None:
     return ((facts["intervals"] or {}).get(who) or {}).get(name)
-
-
-def _score(value: float | None, ends: Sequence[float] | None = None, signed: bool = False) -> str:
-    if value is None:
-        return "-"
-    sign = "+" if signed else ""
-    return f"{value:{sign}.3f}" + (f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]" if ends else "")

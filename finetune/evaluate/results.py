@@ -15,7 +15,7 @@ from finetune.data.prepare import Prepared
 from finetune.data.rows import Sample
 from finetune.data.split import group_of
 from finetune.errors import DataError
-from finetune.evaluate.intervals import Interval, Intervals, numbered
+from finetune.evaluate.intervals import Intervals, numbered, with_ends
 from finetune.evaluate.metrics import Scores, aggregate, reference_of, reference_problem, score_rows
 from finetune.evaluate.support import beside, problem_of
 from finetune.recipe_data import SplitSection
@@ -84,11 +84,11 @@ def score_lines(scores: dict[str, Scores], intervals: Intervals | None = None) -
     heads = [f" {who}" for who in others] + ["tuned"] + ([f"tuned - {who}" for who in others] if intervals else [])
     cells = [("score", *heads)]
     for name, value in scores["tuned"].items():
-        line = [_cell(scores[who].get(name), ends[who].get(name)) for who in others]
-        line.append(_cell(value, ends["tuned"].get(name)))
+        line = [with_ends(scores[who].get(name), ends[who].get(name)) for who in others]
+        line.append(with_ends(value, ends["tuned"].get(name)))
         for who in others if intervals else ():
             both, before = ends[differences[who]].get(name), scores[who].get(name)
-            line.append(_cell(value - before, both) if both and before is not None else "")
+            line.append(with_ends(value - before, both) if both and before is not None else "")
         cells.append((name, *line))
         if name.endswith(MEAN_LOGPROB):
             of_all = [scores[who].get(name) for who in (*others, "tuned")]
@@ -96,12 +96,6 @@ def score_lines(scores: dict[str, Scores], intervals: Intervals | None = None) -
             cells.append(("(perplexity)", *told, *([""] * (len(heads) - len(told)))))
     widths = [max(len(line[column]) for line in cells) for column in range(len(heads) + 1)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-
-
-def _cell(value: float | None, ends: Interval | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
 
 
 def write_answers(folder: Path, data: Prepared, answers: Sequence[Answer], who: str) -> None:
