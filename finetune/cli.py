@@ -28,7 +28,10 @@ from finetune.told import printing, tell
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done; 2 a mistake in recipe, template or data; 3 the gate or a proof said no; 4 the disk is full;
     5 training could not go on; 75 (EX_TEMPFAIL) stopped by a signal, to be resumed."""
-    options = command_parser().parse_args(arguments)
+    try:
+        options = command_parser().parse_args(arguments)
+    except RecipeError as error:  # of a name that no shipped recipe has
+        return _end(EXIT_MISTAKE, error.problems)
     if options.command != "doctor":  # it reports the environment as it was given
         before_torch()
     place = getattr(options, "json", None)
@@ -40,9 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tell(place, told)
             except RecipeError as error:
                 problems = [*problems, *error.problems]
-    if local_rank() == 0:  # once a machine, however many processes run into the same mistake
-        many = ["several things are wrong:"] if len(problems) > 1 else []
-        print(*many, *problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+    return _end(code, problems)
+
+
+def _end(code: int, problems: Sequence[str]) -> int:
+    """The problems on stderr, once a machine however many processes run into the same mistake."""
+    if problems and local_rank() == 0:
+        print(*(["several things are wrong:"] if len(problems) > 1 else []), *problems, sep="\n", file=sys.stderr)
     return code
 
 

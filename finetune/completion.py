@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.arguments.common import recipe_path
 from finetune.errors import RecipeError
 from finetune.schema.lookup import all_keys
 from finetune.schema.recipe import recipe_schema
+from finetune.shipped import recipe_file
 
 FOLDERS = ("FOLDER", "BUNDLE", "URL|DIR", "RUN|ADAPTER")
 
@@ -30,7 +30,7 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
             action.choices = keys
         elif action.metavar in FOLDERS:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-        elif action.type in (Path, recipe_path) or action.metavar in ("FILE", "LOG"):
+        elif action.type in (Path, recipe_file) or action.metavar in ("FILE", "LOG"):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     script: str = shtab.complete(parser, shell=shell)
     return script

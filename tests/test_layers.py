@@ -14,7 +14,6 @@ from tests.conftest import ROOT
 LAYERS = [
     {"finetune.cli"},
     {"finetune.commands"},
-    {"finetune.completion"},
     {"finetune.arguments"},
     {"finetune.clihelp"},
     {
@@ -36,6 +35,7 @@ LAYERS = [
         "finetune.schema",
         "finetune.explain",
         "finetune.check",
+        "finetune.completion",
     },
     {"finetune.run"},
     {

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from finetune.clihelp import Help, examples
-from finetune.errors import RecipeError
 from finetune.shipped import recipe_file
 from finetune.told import STDOUT
 
@@ -16,14 +15,6 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number from 1 on is needed, got {text!r}")
     return int(text)
-
-
-def recipe_path(text: str) -> Path:
-    """The file of a recipe that is given by its path, or, shipped with the package, as pack:NAME."""
-    try:
-        return recipe_file(text)
-    except RecipeError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def json_argument(command: argparse.ArgumentParser) -> None:
@@ -58,7 +49,7 @@ def kind_of(
 
 
 def recipe_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", type=recipe_path, help="the recipe's YAML file, or pack:NAME of a shipped one")
+    command.add_argument("recipe", type=recipe_file, help="the recipe's YAML file, or pack:NAME of a shipped one")
     overrides(command)
 
 

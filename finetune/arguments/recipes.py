@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from finetune.arguments.common import json_argument, overrides, positive, recipe_arguments, recipe_path
+from finetune.arguments.common import json_argument, overrides, positive, recipe_arguments
 from finetune.plan.hardware import names as hardware_names
+from finetune.shipped import recipe_file
 
 
 def check_arguments(command: argparse.ArgumentParser) -> None:
@@ -15,7 +16,7 @@ def check_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def explain_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", type=recipe_path, help="the recipe's YAML file, or pack:NAME of a shipped one")
+    command.add_argument("recipe", type=recipe_file, help="the recipe's YAML file, or pack:NAME of a shipped one")
     command.add_argument(
         "key",
         nargs="?",
@@ -58,7 +59,7 @@ def plan_arguments(command: argparse.ArgumentParser) -> None:
 
 def doctor_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "recipe", type=recipe_path, nargs="?", metavar="RECIPE", help="also say whether it can run on this machine"
+        "recipe", type=recipe_file, nargs="?", metavar="RECIPE", help="also say whether it can run on this machine"
     )
     overrides(command)
     json_argument(command)
@@ -66,7 +67,7 @@ def doctor_arguments(command: argparse.ArgumentParser) -> None:
 
 def carry_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "recipes", type=recipe_path, nargs="+", metavar="RECIPE", help="recipes that are to run over there"
+        "recipes", type=recipe_file, nargs="+", metavar="RECIPE", help="recipes that are to run over there"
     )
     command.add_argument("--output", type=Path, metavar="FOLDER", help="copy it all into a new folder, wheels too")
     command.add_argument(

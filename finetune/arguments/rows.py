@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from finetune.arguments.common import json_argument, kind_of, positive, recipe_path
+from finetune.arguments.common import json_argument, kind_of, positive
+from finetune.shipped import recipe_file
 
 
 def new_arguments(command: argparse.ArgumentParser) -> None:
@@ -72,7 +73,7 @@ def feedback_arguments(command: argparse.ArgumentParser) -> None:
     logs = kind_of(kinds, "feedback import", "rows to train on, out of logs with ratings and corrections")
     logs.add_argument("logs", nargs="+", metavar="LOG", help="files of JSON Lines (also .gz, .zst), folders, globs")
     logs.add_argument("--output", type=Path, required=True, help="a new folder")
-    logs.add_argument("--recipe", type=recipe_path, help="a recipe whose held-out prompts must not be trained on")
+    logs.add_argument("--recipe", type=recipe_file, help="a recipe whose held-out prompts must not be trained on")
     logs.add_argument(
         "--known", type=Path, action="append", default=[], metavar="FOLDER",
         help="an earlier import, or a folder of them: what it has is left out",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from finetune.arguments.common import json_argument, overrides, positive, recipe_arguments, recipe_path
+from finetune.arguments.common import json_argument, overrides, positive, recipe_arguments
+from finetune.shipped import recipe_file
 
 
 def smoke_arguments(command: argparse.ArgumentParser) -> None:
@@ -59,7 +60,7 @@ def gate_arguments(command: argparse.ArgumentParser) -> None:
 
 def iterate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "recipe", type=recipe_path, help="the recipe that the first release was, or is to be, trained by"
+        "recipe", type=recipe_file, help="the recipe that the first release was, or is to be, trained by"
     )
     command.add_argument("logs", nargs="*", metavar="LOG", help="as `finetune feedback import` reads; none: end a turn")
     command.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="where data, recipes and runs lie")
