@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from finetune import __version__
 from finetune.arguments.bundles import export_arguments, merge_arguments, verify_arguments
-from finetune.arguments.common import quiet_argument
+from finetune.arguments.options import quiet_argument
 from finetune.arguments.recipes import (
     audit_arguments,
     carry_arguments,

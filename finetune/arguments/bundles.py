@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from finetune.arguments.common import json_argument, overrides, positive
+from finetune.arguments.options import json_argument, overrides, positive
 from finetune.model.quantization import METHODS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from finetune.arguments.common import json_argument, overrides, positive, recipe_arguments
+from finetune.arguments.options import json_argument, overrides, positive, recipe_arguments
 from finetune.plan.hardware import names as hardware_names
 from finetune.shipped import recipe_file
 
