@@ -183,7 +183,9 @@ def test_what_is_set_on_the_command_line_counts_in_every_stage(chain):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "how"), [("ddp", "adapter"), ("fsdp2", "merged")])
+@pytest.mark.parametrize(
+    ("engine", "how"), [pytest.param("ddp", "adapter", marks=pytest.mark.long), ("fsdp2", "merged")]
+)
 def test_a_chain_on_two_processes(tiny_base, tiny_data, tmp_path, alone, engine, how):
     """Two gloo processes = one, through both stages: every loss to 1e-5, the adapter to 1e-4."""
     file = chain_file(tmp_path, tiny_base, tiny_data, [TWO[0], TWO[1] | {"continue_from": how}])

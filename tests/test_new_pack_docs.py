@@ -48,7 +48,7 @@ def run(line: str, base: Path, capfd) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["docs/new_pack.md", "docs/new_pack.zh-CN.md"])
+@pytest.mark.parametrize("page", ["docs/new_pack.md", pytest.param("docs/new_pack.zh-CN.md", marks=pytest.mark.long)])
 def test_the_page_runs(page, tiny_base, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     said, told = "", 0

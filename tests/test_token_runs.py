@@ -253,7 +253,11 @@ def test_a_reward_model(base, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("tied", "engine"), [(True, None), (False, FSDP2)], ids=["tied ddp", "untied fsdp2"])
+@pytest.mark.parametrize(
+    ("tied", "engine"),
+    [(True, None), pytest.param(False, FSDP2, marks=pytest.mark.long)],
+    ids=["tied ddp", "untied fsdp2"],
+)
 def test_two_processes_train_the_same_rows(tied, engine, tiny_data, tmp_path):
     """To rounding: 2 processes with 2 sequences each, and one with 4. AdamW turns a difference of the gradient's last
     bit into up to a step's where the gradient is near 0, hence 1e-4 for steps of 1e-2."""

@@ -116,7 +116,7 @@ def one_worker(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", [{}, FSDP2], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize("engine", [pytest.param({}, marks=pytest.mark.long), FSDP2], ids=["ddp", "fsdp2"])
 def test_state_is_the_same_for_every_engine(tmp_path, one_worker, engine):
     """T8, T18: weights and Adam's state under the same names with the same values; a run goes on under another engine.
 

@@ -132,7 +132,10 @@ def test_micro_batches(kind, runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "environment", "engine"), [("vera", FSDP2, "fsdp2"), ("prompt_tuning", {}, "ddp")])
+@pytest.mark.parametrize(
+    ("kind", "environment", "engine"),
+    [("vera", FSDP2, "fsdp2"), pytest.param("prompt_tuning", {}, "ddp", marks=pytest.mark.long)],
+)
 def test_two_processes(kind, environment, engine, runs, tiny_base, tiny_data, tmp_path):
     """T18: two processes = one: VeRA's shared buffers stay whole under FSDP2, and virtual tokens train under DDP."""
     own = (*SHORT, "train.micro_batch_size=1")

@@ -108,9 +108,9 @@ def test_resumed(optim, tiny_base, tiny_data, tmp_path, monkeypatch):
     ("optim", "environment"),
     [
         pytest.param("adamw_torch_fused", FSDP2, id="fused-fsdp2"),
-        pytest.param("muon", {}, id="muon-ddp"),
-        pytest.param("lora_fa", {}, id="lora_fa-ddp"),
-        *(pytest.param("lion", FSDP2, id="lion-fsdp2", marks=mark) for mark in [needs("lion").marks]),
+        pytest.param("muon", {}, id="muon-ddp", marks=pytest.mark.long),
+        pytest.param("lora_fa", {}, id="lora_fa-ddp", marks=pytest.mark.long),
+        pytest.param("lion", FSDP2, id="lion-fsdp2", marks=[*needs("lion").marks, pytest.mark.long]),
     ],
 )
 def test_two_processes(optim, environment, tiny_base, tiny_data, tmp_path):

@@ -256,7 +256,9 @@ def test_kto_in_micro_batches_of_one_with_a_precomputed_reference(tiny_base, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "engine"), [("dpo", {}), ("kto", {}), ("dpo", FSDP2)], ids=["dpo", "kto", "dpo-fsdp2"]
+    ("stage", "engine"),
+    [pytest.param("dpo", {}, marks=pytest.mark.long), ("kto", {}), ("dpo", FSDP2)],
+    ids=["dpo", "kto", "dpo-fsdp2"],
 )
 def test_two_processes(stage, engine, tiny_base, tmp_path, precomputed, kto_run):
     """torchrun with two gloo processes, each computing half of the reference's numbers, = one; under FSDP2 on the fly."""

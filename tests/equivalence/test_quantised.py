@@ -226,7 +226,7 @@ def test_a_chain_on_a_quantised_base(tiny_base, tiny_data, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["nf4", "int8_weight_only"])  # a package each
+@pytest.mark.parametrize("method", ["nf4", pytest.param("int8_weight_only", marks=pytest.mark.long)])  # a package each
 def test_two_processes_are_one_run(tiny_base, tiny_data, tmp_path, method):
     """DDP: every process holds the whole quantised base; the losses are those of one process."""
     losses = {}

@@ -61,7 +61,7 @@ def test_resumed_with_recomputed_activations(tiny_base, tmp_path, whole_batch, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "environment"), [("ddp", {}), ("fsdp2", FSDP2)])
+@pytest.mark.parametrize(("engine", "environment"), [pytest.param("ddp", {}, marks=pytest.mark.long), ("fsdp2", FSDP2)])
 def test_two_processes(tiny_base, tmp_path, whole_batch, engine, environment):
     """Batches of an epoch's end have 3 pairs, so a process has a blank one; held-out pairs are each measured once."""
     reward_recipe(tmp_path, tiny_base)

@@ -43,7 +43,7 @@ def two_processes(tiny_base, tiny_data, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rank", "target"), [("0", "parent"), ("1", "self")])
+@pytest.mark.parametrize(("rank", "target"), [("0", "parent"), pytest.param("1", "self", marks=pytest.mark.long)])
 def test_two_processes_stop_together_and_resume(tiny_base, tiny_data, tmp_path, two_processes, rank, target):
     """T7, T42: a signal to torchrun, or to rank 1 only, within step 5; bit for bit the undisturbed run afterwards."""
     file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
@@ -60,7 +60,7 @@ def test_two_processes_stop_together_and_resume(tiny_base, tiny_data, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", [{}, FSDP2], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize("engine", [pytest.param({}, marks=pytest.mark.long), FSDP2], ids=["ddp", "fsdp2"])
 def test_another_number_of_processes_goes_on(tiny_base, tiny_data, tmp_path, engine):
     """T8: 2 -> 1 processes; no row twice or never (losses of 20 steps as with one process), rounding apart."""
     whole = load_recipe(write_tiny_recipe(tmp_path, tiny_base, tiny_data, "one"), [*LONG, "lora.lora_dropout=0.0"])
