@@ -23,6 +23,7 @@ from finetune.errors import DataError, RecipeError
 from finetune.evaluate.gate import check_gate, check_rewards
 from finetune.evaluate.metrics import check_metric, row_score_names, score_names
 from finetune.evaluate.results import FINISHED, check_references, groups_of, unsupported_references
+from finetune.progress import track
 from finetune.recipe import Recipe
 from finetune.recipe_evaluate import GateSection
 from finetune.recipe_stages import CptSection, GrpoSection, RewardSection
@@ -215,7 +216,7 @@ def encode(recipe: Recipe, data: Prepared, encoder: Encoder, folder: Path, log: 
     # Other processes load the tokenizer; where this one does the work it is there.
     load = partial(load_tokenizer, recipe.model) if recipe.data.workers > 1 else lambda: encoder.tokenizer
     make = EncodeSamples(load, recipe.data, recipe.stage, recipe.settings)
-    blocks = data.train.blocks()
+    blocks = track(data.train.blocks(), "encoding", len(data.train), size=lambda block: len(block.pickles))
     if not recipe.data.cache:
         return encode_uncached(blocks, make, recipe.data.workers)
     key = encoding_key(recipe, data, encoder.tokenizer)

@@ -1,4 +1,4 @@
-"""What a run says: console lines, a progress bar with the time left, metrics.jsonl, trackers. Main process only."""
+"""What a run says: console lines, how far it is, metrics.jsonl, trackers. Main process only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from finetune.progress import track
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,18 +65,9 @@ class Log:
         draft.write_text("".join(kept), encoding="utf-8")
         draft.replace(self.file)
 
-    def track(self, items: Iterable[Item], total: int, what: str, done: int = 0) -> Iterator[Item]:
-        """The items, with a progress bar where someone watches (a terminal); silent in a file or pipe.
-
-        Args:
-            total: with the `done` ones that are not among the items.
-        """
-        if not (self._main and self._console.is_terminal):
+    def track(self, items: Iterable[Item], total: int, what: str, done: int = 0, lines: bool = True) -> Iterator[Item]:
+        """The items, with how far they are as progress.track shows it."""
+        if self._main:
+            yield from track(items, what, total, done, lines=lines)
+        else:
             yield from items
-            return
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
-        with Progress(*columns, console=self._console, transient=True) as bar:
-            yield from bar.track(items, total=total, completed=done, description=what)

@@ -82,7 +82,7 @@ def train(model: torch.nn.Module, this: Training) -> Progress:
     progress = this.checkpoints.restore(model, optimizer)
     first, window_started = progress.step, time.perf_counter()
     started = window_started - progress.seconds
-    for step in this.log.track(range(first, layout.steps), layout.steps, "training", first):
+    for step in this.log.track(range(first, layout.steps), layout.steps, "training", first, lines=False):
         _between_steps(this, model, optimizer, progress, step > first and _every(section.save_steps, step))
         if progress.stopped_early:
             break

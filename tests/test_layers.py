@@ -36,8 +36,9 @@ LAYERS = [
         "finetune.explain",
         "finetune.check",
         "finetune.completion",
+        "finetune.chat",
     },
-    {"finetune.run"},
+    {"finetune.run", "finetune.api"},
     {
         "finetune.data",
         "finetune.model",
@@ -93,6 +94,7 @@ LAYERS = [
         "finetune.engine",
         "finetune.fullstate",
         "finetune.log",
+        "finetune.progress",
         "finetune.shipped",
         "finetune.told",
         "finetune.tokenlist",

@@ -19,6 +19,7 @@ from finetune.data.source import open_source, rows_of
 from finetune.data.spool import Block, Spool, block
 from finetune.data.template import DataTemplate, Rendered
 from finetune.errors import DataError
+from finetune.progress import progress
 from finetune.recipe_data import DataSection, SourceSection
 from finetune.recipe_stages import RewardSection, StageSection
 
@@ -193,9 +194,14 @@ def take(
             source.stopped = True
             problem = f"{name_of(source.section)}: format: template, but the recipe names no data.template"
             source.whole.problems.append(problem)
-    with closing(map_chunks(_chunks(sources), Convert(template, stage, settings), section.workers)) as results:
+    convert = Convert(template, stage, settings)
+    with (
+        closing(map_chunks(_chunks(sources), convert, section.workers)) as results,
+        progress("reading rows") as advance,
+    ):
         for part in results:
             sources[part.source].add(part, spool, part.source)
+            advance(part.rows)
     reading = Findings()
     for source in sources:
         if not source.stopped:  # how far a stopped one was read depends on the workers

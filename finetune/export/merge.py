@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +28,7 @@ from finetune.export.unpack import unpacked
 from finetune.export.weights import model_tensors
 from finetune.model.adapter import SCORE
 from finetune.model.quantization import stored_method
+from finetune.progress import progress
 
 FORMAT = 1  # of what is written: another number makes an interrupted merge of an older version start anew
 
@@ -116,11 +117,18 @@ def merge(
     )
     files.clear(output, keep=[*state.finished, files.STATE])
     operands, scratch = Operands(), Scratch()
-    with _one_thread_each(), ThreadPoolExecutor(_workers(threads), "merge", initializer=_alone) as pool:
+    with (
+        _one_thread_each(),
+        ThreadPoolExecutor(_workers(threads), "merge", initializer=_alone) as pool,
+        progress("merging tensors", len(todo.jobs)) as advance,
+    ):
         for shard in shards:
             noted = state.finished.get(shard.file)
             if noted is None or files.checksum(shard, output) != noted:
-                state.note(shard, _write(shard, output, operands, scratch, pool, 2 * _workers(threads), through))
+                written = _write(shard, output, operands, scratch, pool, 2 * _workers(threads), through, advance)
+                state.note(shard, written)
+            else:
+                advance(len(shard.jobs))
     files.write_index(output, shards)
     state.remove()
     names = tuple(shard.file for shard in shards)
@@ -145,8 +153,9 @@ def _write(
     pool: ThreadPoolExecutor,
     ahead: int,
     through: Through | None = None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """The shard's file, under its name only when it is whole.
+    """The shard's file, under its name only when it is whole; `advance` is told of each tensor.
 
     Returns:
         The checksum of its blocks.
@@ -170,6 +179,7 @@ def _write(
                     return files.write_at(part, offset, merged_rows(job, segment, operands, scratch, factor))
 
                 running.append(pool.submit(block))
+            advance(1)
         crcs += [future.result() for future in running]
     except BaseException:
         for future in running:
