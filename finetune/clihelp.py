@@ -81,6 +81,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "evaluate": ((f"finetune evaluate {RECIPE} --json", "the trained adapter asked again; what the gate decides"),),
     "gate": ((f"finetune gate {RECIPE} --set gate.min.field_match=0.95", "the same scores, another bound"),),
     "iterate": ((f"finetune iterate {RECIPE} logs/2026-11.jsonl --into wheel", "logs, data version, run, gate"),),
+    "chat": (
+        ("finetune chat runs/metar_decode", "base and tuned model side by side in the terminal"),
+        ('finetune chat exported --ask "KMSP 220153Z 00000KT 10SM CLR 13/02 A2962" --json', "one question; for a program"),
+        ("finetune chat exported --sample 1 --sample 2 --alone", "held-out prompts, of the tuned model only"),
+    ),
     "report": (("finetune report runs/metar_decode", "report.html of a run that is there, in whatever state"),),
     "runs": (
         ("finetune runs", "the runs in runs/, one line each"),

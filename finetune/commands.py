@@ -22,6 +22,7 @@ from finetune.arguments.recipes import (
 )
 from finetune.arguments.rows import feedback_arguments, import_arguments, new_arguments, raft_arguments
 from finetune.arguments.runs import (
+    chat_arguments,
     evaluate_arguments,
     gate_arguments,
     iterate_arguments,
@@ -190,6 +191,14 @@ def iterate(options: argparse.Namespace) -> int:
     return _printed(iterate_command(options))
 
 
+def chat(options: argparse.Namespace) -> int:
+    """Ask the base and the tuned model of a run or a bundle side by side; what is typed, piped or given."""
+    from finetune.chat.command import chat_command
+
+    chat_command(options)
+    return EXIT_OK
+
+
 def report(options: argparse.Namespace) -> int:
     """Write report.html of a run that is there, in whatever state: one page that needs no network."""
     from finetune.report.command import report_command
@@ -277,6 +286,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "evaluate": (evaluate, evaluate_arguments),
     "gate": (gate, gate_arguments),
     "iterate": (iterate, iterate_arguments),
+    "chat": (chat, chat_arguments),
     "report": (report, report_arguments),
     "runs": (runs, runs_arguments),
     "export": (export, export_arguments),

@@ -177,7 +177,7 @@ def test_every_readme_command(command, finished_run, tiny_base, tmp_path, monkey
     ):
         return
     assert words[0] == "finetune", f"this test does not know how to run: {command}"
-    if words[1] in ("export", "verify", "merge", "reproduce"):  # of the example's run, and what is made of it
+    if words[1] in ("export", "verify", "merge", "reproduce", "chat"):  # of the example's run, and what is made of it
         prepare_run(finished_run[0].output_dir, tmp_path, words[1])
     if words[1] == "smoke" or any(
         word.startswith("http") for word in words

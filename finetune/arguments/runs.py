@@ -83,6 +83,23 @@ def reproduce_arguments(command: argparse.ArgumentParser) -> None:
     overrides(command)
 
 
+def chat_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("place", type=Path, metavar="RUN|BUNDLE", help="a run's folder, or a bundle's")
+    command.add_argument(
+        "--ask", action="append", default=[], metavar="TEXT", help="this message and no terminal; again: the next one"
+    )
+    command.add_argument(
+        "--sample", action="append", default=[], type=positive, metavar="N", help="the N-th held-out prompt, likewise"
+    )
+    command.add_argument("--system", metavar="TEXT", help="the system message (default: that of the training)")
+    command.add_argument("--max-new-tokens", type=positive, metavar="N", help="(default: as in the evaluation)")
+    command.add_argument("--alone", action="store_true", help="the tuned model only; its base is not loaded")
+    command.add_argument(
+        "--trust-remote-code", action="store_true", help="run the folder's own *.py, where its model needs them"
+    )
+    json_argument(command)
+
+
 def report_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "run", type=Path, metavar="RUN_FOLDER", help="a run's folder; an evaluation's or a bundle's too"

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.data.rows import Message
 from finetune.errors import DataError, RecipeError, first_line
 from finetune.verify.check import FAIL, PASS, Check
+from finetune.verify.golden import FACTS, read_facts
 from finetune.verify.wire import Reply, ServerError
+
+if TYPE_CHECKING:
+    from finetune.data.chat import ChatEncoder
+    from finetune.model.load import Source
 
 MANIFEST = "MANIFEST.json"
 ADAPTER = "adapter"
@@ -47,10 +52,12 @@ def check_files(folder: Path) -> Check:
 class Folder:
     """The model of a bundle, answering greedily with its own generation config, one prompt at a time.
 
-    That is the merged one, or the adapter on its base where it is never merged (virtual tokens).
+    That is the merged one, or the adapter on its base where there is none: it is never merged (virtual tokens), or not yet.
 
     Args:
         trust_remote_code: the folder's own *.py may run, where its config.json asks for that.
+        dtype: to compute in; None: the one that the weights are stored in.
+        like: prompts go through that one's tokenizer and template, and answers stop where its do; None: the folder's own.
 
     Raises:
         RecipeError: transformers can't load it; its own reason.
@@ -58,25 +65,45 @@ class Folder:
 
     engine = "transformers"
 
-    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self, folder: Path, trust_remote_code: bool = False, dtype: str | None = None, like: Folder | None = None
+    ) -> None:
         from finetune.device import first_available
 
         self.where = self.model = str(folder)
         merged = (folder / "config.json").is_file() or not (folder / ADAPTER / "adapter_config.json").is_file()
-        self._encoder = _encoder(folder if merged else folder / ADAPTER, trust_remote_code)
-        self._model, self._stops = (_load if merged else _load_adapter)(folder, trust_remote_code)
+        own = folder if merged else folder / ADAPTER
+        self._encoder: ChatEncoder = like._encoder if like else _encoder(own, trust_remote_code)
+        options = {} if dtype is None else {"dtype": dtype}
+        self._model, stops = (_load if merged else _load_adapter)(folder, trust_remote_code, options)
+        self._stops: int | list[int] | None = like._stops if like else stops
         self._model.to(first_available().name)
 
-    def ask(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], max_tokens: int) -> Reply:
-        """The greedy answer. Raises ServerError: the chat template refuses the messages."""
+    @property
+    def room(self) -> int | None:
+        """Positions that the model has for prompt and answer; None where it sets no bound."""
+        return getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+
+    def ask(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        max_tokens: int,
+        hear: Callable[[str], None] = lambda text: None,
+    ) -> Reply:
+        """The greedy answer; `hear` is told what of it is there, as it grows.
+
+        Raises:
+            ServerError: the chat template refuses the messages.
+        """
         try:
-            return self.ask_ids(self._encoder.encode_prompt(messages, tools), max_tokens)
+            return self.ask_ids(self._encoder.encode_prompt(messages, tools), max_tokens, hear)
         except DataError as error:
             raise ServerError(str(error)) from None
 
     ask_whole = ask
 
-    def ask_ids(self, ids: Sequence[int], max_tokens: int) -> Reply:
+    def ask_ids(self, ids: Sequence[int], max_tokens: int, hear: Callable[[str], None] = lambda text: None) -> Reply:
         """The greedy answer to prompt ids, with the log-probabilities of its tokens."""
         import torch
         from transformers import GenerationConfig
@@ -90,11 +117,11 @@ class Folder:
             max_new_tokens=max_tokens, do_sample=False, eos_token_id=stops, pad_token_id=tokenizer.pad_token_id,
             output_logits=True, return_dict_in_generate=True,
         )  # fmt: skip
-        times: list[float] = []
+        heard = _Heard(tokenizer, hear)
         started = time.perf_counter()
         with torch.inference_mode():
             asked, inputs, before = generation_inputs(self._model, prompt, torch.ones_like(prompt))
-            out = asked.generate(**inputs, generation_config=config, streamer=_Clock(times))
+            out = asked.generate(**inputs, generation_config=config, streamer=heard)
         row = out.sequences[0, before:].tolist()
         stopped = row[-1] in ({stops} if isinstance(stops, int) else set(stops or ()))
         tokens = row[:-1] if stopped else row
@@ -105,7 +132,7 @@ class Folder:
             prompt_tokens=len(ids),
             tokens=len(row),
             logprobs=tuple(zip((tokenizer.decode([t]) for t in tokens), logprobs, strict=True)),
-            first=times[1] - started,
+            first=heard.times[1] - started,
             seconds=time.perf_counter() - started,
         )
 
@@ -125,20 +152,26 @@ class Folder:
         return []
 
 
-class _Clock:
-    """A streamer that notes when the prompt and each token came."""
+class _Heard:
+    """A streamer of transformers' kind: the first it is given is the prompt, then token after token; it notes the times."""
 
-    def __init__(self, times: list[float]) -> None:
-        self._times = times
+    def __init__(self, tokenizer: Any, hear: Callable[[str], None]) -> None:
+        self.times: list[float] = []
+        self._ids: list[int] = []
+        self._tokenizer, self._hear = tokenizer, hear
 
-    def put(self, _ids: Any) -> None:
-        self._times.append(time.perf_counter())
+    def put(self, ids: Any) -> None:
+        if self.times:
+            self._ids += ids.flatten().tolist()
+            self._hear(self._tokenizer.decode(self._ids, skip_special_tokens=True).strip())
+        self.times.append(time.perf_counter())
 
     def end(self) -> None:
         pass
 
 
-def _encoder(folder: Path, trust_remote_code: bool) -> Any:
+def _encoder(folder: Path, trust_remote_code: bool) -> ChatEncoder:
+    """Raises RecipeError: there is no tokenizer in the folder."""
     from transformers import AutoTokenizer
 
     from finetune.data.chat import ChatEncoder
@@ -150,36 +183,48 @@ def _encoder(folder: Path, trust_remote_code: bool) -> Any:
     return ChatEncoder(tokenizer)
 
 
-def _load(folder: Path, trust_remote_code: bool) -> tuple[Any, Any]:
+def _load(folder: Path, trust_remote_code: bool, options: dict[str, Any]) -> tuple[Any, Any]:
     """The merged model, and the ids that its answers stop at."""
     from transformers import AutoModelForCausalLM
 
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code, **options
         )
     except Exception as error:  # safetensors, torch and transformers each have their own for a damaged file
         raise _no_model(folder, error) from None
     return model.eval(), model.generation_config.eos_token_id
 
 
-def _load_adapter(folder: Path, trust_remote_code: bool) -> tuple[Any, Any]:
+def _load_adapter(folder: Path, trust_remote_code: bool, options: dict[str, Any]) -> tuple[Any, Any]:
     """The adapter on the base that is beside it, or that it names; and the ids that its answers stop at."""
     from peft import PeftModel
     from transformers import GenerationConfig
 
+    source = base_of(folder, trust_remote_code)
+    told = folder / ADAPTER / "generation_config.json"
+    try:
+        model = PeftModel.from_pretrained(source.load(**options), str(folder / ADAPTER)).eval()
+        stops = GenerationConfig.from_pretrained(told.parent).eos_token_id if told.is_file() else None
+    except Exception as error:  # as above
+        raise _no_model(folder, error, f"; its adapter needs the base {source.name}") from None
+    return model, list(read_facts(folder / FACTS).stop_ids) if stops is None else stops
+
+
+def base_of(folder: Path, trust_remote_code: bool) -> Source:
+    """The base of a run's or a bundle's folder: beside the adapter, or as the adapter or the manifest names it."""
     from finetune.export.facts import read_json
     from finetune.model.load import Source
 
-    config = read_json(folder / ADAPTER / "adapter_config.json", needed=True)
-    named = Source(str(config.get("base_model_name_or_path")), config.get("revision"), trust_remote_code)
-    source = Source(str(folder / "base")) if (folder / "base").is_dir() else named
-    try:
-        model = PeftModel.from_pretrained(source.load(), str(folder / ADAPTER)).eval()
-        stops = GenerationConfig.from_pretrained(folder / ADAPTER).eos_token_id
-    except Exception as error:  # as above
-        raise _no_model(folder, error, f"; its adapter needs the base {source.name}") from None
-    return model, stops
+    if (folder / "base").is_dir():
+        return Source(str(folder / "base"))
+    file = folder / ADAPTER / "adapter_config.json"
+    if file.is_file():
+        config = read_json(file, needed=True)
+        return Source(str(config.get("base_model_name_or_path")), config.get("revision"), trust_remote_code)
+    named = read_json(folder / MANIFEST, needed=True).get("base") or {}
+    revision = named.get("commit") or named.get("revision")
+    return Source(str(named.get("name_or_path")), revision, trust_remote_code)
 
 
 def _no_model(folder: Path, error: Exception, more: str = "") -> RecipeError:

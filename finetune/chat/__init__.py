@@ -1,0 +1,1 @@
+"""`finetune chat`: base and tuned model asked the same, side by side."""
