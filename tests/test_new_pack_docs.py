@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -33,11 +38,37 @@ def write(name: str, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def run(line: str, base: Path, capfd) -> str:
-    """What a command prints; its exit code is the one that the comment says, else 0."""
+def serve(words: list[str], places: dict[str, str], stack: ExitStack) -> None:
+    """Starts the server of the second terminal, at a free port instead of the page's own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    places[words[-1]] = port
+    command = [sys.executable, "-m", "transformers.cli.transformers", *words[1:-1], port, "--device", "cpu"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = stack.enter_context(subprocess.Popen(command, **quiet))
+    stack.callback(process.terminate)
+    for _ in range(240):
+        with suppress(OSError):
+            urllib.request.urlopen(f"http://localhost:{port}/health", timeout=2).close()
+            return
+        time.sleep(0.5)
+    raise AssertionError("the server does not answer")
+
+
+def run(line: str, base: Path, capfd, places: dict[str, str], stack: ExitStack) -> str:
+    """What a command prints; its exit code is the one that the comment says, else 0.
+
+    Args:
+        places: the ports of servers, by those of the page.
+    """
     command, _, comment = line.partition("  # exit code ")
+    for shown, real in places.items():
+        command = command.replace(f":{shown}/", f":{real}/")
     words = shlex.split(command)
-    if words[0] == "finetune":
+    if words[:2] == ["transformers", "serve"]:
+        serve(words, places, stack)
+    elif words[0] == "finetune":
         training = [*small(base, Path("runs/excursion"))] if words[1] == "train" else []
         assert main([*words[1:], *training]) == int(comment or 0)
     else:
@@ -50,19 +81,24 @@ def run(line: str, base: Path, capfd) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["docs/new_pack.md", pytest.param("docs/new_pack.zh-CN.md", marks=pytest.mark.long)])
 def test_the_page_runs(page, tiny_base, tmp_path, monkeypatch, capfd):
+    """From the rows to a server that is proven to serve the model of the run."""
     monkeypatch.chdir(tmp_path)
-    said, told = "", 0
-    for kind, text, name in blocks(page):
-        if kind in ("csv", "yaml"):
-            write(name, text)
-        elif kind == "bash":
-            said = "".join(run(line, tiny_base, capfd) for line in text.splitlines())
-        else:
-            assert kind == "text" and said.rstrip() == text.rstrip()
-            told += 1
-    assert told == 3
-    assert (tmp_path / "runs/excursion/bundle/MANIFEST.json").is_file()
-    assert said.endswith("right; 33 samples to train on, 9 held out\n")
+    said, told, places = [""], 0, {}
+    with ExitStack() as servers:
+        for kind, text, name in blocks(page):
+            if kind in ("csv", "yaml"):
+                write(name, text)
+            elif kind == "bash":
+                said.append("".join(run(line, tiny_base, capfd, places, servers) for line in text.splitlines()))
+            else:
+                assert kind == "text" and said[-1].rstrip() == text.rstrip()
+                told += 1
+    assert told == 3 and places.keys() == {"8000"}
+    assert said[-4].endswith("right; 33 samples to train on, 9 held out\n")
+    folder, served = said[-3], said[-1]
+    for one in (folder, served):
+        assert one.endswith("verified: this is the model that was evaluated\n")
+    assert "sample 1 of 3" in folder and f"verify excursion: http://localhost:{places['8000']}/v1" in served
 
 
 def test_both_languages_run_the_same():
