@@ -12,14 +12,16 @@ from finetune.device.environment import before_torch, local_rank
 
 
 def quiet_libraries() -> None:
-    """One progress bar, ours: the libraries' own bars and notices to their developers would cut through it.
+    """One progress bar, ours: the libraries' own bars and notices to their developers would cut through it. Only the hub's
+    stay, of downloads, in a terminal.
 
     Call before transformers is first imported (tqdm reads its switch then). torch_npu is loaded here, where it is
     installed: transformers and peft would import it themselves, and die where its CANN is missing.
     """
     before_torch()
     os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if local_rank() > 0 or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in (
         "bitsandbytes",

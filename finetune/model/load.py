@@ -7,10 +7,12 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.filehash import known_sha256
+from finetune.device.environment import local_rank
 from finetune.errors import RecipeError, first_line
 from finetune.model.attention import load_with_attention
 from finetune.model.folder import check_folder
@@ -149,6 +151,7 @@ def original_tokenizer(section: ModelSection) -> Any:
     if own:
         check_folder("model.tokenizer_name_or_path", own)
     gguf_file = None if own else section.gguf_file
+    tell_download(name, section.revision)
     options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
     try:
         if gguf_file:
@@ -165,6 +168,17 @@ def original_tokenizer(section: ModelSection) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked by position, so any id will do
     return tokenizer
+
+
+@lru_cache
+def tell_download(name: str, revision: str | None) -> None:
+    """A line where a hub id has to be downloaded first, once a machine; in a terminal the hub's library shows how far it is."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if Path(name).is_dir() or constants.HF_HUB_OFFLINE or local_rank() > 0:
+        return
+    if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+        print(f"base: downloading {name} from {constants.ENDPOINT} to {constants.HF_HUB_CACHE}", flush=True)
 
 
 def load_base(section: ModelSection, placement: Placement, gguf_folder: Path, cache: Path | None = None) -> Base:
