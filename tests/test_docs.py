@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+import shlex
+import textwrap
+from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 from pydantic_core import PydanticUndefined
 
+from finetune.commands import command_parser
 from finetune.data.rows import Row
 from finetune.data.template import load_template
 from finetune.recipe import Recipe
 from finetune.recipe_peft import PEFT_SECTIONS
 from finetune.recipe_stages import STAGE_SECTIONS
 from finetune.recipefile import section_class
+from finetune.schema.recipe import recipe_schema
+from finetune.yamlfile import read_yaml
 from tests.conftest import ROOT
 from tests.data.chats import golden, golden_names
 
@@ -103,3 +110,61 @@ def test_the_refused_chat_templates_are_those_of_the_golden_tests(name):
     rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
     assert [re.findall(r"`([^`]+)`", row.strip("|").split("|")[-1]) for row in rows] == refused_templates()
     assert f" {len(golden_names())} " in section
+
+
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MADE_ON_ITS_PAGE = "recipes/cold_chain/"  # by docs/new_pack.md, which tests/test_new_pack_docs.py runs
+
+
+def code_blocks(page: Path, kind: str = "") -> list[str]:
+    """The text of a page's blocks of code, of one kind or of all."""
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(rf"^( *)```{kind}\w*\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for _, block in found]
+
+
+def typed_lines(page: Path) -> list[str]:
+    """Every `finetune` command in a page's blocks, without variables before it, redirections and comments after it."""
+    lines = [line.strip() for block in code_blocks(page) for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
+    commands = [re.sub(r"^(?:\w+=\S+ )+", "", line.partition("  #")[0]) for line in lines]
+    return [re.split(r" [>|&]", line)[0].strip() for line in commands if line.startswith("finetune ")]
+
+
+def test_every_command_of_every_page_is_understood_and_its_recipes_are_there(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = [(page.relative_to(ROOT).as_posix(), line) for page in PAGES for line in typed_lines(page)]
+    assert len(found) >= 300
+    for page, line in found:
+        words = shlex.split(line)[1:]
+        try:
+            command_parser().parse_args(words)
+        except SystemExit as ended:
+            assert not ended.code, f"{page}: {line}"
+        files = [word for word in words if word.startswith(("recipes/", "data_templates/")) and word.endswith(".yaml")]
+        missing = [name for name in files if not name.startswith(MADE_ON_ITS_PAGE) and not Path(name).is_file()]
+        assert missing == [], f"{page}: {line}"
+
+
+def test_every_piece_of_a_recipe_on_a_page_has_keys_and_values_that_there_are(tmp_path):
+    """By the schema that editors use, which asks nothing of a piece but that it be right."""
+    schema = recipe_schema()
+    of_recipes, told = Draft7Validator(schema), 0
+    for page in PAGES:
+        for number, block in enumerate(code_blocks(page, "yaml")):
+            file = tmp_path / f"{page.stem}.{number}.yaml"
+            file.write_text(
+                block.replace("...", "shown: {}") if page.stem.startswith("stages") else block, encoding="utf-8"
+            )
+            data = yaml.safe_load(block)
+            if (
+                not isinstance(data, dict)
+                or not data.keys() <= schema["properties"].keys()
+                or data.keys() <= {"name", "metric"}
+            ):
+                continue  # a data template, rows, or a configuration of something else
+            errors = [
+                error.message for error in of_recipes.iter_errors(read_yaml(file)[0]) if "shown" not in error.message
+            ]
+            assert errors == [], f"{page.relative_to(ROOT)}: {block}"
+            told += 1
+    assert told >= 40
