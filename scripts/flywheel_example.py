@@ -31,9 +31,9 @@ BATCH = 40
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--first", type=int, default=48, help="rows that the first release is trained on (default 48)")
+    parser.add_argument("--first", type=int, default=64, help="rows that the first release is trained on (default 64)")
     parser.add_argument("--asked", type=int, default=120, help="questions a turn (default 120)")
-    parser.add_argument("--steps", type=int, default=16, help="optimizer steps of each training (default 16)")
+    parser.add_argument("--epochs", type=int, default=4, help="of each training, so that more rows are more steps (default 4)")
     parser.add_argument("--rows", type=int, default=150, help="held-out rows to score (default 150)")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/flywheel")
     options = parser.parse_args()
@@ -96,7 +96,7 @@ def write_recipe(file: Path, options: argparse.Namespace, first: Sequence[Any], 
     file.write_text(
         f"extends: {RECIPE}\nname: flywheel\noutput_dir: run\n"
         "data: {train: first.jsonl, eval: held_out.jsonl, split: null}\n"
-        f"train: {{max_steps: {options.steps}, save_steps: 0, torch_compile: false}}\n"
+        f"train: {{max_steps: null, num_train_epochs: {options.epochs}, save_steps: 0, torch_compile: false}}\n"
         f"evaluate: {{rows: {options.rows}}}\n".replace("output_dir: run", f"output_dir: {options.folder / 'run'}"),
         encoding="utf-8",
     )
