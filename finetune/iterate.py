@@ -40,7 +40,7 @@ class Wheel:
 
     Attributes:
         turns: oldest first; each with `version`, `passed`, `rows`, `left_out`, `main` (the first score's name), `scores` of
-            it by model, `run` and `bundle`, from the folder.
+            it by model, `run` and `bundle`, from the folder, and the `reason` that it was no release for.
     """
 
     folder: Path
@@ -172,13 +172,11 @@ def end(wheel: Wheel) -> list[str]:
     recipe = load_recipe(wheel.recipe(version))
     try:
         result = run(recipe, resume="auto")
-    except GateError as error:
-        if _release_told(wheel, version)["passed"]:
-            raise  # not the gate but a proof of the export: the turn stays unfinished
+    except GateError as error:  # the gate, or a proof of the export, which would say the same of the same weights again
         result, failed = None, error
     if local_rank() != 0 or (result is None and failed is None):
         return []
-    turn = _turn(wheel, version, failed is None)
+    turn = _turn(wheel, version, failed)
     now = Wheel(wheel.folder, (*wheel.turns, turn))
     replace_file(wheel.folder / FILE, json.dumps({"turns": now.turns}, ensure_ascii=False, indent=2) + "\n")
     told = f"release: {wheel.folder / now.release['bundle']}" if now.release else "release: none"
@@ -225,7 +223,8 @@ def _drops(parent: Path, options: argparse.Namespace) -> dict[str, float]:
     return {names[0]: options.max_drop}
 
 
-def _turn(wheel: Wheel, version: str, passed: bool) -> dict[str, Any]:
+def _turn(wheel: Wheel, version: str, failed: GateError | None) -> dict[str, Any]:
+    passed = failed is None
     told = _release_told(wheel, version)
     data = read_version(wheel.folder / "data" / version)
     record = json.loads((data.folder / "feedback.json").read_text(encoding="utf-8"))
@@ -240,6 +239,7 @@ def _turn(wheel: Wheel, version: str, passed: bool) -> dict[str, Any]:
         "checks": told["checks"],
         "run": f"runs/{version}",
         "bundle": f"runs/{version}/bundle" if passed else None,
+        "reason": (str(failed).splitlines() or [""])[0] if failed is not None else None,
         "ended": told["created"],
     }
 

@@ -16,6 +16,7 @@ from finetune.errors import RecipeError
 from finetune.recipefile import load_recipe
 from finetune.run import run
 from finetune.verify.golden import read_golden
+from finetune.verify.wire import ServerError
 from tests.conftest import write_tiny_recipe
 
 
@@ -71,6 +72,16 @@ def test_a_run_without_bundle_is_its_adapter_on_its_base(folder, goldens, tmp_pa
     (stopped / "adapter/initial.safetensors").write_bytes(b"")
     with pytest.raises(RecipeError, match="the base was changed for this adapter"):
         chat_folder(stopped)
+    (stopped / "golden.json").unlink()
+    with pytest.raises(RecipeError, match="the run has not come to its answers"):
+        chat_folder(stopped)
+
+
+def test_a_token_that_only_the_tuned_model_has(folder, goldens, monkeypatch):
+    session = open_session(folder, alone=False, max_new_tokens=2, trust_remote_code=False)
+    monkeypatch.setattr(type(session.models["base"]), "vocabulary", 7)
+    with pytest.raises(ServerError, match="base: the message has tokens that were added in training"):
+        session.ask("3 4 5", "base")
 
 
 def test_each_side_goes_on_from_its_own_answers(folder, goldens):

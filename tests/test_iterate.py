@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from finetune.cli import main
+from finetune.errors import GateError
 from finetune.inputs import load_data
 from finetune.iterate import read_wheel, turn_lines
 from finetune.recipefile import load_recipe
@@ -99,6 +100,27 @@ def test_an_unfinished_turn(turned, capsys):
     assert main(["iterate", str(recipe), "--into", str(folder)]) == 2
     assert "no turn is unfinished; give the logs of a new one" in capsys.readouterr().err
     assert json.loads((folder / "data/v0003/version.json").read_text())["used_by"][0]["recipe"].endswith("v0003.yaml")
+
+
+def test_a_proof_that_says_no_ends_the_turn_too(turned, monkeypatch, capsys):
+    """It would say so again: the turn is written down as no release, and another can begin."""
+    from finetune.export import bundle
+
+    def fails(*_, **__):
+        raise GateError("export stopped: the merged model is not the adapter (float32): mean_kl 1, limit 1e-06")
+
+    folder, recipe = turned
+    before = read_wheel(folder)
+    log = log_of(folder.parent / "five.jsonl", range(50, 54))
+    monkeypatch.setattr(bundle, "prove", fails)
+    assert main(["iterate", str(recipe), str(log), "--into", str(folder)]) == 3
+    assert "the merged model is not the adapter" in capsys.readouterr().err
+    now = read_wheel(folder)
+    assert len(now.turns) == len(before.turns) + 1 and now.unfinished is None and now.release == before.release
+    last = now.turns[-1]
+    assert (last["passed"], last["bundle"]) == (False, None)
+    assert last["reason"] == "export stopped: the merged model is not the adapter (float32): mean_kl 1, limit 1e-06"
+    assert not (folder / last["run"] / "bundle").exists() and (folder / last["run"] / "adapter").is_dir()
 
 
 def test_logs_of_which_nothing_can_be_used_begin_no_turn(tiny_base, tiny_data, tmp_path, capsys):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 BASE, TUNED = "base", "tuned"
 INITIAL = "adapter/initial.safetensors"  # of an adapter for which the base was changed
-MAX_NEW_TOKENS = 256  # where no evaluation said
 
 
 @dataclass
@@ -41,7 +40,7 @@ class Session:
         """Forget what was said."""
         self.said = {who: [] for who in self.models}
 
-    def ask(self, text: str, who: str, hear: Callable[[str], None] = lambda text: None) -> Reply:
+    def ask(self, text: str, who: str, hear: Callable[[str], None] | None = None) -> Reply:
         """One side's answer to a user's message, which both stay in its conversation.
 
         Raises:
@@ -52,15 +51,20 @@ class Session:
         self.said[who] = [*messages[len(self.opening) :], {"role": "assistant", "content": reply.text}]
         return reply
 
-    def ask_sample(self, golden: Golden, who: str, hear: Callable[[str], None] = lambda text: None) -> Reply:
+    def ask_sample(self, golden: Golden, who: str, hear: Callable[[str], None] | None = None) -> Reply:
         """One side's answer to a held-out prompt; the conversation is left as it is. Raises as `ask`."""
         return self._answer(list(golden.messages), golden.tools, who, hear)
 
     def _answer(
-        self, messages: list[Message], tools: Sequence[dict[str, Any]], who: str, hear: Callable[[str], None]
+        self, messages: list[Message], tools: Sequence[dict[str, Any]], who: str, hear: Callable[[str], None] | None
     ) -> Reply:
         model = self.models[who]
-        used = len(model.prompt_ids(messages, tools) or ())
+        ids = model.prompt_ids(messages, tools) or ()
+        used = len(ids)
+        if max(ids, default=0) >= model.vocabulary:
+            raise ServerError(
+                f"{who}: the message has tokens that were added in training; --alone asks the tuned model only"
+            )
         if model.room is not None and used + self.max_new_tokens > model.room:
             raise ServerError(
                 f"{used} tokens and an answer of up to {self.max_new_tokens} are more than the model's {model.room}"
@@ -80,8 +84,7 @@ def open_session(place: Path, alone: bool, max_new_tokens: int | None, trust_rem
 
     folder = chat_folder(place)
     device.quiet_libraries()
-    samples = read_golden(folder / SAMPLES) if (folder / SAMPLES).is_file() else []
-    facts = read_facts(folder / FACTS) if (folder / FACTS).is_file() else None
+    samples, facts = read_golden(folder / SAMPLES), read_facts(folder / FACTS)
     dtype = dtype_of("auto", device.first_available())
     tuned = Folder(folder, trust_remote_code, dtype)
     models = {TUNED: tuned}
@@ -91,8 +94,7 @@ def open_session(place: Path, alone: bool, max_new_tokens: int | None, trust_rem
         except RecipeError as error:
             raise RecipeError([f"{problem}; --alone asks the tuned model only" for problem in error.problems]) from None
         models = {BASE: Folder(base, trust_remote_code, dtype, like=tuned), TUNED: tuned}
-    limit = max_new_tokens or (facts.max_new_tokens if facts else MAX_NEW_TOKENS)
-    session = Session(models, _opening(samples), samples, limit)
+    session = Session(models, _opening(samples), samples, max_new_tokens or facts.max_new_tokens)
     session.begin()
     return session
 
@@ -112,6 +114,8 @@ def chat_folder(place: Path) -> Path:
             raise RecipeError(f"{folder}: made of plain text or a reward model, which answers no chat (no {FACTS})")
     if not (place / "adapter/adapter_config.json").is_file():
         raise RecipeError(f"{place}: neither a bundle (MANIFEST.json) nor a run that has trained (adapter/)")
+    if not (place / FACTS).is_file():
+        raise RecipeError(f"{place}: no {FACTS}: the run has not come to its answers; train to the end of its scores")
     if (place / INITIAL).is_file():
         raise RecipeError(f"{place}: {INITIAL}: the base was changed for this adapter; `finetune export` it, then chat")
     return place

@@ -80,6 +80,11 @@ class Folder:
         self._model.to(first_available().name)
 
     @property
+    def vocabulary(self) -> int:
+        """Ids that the model has a row for."""
+        return self._model.get_input_embeddings().num_embeddings
+
+    @property
     def room(self) -> int | None:
         """Positions that the model has for prompt and answer; None where it sets no bound."""
         return getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
@@ -89,7 +94,7 @@ class Folder:
         messages: Sequence[Message],
         tools: Sequence[dict[str, Any]],
         max_tokens: int,
-        hear: Callable[[str], None] = lambda text: None,
+        hear: Callable[[str], None] | None = None,
     ) -> Reply:
         """The greedy answer; `hear` is told what of it is there, as it grows.
 
@@ -103,7 +108,7 @@ class Folder:
 
     ask_whole = ask
 
-    def ask_ids(self, ids: Sequence[int], max_tokens: int, hear: Callable[[str], None] = lambda text: None) -> Reply:
+    def ask_ids(self, ids: Sequence[int], max_tokens: int, hear: Callable[[str], None] | None = None) -> Reply:
         """The greedy answer to prompt ids, with the log-probabilities of its tokens."""
         import torch
         from transformers import GenerationConfig
@@ -155,13 +160,13 @@ class Folder:
 class _Heard:
     """A streamer of transformers' kind: the first it is given is the prompt, then token after token; it notes the times."""
 
-    def __init__(self, tokenizer: Any, hear: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: Any, hear: Callable[[str], None] | None) -> None:
         self.times: list[float] = []
         self._ids: list[int] = []
         self._tokenizer, self._hear = tokenizer, hear
 
     def put(self, ids: Any) -> None:
-        if self.times:
+        if self.times and self._hear:
             self._ids += ids.flatten().tolist()
             self._hear(self._tokenizer.decode(self._ids, skip_special_tokens=True).strip())
         self.times.append(time.perf_counter())

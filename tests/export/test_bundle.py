@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import stat
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from finetune.data.chat import IGNORED, Example
 from finetune.errors import GateError
-from finetune.export.parity import compare, logits, prove
+from finetune.export.merge import merge
+from finetune.export.parity import ROUNDINGS, compare, logits, prove
 from finetune.model.load import Source
 
 
@@ -94,6 +97,36 @@ def test_a_merge_that_is_not_the_adapter_is_refused(finished_run, tiny_base):
         prove(Source(str(tiny_base)), adapter, tiny_base, [example])
     good = prove(Source(str(tiny_base)), adapter, finished_run[1].bundle, [example])
     assert (good["greedy_agreement"], good["positions"]) == (1.0, len(example.ids))
+
+
+def test_a_model_that_makes_much_of_little_is_held_to_its_own_rounding(finished_run, tiny_base, tmp_path):
+    """Logits so large that float32's last bits are above the limit: the same weights pass, by what moving every weight by
+    its last bit does to them; weights that are others, if only by a little, do not."""
+    from safetensors.torch import save_file
+    from transformers import AutoTokenizer
+
+    base, merged, other = (tmp_path / name for name in ("base", "merged", "other"))
+    shutil.copytree(tiny_base, base)
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.norm.weight"] *= 20_000
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    adapter = finished_run[1].bundle / "adapter"
+    shutil.copytree(finished_run[1].bundle, merged, ignore=shutil.ignore_patterns("adapter", "*.safetensors"))
+    merge(base, adapter, merged, torch.float32)
+    ids = AutoTokenizer.from_pretrained(tiny_base)("9 1? larger 9 same no").input_ids
+    example = Example(tuple(ids), (IGNORED, *ids[1:]), "f:1")
+    proof = prove(Source(str(base)), adapter, merged, [example])
+    assert 1e-3 < proof["max_logit_difference"] <= proof["limits"]["max_logit_difference"]
+    assert proof["limits"]["max_logit_difference"] == pytest.approx(
+        ROUNDINGS * proof["difference_by_rounding"], rel=1e-2
+    )
+    assert (proof["limits"]["mean_kl"], proof["limits"]["greedy_agreement"]) == (1e-6, 1.0)
+    shutil.copytree(merged, other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.layers.0.mlp.down_proj.weight"] *= 1 + 1e-4
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(GateError, match="max_logit_difference"):
+        prove(Source(str(base)), adapter, other, [example])
 
 
 def test_no_bundle_is_left_when_the_export_fails(tiny_recipe, monkeypatch):
