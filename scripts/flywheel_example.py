@@ -33,7 +33,9 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--first", type=int, default=64, help="rows that the first release is trained on (default 64)")
     parser.add_argument("--asked", type=int, default=120, help="questions a turn (default 120)")
-    parser.add_argument("--epochs", type=int, default=4, help="of each training, so that more rows are more steps (default 4)")
+    parser.add_argument(
+        "--epochs", type=int, default=4, help="of each training, so that more rows are more steps (default 4)"
+    )
     parser.add_argument("--rows", type=int, default=150, help="held-out rows to score (default 150)")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/flywheel")
     options = parser.parse_args()

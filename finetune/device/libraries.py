@@ -31,6 +31,7 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # peft 0.21 still asks transformers 5.23 for an attribute under its old name.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without ipywidgets
     if npu.installed() is not None:
         problem = npu.load()
         if problem and local_rank() == 0:
