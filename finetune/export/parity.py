@@ -63,7 +63,7 @@ LIMITS = {
 
 # A float32 logit may differ by more than its limit where the model makes much of little: by so many times what moving every
 # weight by its last bit does to the same model on the same conversations. KL and greedy agreement keep their limits.
-ROUNDINGS = 4.0
+ROUNDINGS = 16.0
 
 # The same where the adapter was trained on a 4-bit base and is merged into that base de-quantised: engines that compute
 # from 4 bits round activations otherwise; measured at 5 of 789 greedy tokens on a 135M model.
