@@ -21,6 +21,7 @@ from finetune.checkpoint.disk import replace_file
 from finetune.device import launched, local_rank
 from finetune.errors import GateError, RecipeError, writing
 from finetune.evaluate.previous import find_previous
+from finetune.evaluate.release import FILE as RELEASE
 from finetune.feedback.extension import extending_recipe
 from finetune.feedback.folder import write_folder
 from finetune.feedback.intake import import_logs
@@ -173,6 +174,8 @@ def end(wheel: Wheel) -> list[str]:
     try:
         result = run(recipe, resume="auto")
     except GateError as error:  # the gate, or a proof of the export, which would say the same of the same weights again
+        if not (wheel.run(version) / RELEASE).is_file():
+            raise  # nothing has been scored: the adapter's file was not what was to be saved
         result, failed = None, error
     if local_rank() != 0 or (result is None and failed is None):
         return []
@@ -245,4 +248,4 @@ def _turn(wheel: Wheel, version: str, failed: GateError | None) -> dict[str, Any
 
 
 def _release_told(wheel: Wheel, version: str) -> dict[str, Any]:
-    return json.loads((wheel.run(version) / "release.json").read_text(encoding="utf-8"))
+    return json.loads((wheel.run(version) / RELEASE).read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,24 @@ def test_a_proof_that_says_no_ends_the_turn_too(turned, monkeypatch, capsys):
     assert (last["passed"], last["bundle"]) == (False, None)
     assert last["reason"] == "export stopped: the merged model is not the adapter (float32): mean_kl 1, limit 1e-06"
     assert not (folder / last["run"] / "bundle").exists() and (folder / last["run"] / "adapter").is_dir()
+
+
+def test_a_turn_of_which_nothing_was_scored_stays_unfinished(turned, monkeypatch, capsys):
+    """The adapter's file was not what was to be saved: the same command tries again."""
+
+    def fails(*_, **__):
+        raise GateError("the adapter's file is not what was to be saved")
+
+    folder, recipe = turned
+    log = log_of(folder.parent / "six.jsonl", range(60, 64))
+    monkeypatch.setattr(sys.modules["finetune.run"], "run", fails)
+    before = read_wheel(folder).turns
+    assert main(["iterate", str(recipe), str(log), "--into", str(folder)]) == 3
+    assert "not what was to be saved" in capsys.readouterr().err
+    assert read_wheel(folder).turns == before and read_wheel(folder).unfinished is not None
+    monkeypatch.undo()
+    assert main(["iterate", str(recipe), "--into", str(folder)]) == 0
+    assert read_wheel(folder).unfinished is None
 
 
 def test_logs_of_which_nothing_can_be_used_begin_no_turn(tiny_base, tiny_data, tmp_path, capsys):
