@@ -37,11 +37,13 @@ def quick_linears(model: Any, device: Device, rows: int) -> Iterator[None]:
             trained = [(module, module.forward) for module in model.modules() if computes_as_trained(module)]
             for module, _forward_before in trained:
                 del module.forward
+            inside: set[nn.Module] = set()  # base layers whose LoRA computes them
             for module in [module for module in model.modules() if "forward" not in vars(module)]:
-                forward = _forward(module, pack, rows)
+                forward = None if module in inside else _forward(module, pack, rows)
                 if forward is not None:
                     module.forward = forward
                     changed.append(module)
+                    inside |= {module.get_base_layer()} if type(module) is not nn.Linear else set()
         yield
     finally:
         for module in changed:
@@ -93,16 +95,20 @@ def _is_plain_lora(module: Any) -> bool:
 
 
 def _of_lora(module: Any, pack: Pack, rows: int) -> Callable[..., Any] | None:
+    """W x added onto s B A x, so that the sum is rounded once (see model/lora_product.py)."""
     name, base, plain = module.active_adapters[0], module.get_base_layer(), module.forward
     first, second = module.lora_A[name].weight, module.lora_B[name].weight
     dtype = first.dtype
+    if not _in_one_piece(base.weight) or base._forward_hooks or base._forward_pre_hooks:
+        return None
     last = pack((second.float() * module.scaling[name]).to(dtype), None, rows)
-    if last is None:
+    wide = pack(base.weight, base.bias, rows)
+    if last is None or wide is None:
         return None
 
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if args or kwargs or x.dtype != dtype:
             return plain(x, *args, **kwargs)
-        return last(nn.functional.linear(x, first), base(x))
+        return wide(x, last(nn.functional.linear(x, first)))
 
     return forward

@@ -13,7 +13,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from finetune.device.elementwise import gated, gated_slopes
-from finetune.model.lora_product import Weights, compute_dtype, down_slope, product, slopes
+from finetune.model.lora_product import Weights, compute_dtype, down_slope, input_slope, product, slopes
 
 
 class _Mlp(torch.autograd.Function):
@@ -36,17 +36,19 @@ class _Mlp(torch.autograd.Function):
         x, gate, up, thin_gate, thin_up, thin_down, *tensors = ctx.saved_tensors
         layers, wanted = _layers(tensors, ctx.scaling), ctx.needs_input_grad[0]
         dy = dy.to(gate.dtype).reshape(-1, dy.shape[-1])
-        dact, dthin_down, *dof_down = slopes(dy, thin_down, layers[2])
-        assert dact is not None
-        dgate, dup, act = gated_slopes(dact, gate, up)
-        dx, dthin_gate, *dof_gate = slopes(dgate, thin_gate, layers[0], None, wanted)
-        dx, dthin_up, *dof_up = slopes(dup, thin_up, layers[1], dx, wanted)
-        dx = dx.view(*ctx.form, -1).to(ctx.given) if dx is not None else None
+        dthin_down, dof_down = slopes(dy, thin_down, layers[2])
+        dgate, dup, act = gated_slopes(input_slope((dy, dthin_down, layers[2])), gate, up)
+        dthin_gate, dof_gate = slopes(dgate, thin_gate, layers[0])
+        dthin_up, dof_up = slopes(dup, thin_up, layers[1])
+        dx = None
+        if wanted:
+            dx = input_slope((dgate, dthin_gate, layers[0]), (dup, dthin_up, layers[1]))
+            dx = dx.view(*ctx.form, -1).to(ctx.given)
         grads: list[torch.Tensor | None] = []
         for dthin, seen, layer, dof in zip(
             (dthin_gate, dthin_up, dthin_down), (x, x, act), layers, (dof_gate, dof_up, dof_down), strict=True
         ):
-            grads += [None, None, down_slope(dthin, seen, layer), *dof]
+            grads += [None, None, down_slope(dthin, seen, layer), dof]
         return dx, None, *grads
 
 
