@@ -14,7 +14,7 @@ import numpy as np
 from finetune.basefit import base_problems, serving_notes
 from finetune.chain import check_leaks
 from finetune.data.aspects import check_decided
-from finetune.data.few import few
+from finetune.data.few import evenly, few
 from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.kept import prepare_kept
 from finetune.data.metric import Metric
@@ -72,7 +72,8 @@ def load_data(recipe: Recipe, cache: Path | None = None) -> Prepared:
     of_loss = recipe.settings.held_out_scores
     names = [*of_loss, *((*known_scores(data), FINISHED) if recipe.settings.answers else ())]
     check_gate(recipe.gate, names, elsewhere=recipe.evaluate.named)
-    data = replace(data, evaluate=data.evaluate[: recipe.evaluate.rows], notes=[*data.notes, *notes])
+    held_out = data.evaluate.pick(evenly(len(data.evaluate), recipe.evaluate.rows))
+    data = replace(data, evaluate=held_out, notes=[*data.notes, *notes])
     if recipe.settings.answers:
         check_references(data)
         data = replace(data, notes=[*data.notes, *unsupported_references(data)])

@@ -47,7 +47,7 @@ class EvaluateSection(Section):
     """Greedy answers to the held-out rows, base and tuned, scored by the data template's metric.
 
     Attributes:
-        rows: of the held-out ones at most. batch_size: answers at once on a process.
+        rows: of the held-out ones at most, taken evenly from the whole. batch_size: answers at once on a process.
         engine: what answers. lm_eval: further tasks, asked and scored by lm-eval.
         previous: the bundle of an earlier release, or the folder of its run, that answers the same questions.
         suites: further questions, by the name that stands before their scores.

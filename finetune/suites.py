@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from finetune.chain import check_leaks
-from finetune.data.few import few
+from finetune.data.few import evenly, few
 from finetune.data.prepare import Prepared, prepare
 from finetune.device import local_rank
 from finetune.errors import RecipeError
@@ -101,7 +99,7 @@ def load_suites(recipe: Recipe, data: Sequence[Prepared], rows: int | None = Non
             its = prepare(own.data, recipe.seed)
             for metric in its.metrics.values():
                 check_metric(metric, str(suite.template or ""))
-            its = replace(its, evaluate=its.evaluate.pick(_evenly(len(its.evaluate), suite.rows)))
+            its = replace(its, evaluate=its.evaluate.pick(evenly(len(its.evaluate), suite.rows)))
             check_gate(recipe.gate, suite_scores(name, suite, its), _others(recipe, name))
             if suite.answers:
                 check_references(its)
@@ -126,10 +124,3 @@ def _others(recipe: Recipe, name: str) -> set[str]:
     """Beginnings of the gate's names but this one."""
     given: Mapping[str, float] = recipe.gate.min | recipe.gate.max_drop | recipe.gate.max_drop_previous
     return {score.partition("/")[0] for score in given} - {name}
-
-
-def _evenly(count: int, most: int | None) -> np.ndarray:
-    """(at most `most`,) places spread over all, so that every kind of question of a sorted file stays in."""
-    if most is None or most >= count:
-        return np.arange(count)
-    return np.unique(np.linspace(0, count - 1, most).round().astype(int))

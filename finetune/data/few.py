@@ -1,4 +1,4 @@
-"""A few of the prepared rows, for a run that is to take seconds."""
+"""Some of the prepared rows: a few for a run that is to take seconds, or so many spread over all."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from finetune.data.prepare import Prepared
 from finetune.data.spool import SampleFile
 
 CONSIDERED, LONG = 256, 4000  # samples that are looked at; characters of one that the others go before
+
+
+def evenly(count: int, most: int | None) -> np.ndarray:
+    """(at most `most`,) places spread over all, so that every group of sorted rows stays in."""
+    if most is None or most >= count:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
 
 
 def few(data: Prepared, rows: int) -> Prepared:

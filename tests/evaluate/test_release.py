@@ -11,7 +11,7 @@ import pytest
 from finetune.errors import GateError, RecipeError
 from finetune.evaluate.gate import judge, pass_gate
 from finetune.evaluate.intervals import Intervals
-from finetune.evaluate.results import Evaluated
+from finetune.evaluate.results import Evaluated, groups_of
 from finetune.inputs import load_stages
 from finetune.recipe_evaluate import GateSection
 from finetune.recipefile import load_recipe
@@ -96,6 +96,18 @@ def test_rows_of_a_suite_are_taken_evenly(tiny_base, tiny_data, tmp_path):
     recipe = load_recipe(write_tiny_recipe(tmp_path, tiny_base, tiny_data), [*suite, "evaluate.suites.general.rows=3"])
     its = load_suites(recipe, load_stages(recipe))["general"]
     assert [sample.answer for sample in its.evaluate] == ["0", "4", "10"]
+
+
+def test_held_out_rows_are_taken_evenly(tiny_base, tiny_data, tmp_path):
+    """Held-out rows lie group by group: nine in four groups, whose first three are of two, give three groups in three rows."""
+    file = write_tiny_recipe(tmp_path, tiny_base, tiny_data)
+    whole, split = load_stages(load_recipe(file))[0], load_recipe(file).data.split
+    assert groups_of(whole, split).tolist() == [0, 1, 1, 2, 2, 2, 3, 3, 3]
+    some = load_stages(load_recipe(file, ["evaluate.rows=3"]))[0]
+    assert [sample.where for sample in some.evaluate] == [whole.evaluate[place].where for place in (0, 4, 8)]
+    assert groups_of(some, split).tolist() == [0, 1, 2]
+    as_many = load_stages(load_recipe(file, ["evaluate.rows=9"]))[0]
+    assert [sample.where for sample in as_many.evaluate] == [sample.where for sample in whole.evaluate]
 
 
 def test_mistakes_in_suites(tiny_base, tiny_data, tmp_path):
