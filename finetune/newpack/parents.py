@@ -14,7 +14,6 @@ train:
   global_batch_size: 16
   learning_rate: 2e-3
   warmup_ratio: 0.08
-  torch_compile: true
 export: {dtype: float32}
 """,
     "qwen2_5_7b_gpu.yaml": """\

@@ -25,7 +25,6 @@ data:
 {data_lines(industry, task, sample, facts)}
 train:
   max_steps: {facts.max_steps}
-  torch_compile: false  # true needs a C compiler, and pays off in longer runs
 evaluate: {{batch_size: 64, max_new_tokens: {facts.max_new_tokens}}}
 gate:
   better_than_base: true
