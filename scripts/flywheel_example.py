@@ -47,11 +47,13 @@ def main() -> int:
     device.quiet_libraries()
     whole = load_data(load_recipe(RECIPE))
     samples = list(whole.train)
+    if (needed := options.first + options.turns * options.asked) > len(samples):
+        parser.error(f"--first and --asked take {needed} rows in {options.turns} turns; there are {len(samples)}")
     random.Random(0).shuffle(samples)
     options.folder.mkdir(parents=True, exist_ok=True)
     recipe = options.folder / "recipe.yaml"
     if not recipe.is_file():
-        write_recipe(recipe, options, samples[: options.first], list(whole.evaluate))
+        write_recipe(recipe, options, samples[: options.first], list(whole.evaluate)[: options.rows])
     if not (options.folder / "run/bundle").is_dir() and (code := cli.main(["train", str(recipe)])) != 0:
         return code
     for turn in range(len(read_wheel(options.folder / "wheel").turns) + 1, options.turns + 1):
@@ -96,10 +98,9 @@ def write_recipe(file: Path, options: argparse.Namespace, first: Sequence[Any], 
         lines = [json.dumps(sample.record, ensure_ascii=False, default=str) for sample in rows]
         (options.folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     file.write_text(
-        f"extends: {RECIPE}\nname: flywheel\noutput_dir: run\n"
+        f"extends: {RECIPE}\nname: flywheel\noutput_dir: {options.folder / 'run'}\n"
         "data: {train: first.jsonl, eval: held_out.jsonl, split: null}\n"
-        f"train: {{max_steps: null, num_train_epochs: {options.epochs}, save_steps: 0, torch_compile: false}}\n"
-        f"evaluate: {{rows: {options.rows}}}\n".replace("output_dir: run", f"output_dir: {options.folder / 'run'}"),
+        f"train: {{max_steps: null, num_train_epochs: {options.epochs}, save_steps: 0}}\n",
         encoding="utf-8",
     )
 
