@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from finetune.errors import RecipeError, did_you_mean
@@ -46,3 +47,15 @@ def data_file(folder: Path, path: str) -> Path:
     if path.startswith(PREFIX):
         return (shipped_folder() / "data_templates" / path.removeprefix(PREFIX)).resolve()
     return (folder / path).resolve()
+
+
+def name_from(folder: Path, file: Path) -> str:
+    """What a recipe in `folder` calls a recipe or a file of data: `pack:NAME` where it came with an installed wheel, whose
+    place is another after an upgrade; else its path from there."""
+    place, packs = file.resolve(), shipped_folder()
+    if packs.name == "packs":
+        if place.is_relative_to(recipes := packs / "recipes"):
+            return PREFIX + place.relative_to(recipes).with_suffix("").as_posix()
+        if place.is_relative_to(data := packs / "data_templates"):
+            return PREFIX + place.relative_to(data).as_posix()
+    return os.path.relpath(place, folder)

@@ -12,7 +12,7 @@ from finetune.cli import main
 from finetune.errors import RecipeError
 from finetune.newrecipe import child_of, copy_of, shipped_list
 from finetune.recipefile import load_recipe
-from finetune.shipped import recipe_file, shipped_folder, shipped_recipes
+from finetune.shipped import name_from, recipe_file, shipped_folder, shipped_recipes
 from tests.conftest import ROOT
 from tests.test_cli import parsers
 
@@ -139,3 +139,13 @@ def test_every_command_takes_the_name():
                 found[name] = action.type
     assert len(found) >= 14 and "explain" in found
     assert {name for name, kind in found.items() if kind is not recipe_file} == set()
+
+
+def test_what_a_recipe_calls_a_shipped_file(tmp_path, monkeypatch):
+    """Of an installed wheel its name, which an upgrade keeps; of a checkout, and of files of one's own, the relative path."""
+    assert name_from(ROOT / "recipes/mining", RUN["meteorology/metar_decode"]) == "../meteorology/metar_decode.yaml"
+    packs = tmp_path / "site/finetune/packs"
+    monkeypatch.setattr("finetune.shipped.shipped_folder", lambda: packs)
+    assert name_from(tmp_path, packs / "recipes/mining/gas_alarm.yaml") == "pack:mining/gas_alarm"
+    assert name_from(tmp_path, packs / "data_templates/mining/gas_alarm.jsonl") == "pack:mining/gas_alarm.jsonl"
+    assert name_from(tmp_path / "own", tmp_path / "rows.jsonl") == "../rows.jsonl"

@@ -18,6 +18,7 @@ from finetune.feedback.version import Version
 from finetune.recipe import Recipe
 from finetune.recipe_data import SourceSection
 from finetune.recipefile import load_recipe
+from finetune.shipped import name_from
 
 # The file of a version, and its format, for the rows that a stage trains on.
 FILE_OF_ROWS = {
@@ -72,7 +73,7 @@ def extending_recipe(
     folder = target.resolve().parent
     name = f"{_VERSION.sub('', loaded.name)}_{version.name}"
     values = {
-        "extends": os.path.relpath(recipe.resolve(), folder),
+        "extends": name_from(folder, recipe),
         "name": name,
         "output_dir": str(loaded.output_dir.parent / name),
         "data": {"train": [_from(folder, source) for source in sources]},
@@ -111,7 +112,7 @@ def _weights(recipe: Path, old: Sequence[SourceSection], share: float | None) ->
 def _from(folder: Path, source: dict[str, Any]) -> dict[str, Any]:
     """The source with paths from this folder; a hub's name stays as it is."""
     if "path" in source:
-        return source | {"path": os.path.relpath(source["path"], folder)}
+        return source | {"path": name_from(folder, Path(source["path"]))}
     name, at, revision = source["hub"].rpartition("@")
     place = name if at else source["hub"]
     if not Path(place).is_absolute():
