@@ -63,7 +63,12 @@ def evaluate_command(options: argparse.Namespace) -> list[str]:
     placement.accelerator.wait_for_everyone()
     log = Log(output, placement.accelerator)
     ready = get_ready(recipe, data, placement, log)
-    _put_in(ready, adapter)
+    try:
+        _put_in(ready, adapter)
+    except RecipeError:
+        if placement.accelerator.is_main_process:
+            shutil.rmtree(output, ignore_errors=True)  # nothing was measured
+        raise
     there = recipe.model_copy(update={"output_dir": output})
     with ready.fused:
         evaluated = evaluate(there, ready, placement, log, beside, adapter)
@@ -79,7 +84,13 @@ def _put_in(ready: Ready, adapter: Path) -> None:
     from finetune.model.start import check_same_settings
 
     told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    check_same_settings(told, ready.model.peft_config["default"], adapter)
+    try:
+        check_same_settings(told, ready.model.peft_config["default"], adapter)
+    except RecipeError as error:
+        if not (adapter.parent / "MANIFEST.json").is_file():
+            raise
+        hint = f"--adapter: {adapter} is written for serving, with other settings; the run's own adapter/ is as it was trained"
+        raise RecipeError([*error.problems, hint]) from None
     try:
         load_weights(ready.model, adapter)
     except CheckpointError as error:

@@ -61,12 +61,12 @@ def llama_cpp(
     params.verbosity = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     server = xllamacpp.Server(params)
-    address = server.listening_address.rstrip("/") + "/completion"
 
     def answers() -> list[tuple[int, ...]]:
         """All in one request: the server takes a connection less quickly than a slot."""
         body = {"prompt": list(map(list, prompts)), "temperature": 0, "top_k": 1, "samplers": ["top_k"],
                 "return_tokens": True, "n_predict": limit}  # fmt: skip
+        address = server.listening_address.rstrip("/") + "/completion"  # the server lives as long as this function
         request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=3600) as answer:
             found = json.load(answer)
