@@ -19,21 +19,8 @@ def test_two_turns_and_a_third(tiny_base, tiny_data, tmp_path, monkeypatch, caps
     monkeypatch.setattr(flywheel_example, "RECIPE", write_tiny_recipe(tmp_path, tiny_base, tiny_data))
 
     def example(turns: int) -> list[str]:
-        words = [
-            "--turns",
-            turns,
-            "--first",
-            10,
-            "--asked",
-            7,
-            "--epochs",
-            4,
-            "--rows",
-            8,
-            "--folder",
-            tmp_path / "wheel",
-        ]
-        monkeypatch.setattr(sys, "argv", ["flywheel_example.py", *map(str, words)])
+        words = f"--turns {turns} --first 10 --asked 7 --epochs 4 --rows 8 --folder".split()
+        monkeypatch.setattr(sys, "argv", ["flywheel_example.py", *words, str(tmp_path / "wheel")])
         assert flywheel_example.main() == 0
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith("| v")]
 
