@@ -38,7 +38,7 @@ def folder(tiny_base, tiny_data, tmp_path_factory):
     """A run that taught enough for its answers to differ from the base's."""
     place = tmp_path_factory.mktemp("chat")
     recipe = load_recipe(
-        write_tiny_recipe(place, tiny_base, tiny_data), ["train.max_steps=30", "train.learning_rate=0.1"]
+        write_tiny_recipe(place, tiny_base, tiny_data), ["train.max_steps=60", "train.learning_rate=0.03", "lora.r=16"]
     )
     run(recipe)
     return recipe.output_dir

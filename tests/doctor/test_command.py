@@ -21,7 +21,6 @@ from tests.conftest import ROOT
 from tests.doctor.recorded_machine import Recorded, ask, child, lines, npu_works, with_npus
 
 RECIPE = ROOT / "recipes/meteorology/metar_decode.yaml"
-EAGER = "train.torch_compile=false"  # the recipe asks for it, no NPU does it
 SUBJECTS = [
     "CPU", "memory", "disk: here", "disk: hub cache", "disk: temporary", "disk: /dev/shm", "Python", "torch", "transformers",
     "peft", "optional libraries", "import torch", "CUDA", "Ascend", "environment",
@@ -123,11 +122,11 @@ def test_overrides_need_a_recipe():
 
 
 def recipe_lines(machine: Machine, *overrides: str) -> list[Finding]:
-    return [line for line in examine(machine, RECIPE, [EAGER, *overrides]) if line.subject == "recipe"]
+    return [line for line in examine(machine, RECIPE, overrides) if line.subject == "recipe"]
 
 
 def test_a_recipe_that_runs_here(capsys):
-    assert ask(with_npus(), RECIPE, overrides=[EAGER]) == 0
+    assert ask(with_npus(), RECIPE) == 0
     assert lines(capsys.readouterr().out, "recipe") == [
         "ok recipe runs here on npu, bfloat16, attention sdpa, quantisation none"
     ]
@@ -160,7 +159,7 @@ def test_a_recipe_that_the_npu_can_not_run():
         error("recipe", "model.dtype: 'bfloat16': this npu does not compute it", "model.dtype: auto or float32")
     ]
     assert recipe_lines(old)[0].what == "runs here on npu, float32, attention sdpa, quantisation none"
-    assert [line.what for line in examine(with_npus(), RECIPE) if line.subject == "recipe"] == [
+    assert [line.what for line in recipe_lines(with_npus(), "train.torch_compile=true")] == [
         "train.torch_compile: not on npu, whose compilers were never tried; set it to false"
     ]
     idle = with_npus(probe=npu_works("Ascend310P3", False))
