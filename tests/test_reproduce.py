@@ -43,17 +43,25 @@ def test_other_settings_are_another_run(tiny_recipe, tmp_path, capsys):
     """Exit code 3: a learning rate that teaches nothing (its score is named), another seed (other held-out rows)."""
     from finetune.run import run
 
-    learnt = run(tiny_recipe("train.max_steps=200", "train.logging_steps=100", "lora.r=16", "lora.lora_alpha=32"))
+    learning = (
+        "train.max_steps=200",
+        "train.logging_steps=100",
+        "train.learning_rate=0.005",
+        "train.global_batch_size=16",
+    )
+    learnt = run(tiny_recipe(*learning, "lora.r=16", "lora.lora_alpha=32", "lora.modules_to_save=[embed_tokens]"))
     limit = 1 / learnt.manifest["data"]["evaluate_samples"]
-    assert learnt.scores["tuned"]["field/same"] > limit  # how much more is chance, and differs from chip to chip
+    name, worst = max(
+        learnt.scores["tuned"].items(), key=lambda score: score[1]
+    )  # which, and how much, differs from chip to chip
+    assert worst > 2 * limit
     capsys.readouterr()
     again = ["reproduce", str(learnt.bundle), "--output"]
     assert main([*again, str(tmp_path / "slow"), "--set", "train.learning_rate=1e-6"]) == 3
     out, err = output_of(capsys)
-    assert out[0] == "differs: train.learning_rate: 1e-06 here, 0.01 then"
-    worst = max(learnt.scores["tuned"].values())  # it all comes to 0 now
+    assert out[0] == "differs: train.learning_rate: 1e-06 here, 0.005 then"  # it all comes to 0 now
     assert err[-1] == f"not reproduced: a score differs by {worst:.3f}, the tolerance is {limit:.3f}"
-    assert any(line.startswith("field/same") and line.endswith(f"{worst:.3g}") for line in err)
+    assert any(line.startswith(name) and line.endswith(f"{worst:.3g}") for line in err)
     assert main([*again, str(tmp_path / "seed"), "--set", "seed=4", "--set", "train.max_steps=3"]) == 3
     out, err = output_of(capsys)
     assert out[:2] == ["differs: seed: 4 here, 3 then", "differs: train.max_steps: 3 here, 200 then"]
