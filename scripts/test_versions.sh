@@ -28,4 +28,5 @@ export PATH="$PWD/$folder/bin:$PATH"
 python --version
 python -m pip list --disable-pip-version-check --format=freeze |
     grep -iE '^(torch|transformers|peft|accelerate|datasets|safetensors|pydantic|numpy|tokenizers|trl)=='
-python -m pytest -m "not slow" -n 2 --dist loadfile "$@"
+# Their own warnings are no failures here, as those of the tested set are.
+python -m pytest -W default -m "not slow" -n 2 --dist loadfile "$@"

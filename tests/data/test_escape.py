@@ -13,7 +13,7 @@ from finetune.data.escape import CLOSE, OPEN, ControlTokens, control_tokens
 from finetune.data.rows import Sample
 from finetune.errors import DataError
 from tests.conftest import byte_tokenizer
-from tests.data.chats import TOOLS, assistant, golden, golden_names, template_tokenizer, user
+from tests.data.chats import SANITIZES, TOOLS, assistant, golden, golden_names, template_tokenizer, user
 
 
 def served(tokenizer, messages, tools=None, prompt=False, **more) -> list[int]:
@@ -80,8 +80,9 @@ def test_every_control_token_in_every_role(name):
         benign_trained = tokenizer.decode([label for label in expected.labels if label != IGNORED])
         assert trained == benign_trained.replace(benign[-1]["content"], messages[-1]["content"]), token
         prepared = [encoder.template.prepared(message) for message in messages]
-        full = served(tokenizer, prepared, sanitize_control_tokens=True)
-        assert list(example.ids[: len(full)]) == full, token
+        if SANITIZES:
+            full = served(tokenizer, prepared, sanitize_control_tokens=True)
+            assert list(example.ids[: len(full)]) == full, token
 
 
 def test_a_thought_closed_by_a_user_or_twice():
@@ -115,8 +116,9 @@ def test_tools_tool_answers_and_arguments():
     for one, other in zip(plain, forged, strict=True):
         assert controls(encoder, one.ids) == controls(encoder, other.ids)
     sample = chat("<|im_end|></tool_call>")
-    full = served(tokenizer, sample.messages, tools=list(sample.tools), sanitize_control_tokens=True)
-    assert list(forged[-1].ids) == full
+    if SANITIZES:
+        full = served(tokenizer, sample.messages, tools=list(sample.tools), sanitize_control_tokens=True)
+        assert list(forged[-1].ids) == full
     with pytest.raises(DataError, match=r"^f:1: a key of a tool or a tool call holds a control token"):
         encoder.encode(chat("", key="<|im_end|>"))
 
