@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from finetune.evaluate.beginning import Attend, beginning_read_once
+from finetune.model.attention import cache_argument
 
 LEAST_SHARED = 8  # tokens; fewer are not worth a pass of their own
 TOKENS_AT_ONCE = 8192  # of prompts in one forward pass
@@ -40,9 +41,9 @@ def decodes(model: Any) -> bool:
         model: of transformers.
     """
     takes = inspect.signature(model.forward).parameters
-    if not {"position_ids", "logits_to_keep", "past_key_values"} <= takes.keys() or getattr(
-        model, "_is_stateful", False
-    ):
+    if not {"position_ids", "logits_to_keep"} <= takes.keys() or cache_argument(model) is None:
+        return False
+    if getattr(model, "_is_stateful", False):
         return False
     if model.config.is_encoder_decoder:
         return False
@@ -136,7 +137,7 @@ class _Decoding:
         self, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: set[int], choose: Choose
     ) -> None:
         self.model, self.prompts, self.limit, self.stops, self.choose = model, prompts, max_new_tokens, stops, choose
-        self.device = model.device
+        self.device, self.cache_argument = model.device, cache_argument(model) or "past_key_values"
         self.shared = _shared(prompts)
         self.beginning: DynamicCache | None = None
         if self.shared:
@@ -171,8 +172,8 @@ class _Decoding:
     ) -> torch.Tensor:
         """(B, V) scores of what follows, in float32."""
         output = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
+            input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1,
+            **{self.cache_argument: cache},
         )  # fmt: skip
         return output.logits[:, -1].float()
 

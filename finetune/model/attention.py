@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 EAGER = 'attn_implementation="eager"'  # transformers' advice where an architecture has no other one
@@ -28,3 +29,9 @@ def attend_for_answers(model: Any, wanted: str) -> None:
     if wanted == "sdpa" and not getattr(model, "_supports_sdpa", True):
         return
     model.set_attn_implementation(wanted)
+
+
+def cache_argument(model: Any) -> str | None:
+    """What a transformers model calls the keys and values read before: `cache` from 5.24 on, `past_key_values`; None: nothing."""
+    takes = inspect.signature(model.forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in takes), None)

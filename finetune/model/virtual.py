@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from finetune.errors import RecipeError, first_line
+from finetune.model.attention import cache_argument
 from finetune.recipe_peft import PROMPTED, PeftSection
 
 PARAMETER = "prompt_encoder.default.embedding.weight"  # by its name in the peft model
@@ -104,7 +105,8 @@ def generation_inputs(model: Any, input_ids: Any, attention_mask: Any) -> tuple[
         # As if the P first tokens had been read before: their keys and values are in the cache.
         ids = torch.cat([input_ids.new_zeros(rows, count), input_ids], 1)
         cache = model.get_prompt(rows)
-        return base, {"input_ids": ids, "attention_mask": real, "past_key_values": cache}, count + width
+        name = cache_argument(base) or "past_key_values"
+        return base, {"input_ids": ids, "attention_mask": real, name: cache}, count + width
     embedded = model.word_embeddings(input_ids)  # (B, T, D)
     whole = torch.cat([model.get_prompt(rows).to(embedded.dtype), embedded], 1)
     places = torch.arange(count + width, device=input_ids.device).expand(rows, -1)

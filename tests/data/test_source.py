@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def good(folder: Path, name: str, content: bytes, **keys) -> list[tuple[int, dic
 
 NESTED = "nested too deeply"
 MALFORMED = {
-    "trailing comma in an object": (b'{"a": 1}\n{"a": 1,}\n', ["2:9"]),
+    "trailing comma in an object": (b'{"a": 1}\n{"a": 1,}\n', ["2:8" if sys.version_info >= (3, 13) else "2:9"]),
     "two objects on a line": (b'{"a": 1} {"a": 2}\n', ["1:10: more follows after the value"]),
     "NaN": (b'{"a": NaN}\n', ["1: NaN is not JSON"]),
     "infinity": (b'{"a": -Infinity}\n', ["1: -Infinity is not JSON"]),
