@@ -63,7 +63,7 @@ def llama_cpp(
     server = xllamacpp.Server(params)
 
     def answers() -> list[tuple[int, ...]]:
-        """All in one request: the server takes a connection less quickly than a slot."""
+        """All in one request, so that connections are not measured."""
         body = {"prompt": list(map(list, prompts)), "temperature": 0, "top_k": 1, "samplers": ["top_k"],
                 "return_tokens": True, "n_predict": limit}  # fmt: skip
         address = server.listening_address.rstrip("/") + "/completion"  # the server lives as long as this function

@@ -4,8 +4,9 @@
     python scripts/bench_generate.py --adapter runs/metar_decode/bundle/adapter --merged runs/metar_decode/bundle
 
 All ways of transformers get the adapter rounded once to the base's dtype, as an evaluation does it. One by one is measured on
-fewer rows and given a row. Other engines are measured where they are installed (scripts/bench_engines.py), on the merged model.
-Medians of the repeats; the answers of the last repeat are counted that are token for token those of `generate` in batches.
+fewer rows and given a row. Other engines are measured where they are installed (scripts/bench_engines.py), on the merged
+model; each by itself (`--only`), for threads of one that waits slow what runs beside it. Medians of the repeats; the answers
+of the last repeat are counted that are token for token those of `generate` in batches.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 
 Every run is a process of its own; the machine's matmul peak is measured before and after them. Real tokens are those that are no
 padding. The first step is left out of the medians and reported on its own, from the start of the process. Ends with 1 where
-the loss curves differ by more than float32's noise; in bfloat16 on a CPU, where ours is farther from its own float32 curve,
-which is run too, than bfloat16's noise and than every peer. Ours is a recipe (printed) run by the real loop up to its adapter.
+the loss curves differ by more than the dtype's noise; in bfloat16 on a CPU, where ours is far from its own float32 curve, which
+is run too. Ours is a recipe (printed) run by the real loop up to its adapter.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ def main() -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     recipe = options.folder / "recipe.yaml"
     if not recipe.is_file():
-        write_recipe(recipe, options, samples[: options.first], list(whole.evaluate)[: options.rows])
+        write_recipe(
+            recipe, options, samples[: options.first], list(whole.evaluate)[: options.rows]
+        )  # as docs/flywheel.md had them
     if not (options.folder / "run/bundle").is_dir() and (code := cli.main(["train", str(recipe)])) != 0:
         return code
     for turn in range(len(read_wheel(options.folder / "wheel").turns) + 1, options.turns + 1):

@@ -13,7 +13,7 @@ esac
 python="${PYTHON:-python3}"
 folder=".venv-$chosen-$("$python" -c 'import platform; print(platform.python_version())')"
 limits="$folder/limits.txt"
-stamp="$(cat pyproject.toml "${BASH_SOURCE[0]}" | sha256sum | cut -c1-16) ${TORCH:-}"
+stamp="$(cat pyproject.toml scripts/version_limits.py "${BASH_SOURCE[0]}" | sha256sum | cut -c1-16) ${TORCH:-}"
 if [ "$(cat "$folder/.installed" 2>/dev/null)" != "$stamp" ]; then
     [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
     "$folder/bin/python" -m pip install -q --disable-pip-version-check uv

@@ -43,17 +43,11 @@ def test_other_settings_are_another_run(tiny_recipe, tmp_path, capsys):
     """Exit code 3: a learning rate that teaches nothing (its score is named), another seed (other held-out rows)."""
     from finetune.run import run
 
-    learning = (
-        "train.max_steps=200",
-        "train.logging_steps=100",
-        "train.learning_rate=0.005",
-        "train.global_batch_size=16",
-    )
-    learnt = run(tiny_recipe(*learning, "lora.r=16", "lora.lora_alpha=32", "lora.modules_to_save=[embed_tokens]"))
+    lora = ("lora.r=16", "lora.lora_alpha=32", "lora.modules_to_save=[embed_tokens]")
+    steps = ("train.max_steps=200", "train.logging_steps=100", "train.global_batch_size=16")
+    learnt = run(tiny_recipe(*lora, *steps, "train.learning_rate=0.005"))
     limit = 1 / learnt.manifest["data"]["evaluate_samples"]
-    name, worst = max(
-        learnt.scores["tuned"].items(), key=lambda score: score[1]
-    )  # which, and how much, differs from chip to chip
+    name, worst = max(learnt.scores["tuned"].items(), key=lambda score: score[1])  # differs from chip to chip
     assert worst > 2 * limit
     capsys.readouterr()
     again = ["reproduce", str(learnt.bundle), "--output"]

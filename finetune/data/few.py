@@ -15,7 +15,7 @@ CONSIDERED, LONG = 256, 4000  # samples that are looked at; characters of one th
 
 
 def evenly(count: int, most: int | None) -> np.ndarray:
-    """(at most `most`,) places spread over all, so that every group of sorted rows stays in."""
+    """(at most `most`,) of so many places, spread over all, so that every group of sorted rows stays in."""
     if most is None or most >= count:
         return np.arange(count)
     return np.unique(np.linspace(0, count - 1, most).round().astype(int))

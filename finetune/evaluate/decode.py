@@ -41,9 +41,9 @@ def decodes(model: Any) -> bool:
         model: of transformers.
     """
     takes = inspect.signature(model.forward).parameters
-    if not {"position_ids", "logits_to_keep"} <= takes.keys() or cache_argument(model) is None:
-        return False
-    if getattr(model, "_is_stateful", False):
+    if not {"position_ids", "logits_to_keep", cache_argument(model)} <= takes.keys() or getattr(
+        model, "_is_stateful", False
+    ):
         return False
     if model.config.is_encoder_decoder:
         return False
@@ -137,7 +137,7 @@ class _Decoding:
         self, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: set[int], choose: Choose
     ) -> None:
         self.model, self.prompts, self.limit, self.stops, self.choose = model, prompts, max_new_tokens, stops, choose
-        self.device, self.cache_argument = model.device, cache_argument(model) or "past_key_values"
+        self.device, self.cache_argument = model.device, cache_argument(model)
         self.shared = _shared(prompts)
         self.beginning: DynamicCache | None = None
         if self.shared:

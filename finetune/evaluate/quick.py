@@ -37,13 +37,13 @@ def quick_linears(model: Any, device: Device, rows: int) -> Iterator[None]:
             trained = [(module, module.forward) for module in model.modules() if computes_as_trained(module)]
             for module, _forward_before in trained:
                 del module.forward
-            inside: set[nn.Module] = set()  # base layers whose LoRA computes them
+            inside: set[Any] = set()  # base layers that their LoRA layer computes
             for module in [module for module in model.modules() if "forward" not in vars(module)]:
                 forward = None if module in inside else _forward(module, pack, rows)
                 if forward is not None:
                     module.forward = forward
                     changed.append(module)
-                    inside |= {module.get_base_layer()} if type(module) is not nn.Linear else set()
+                    inside.add(getattr(module, "base_layer", None))
         yield
     finally:
         for module in changed:

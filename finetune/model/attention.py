@@ -31,7 +31,6 @@ def attend_for_answers(model: Any, wanted: str) -> None:
     model.set_attn_implementation(wanted)
 
 
-def cache_argument(model: Any) -> str | None:
-    """What a transformers model calls the keys and values read before: `cache` from 5.24 on, `past_key_values`; None: nothing."""
-    takes = inspect.signature(model.forward).parameters
-    return next((name for name in ("cache", "past_key_values") if name in takes), None)
+def cache_argument(model: Any) -> str:
+    """What a transformers model calls the keys and values read before: `cache` from 5.24 on, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -105,8 +105,7 @@ def generation_inputs(model: Any, input_ids: Any, attention_mask: Any) -> tuple[
         # As if the P first tokens had been read before: their keys and values are in the cache.
         ids = torch.cat([input_ids.new_zeros(rows, count), input_ids], 1)
         cache = model.get_prompt(rows)
-        name = cache_argument(base) or "past_key_values"
-        return base, {"input_ids": ids, "attention_mask": real, name: cache}, count + width
+        return base, {"input_ids": ids, "attention_mask": real, cache_argument(base): cache}, count + width
     embedded = model.word_embeddings(input_ids)  # (B, T, D)
     whole = torch.cat([model.get_prompt(rows).to(embedded.dtype), embedded], 1)
     places = torch.arange(count + width, device=input_ids.device).expand(rows, -1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.data.few import evenly
 from finetune.data.formats import ROWS_OF_STAGE
 from finetune.data.prepare import Prepared
 from finetune.errors import RecipeError
@@ -112,7 +113,7 @@ def count_rows(recipe: Recipe, data: Prepared, cache: Path) -> Rows:
             return of_store(recipe, ExampleStore(cache / key))
         except BrokenStoreError:
             pass
-    places = np.unique(np.linspace(0, len(data.train) - 1, min(SAMPLE, len(data.train))).astype(int))
+    places = evenly(len(data.train), SAMPLE)
     examples = stage.encode(data.train.pick(places))
     exact = len(places) == len(data.train)
     how = f"all {len(places)} rows tokenised" if exact else f"{len(places)} of {len(data.train)} rows tokenised"
@@ -165,7 +166,7 @@ def steps(
     """
     multiple = 32 if recipe.train.torch_compile else 1  # as inputs.make_stage
     known, longest = len(rows.lengths), rows.lengths.max(1)
-    for step in np.unique(np.linspace(0, layout.steps - 1, min(LOOKED, layout.steps)).astype(int)):
+    for step in evenly(layout.steps, LOOKED):
         chosen = np.array(batch_indices(recipe.seed, int(step), rows.items, layout.drawn)) % known
         groups = deal(longest[chosen].tolist(), layout.processes, layout.micro_batch, 0)
         yield [

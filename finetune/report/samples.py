@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from finetune.data.few import evenly
 from finetune.report.words import Said
 
 SHOWN = 20
@@ -68,7 +69,7 @@ def samples_of(folder: Path, clean: Callable[[str], str], shown: int = SHOWN) ->
         became = _became(base, tuned)
         counts[became] += 1
         groups[became].append((of, base, tuned))
-    kept = _in_turn([_evenly(rows, shown) for rows in groups.values()], shown)
+    kept = _in_turn([[rows[place] for place in evenly(len(rows), shown)] for rows in groups.values()], shown)
     order = list(BECAME)
     kept.sort(key=lambda row: order.index(_became(row[1], row[2])))
     found = [_sample(of, base, tuned, clean) for of, base, tuned in kept]
@@ -104,11 +105,6 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 def _became(base: dict[str, Any], tuned: dict[str, Any]) -> str:
     before, after = (str(one["answer"]).strip() == str(one["reference"]).strip() for one in (base, tuned))
     return {(True, False): "lost", (False, True): "won", (True, True): "kept"}.get((before, after), "other")
-
-
-def _evenly(rows: list[Any], most: int) -> list[Any]:
-    """At most so many, spread over all."""
-    return rows if len(rows) <= most else [rows[place * len(rows) // most] for place in range(most)]
 
 
 def _in_turn(groups: Sequence[list[Any]], most: int) -> list[Any]:

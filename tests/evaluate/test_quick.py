@@ -102,3 +102,35 @@ def test_onednn_s_product(rows):
         assert found.dtype == torch.bfloat16 and found.shape == wanted.shape
         torch.testing.assert_close(found.double(), wanted, rtol=2**-7, atol=2**-5)
     assert packed_linear(weight.float(), None, rows) is None
+
+
+def test_a_young_adapter_counts_in_bfloat16():
+    """s B A x with |B| = 1e-4: in the mean all of it comes through the packed products; in peft's order a third."""
+    torch.manual_seed(0)
+    base = torch.nn.Linear(576, 192, bias=False).bfloat16().requires_grad_(False)
+    config = peft.LoraConfig(r=16, lora_alpha=32, target_modules=["0"], init_lora_weights=False)
+    model = peft.get_peft_model(torch.nn.Sequential(base), config, autocast_adapter_dtype=False).bfloat16().eval()
+    layer = model.base_model.model[0]
+    up, down = layer.lora_B["default"].weight, layer.lora_A["default"].weight
+    up.data = (torch.randn(192, 16).sign() * 1e-4).bfloat16()
+    if CPU.packed_linear(base.weight, None, 256) is None:
+        pytest.skip("no packed bfloat16 product on this chip")
+    x = torch.randn(256, 576).bfloat16()
+    exact = 2 * (x.double() @ down.double().t()) @ up.double().t()
+
+    def share() -> float:
+        """Of what B should change, what it does."""
+        with_b, kept = model(x).double(), up.data
+        up.data = torch.zeros_like(kept)
+        without, up.data = model(x).double(), kept
+        return float(((with_b - without) * exact).sum() / (exact * exact).sum())
+
+    with torch.inference_mode():
+        assert share() < 0.5
+        changes = []
+        for up_now in (up.data, torch.zeros_like(up.data)):  # what is packed is a copy
+            up.data = up_now
+            with quick_linears(model, CPU, 256):
+                assert len(quick_ones(model)) == 1, "the base inside is not packed a second time"
+                changes.append(model(x).double())
+        assert float(((changes[0] - changes[1]) * exact).sum() / (exact * exact).sum()) == pytest.approx(1, abs=0.1)
