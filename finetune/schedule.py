@@ -15,7 +15,10 @@ from finetune.recipe import TrainSection
 
 @dataclass(frozen=True)
 class Plan:
-    """How a global batch falls on processes and micro-batches. All sizes in sequences, `per_sample` of each sample."""
+    """How a global batch falls on processes and micro-batches. All sizes in sequences, `per_sample` of each sample.
+
+    `joins_rows`: those of a micro-batch are computed end to end, without filling.
+    """
 
     global_batch: int
     processes: int
@@ -23,6 +26,7 @@ class Plan:
     accumulation: int
     steps: int
     per_sample: int = 1
+    joins_rows: bool = False
 
     @property
     def drawn(self) -> int:

@@ -57,7 +57,7 @@ def take_step(
     """
     accelerator = placement.accelerator
     shares = shares_of(stage, chosen)
-    micro_batches = _micro_batches(shares, layout.processes, layout.micro_batch, accelerator.process_index)
+    micro_batches = _micro_batches(shares, layout, accelerator.process_index)
     counted = torch.zeros(len(shares) + 3, dtype=torch.long)  # of each share; tokens; wishes
     for number, batch in micro_batches:
         counted[number] += shares[number].stage.count(batch)
@@ -111,7 +111,7 @@ def held_out_loss(
     plain = accelerator.unwrap_model(model)  # DDP's own forward would exchange buffers
     sums: dict[str, torch.Tensor] = {}
     shares = held_out_shares_of(stage, examples)
-    batches = _micro_batches(shares, layout.processes, layout.micro_batch, accelerator.process_index)
+    batches = _micro_batches(shares, layout, accelerator.process_index)
     _share_all(plain, shares, batches, placement)
     with torch.no_grad(), placement.autocast():
         for number, batch in batches:
@@ -133,12 +133,14 @@ def held_out_loss(
     return None
 
 
-def _micro_batches(shares: Sequence[Share], processes: int, micro_batch: int, process: int) -> list[tuple[int, Batch]]:
+def _micro_batches(shares: Sequence[Share], layout: Plan, process: int) -> list[tuple[int, Batch]]:
     """This process's micro-batches of all shares, each of one share alone, with its number."""
     return [
         (number, batch)
         for number, of in enumerate(shares)
-        for batch in micro_batches_of(of.stage, of.items, processes, micro_batch, process)
+        for batch in micro_batches_of(
+            of.stage, of.items, layout.processes, layout.micro_batch, process, layout.joins_rows
+        )
     ]
 
 
@@ -174,22 +176,35 @@ def share(model: torch.nn.Module, stage: Stage, batches: Sequence[Batch], placem
 
 
 def micro_batches_of(
-    stage: Stage, chosen: Sequence[Item], processes: int, micro_batch: int, process: int
+    stage: Stage, chosen: Sequence[Item], processes: int, micro_batch: int, process: int, joins_rows: bool = False
 ) -> list[Batch]:
-    """This process's part of a global batch, rows of like length together; every process gets as many micro-batches.
+    """This process's part of a global batch, rows together as `deal` says; every process gets as many micro-batches.
 
     A process without rows for one of them (the short last batch of an epoch) gets a row with nothing to train on: its
     loss is 0 and it still takes part in the exchange of gradients.
     """
-    groups = deal([item.length for item in chosen], processes, micro_batch, process)
+    groups = deal([item.length for item in chosen], processes, micro_batch, process, joins_rows)
     shortest = min(chosen, key=lambda item: item.length)
     return [stage.collate([chosen[index] for index in group] or [shortest.blank()]) for group in groups]
 
 
-def deal(lengths: Sequence[int], processes: int, micro_batch: int, process: int) -> list[list[int]]:
-    """Places of a process's items, micro-batch by micro-batch, like lengths together; empty where there is none left for
-    a micro-batch that other processes have."""
+def deal(
+    lengths: Sequence[int], processes: int, micro_batch: int, process: int, joins_rows: bool = False
+) -> list[list[int]]:
+    """Places of a process's items, micro-batch by micro-batch; empty where there is none left for a micro-batch that other
+    processes have.
+
+    Like lengths are together, so that little is filled up. Where rows are joined nothing is: then long ones are with
+    short ones, so that no micro-batch needs much more memory than another and no process waits for one.
+    """
     by_length = sorted(range(len(lengths)), key=lambda index: lengths[index], reverse=True)
-    share = by_length[process::processes]
     count = math.ceil(math.ceil(len(lengths) / processes) / micro_batch)
-    return [share[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]
+    if not joins_rows:
+        share = by_length[process::processes]
+        return [share[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]
+    places = count * processes
+    dealt: list[list[int]] = [[] for _ in range(places)]
+    for number, index in enumerate(by_length):  # to and fro: 0 1 2 2 1 0 0 1 2
+        turn, place = divmod(number, places)
+        dealt[place if turn % 2 == 0 else places - 1 - place].append(index)
+    return dealt[process::processes]

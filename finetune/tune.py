@@ -65,6 +65,8 @@ def train_adapter(
             for part in ready.parts:
                 size = find_micro_batch(model_to_train, part.stage, part.examples, share, size, placement)
         layout = replace(layout, micro_batch=size, accumulation=share // size)
+    with ready.fused:
+        layout = replace(layout, joins_rows=model_to_train.joins_rows or all(map(_collates_joined, ready.parts)))
     log.say(layout.line())
     for line in group_lines(parameter_groups(trainable(model_to_train), section)):
         log.say(line)
@@ -104,6 +106,11 @@ def train_adapter(
         folder_of_adapter = recipe.output_dir / "adapter"
         save_adapter(ready.model, ready.base, folder_of_adapter, progress.moved, initial=ready.initial)
     return progress
+
+
+def _collates_joined(part: ReadyPart) -> bool:
+    """Whether its batches are one row, whatever the model makes of rows."""
+    return part.recipe.data.padding_free or bool(getattr(part.stage, "prefix_sharing", False))
 
 
 def _mixed_by(parts: Sequence[ReadyPart]) -> dict[str, Any]:

@@ -102,13 +102,15 @@ def usable(names: Sequence[str], python: str) -> dict[str, Peer]:
     """The peers whose packages `python` has; those that it has not are named."""
     found = {}
     for name in names:
-        missing = [package for package in ("trl", *PEERS[name].needs) if not has(python, package)]
+        missing = [package for package in ("trl", "peft", *PEERS[name].needs) if not has(python, package)]
         if not missing:
             found[name] = PEERS[name]
             continue
         say(f"{name}: left out: {python} has no {', '.join(missing)}")
-        if "trl" in missing:
-            say(f"install it: {python} -m pip install trl=={TRL}   (or name another interpreter with --peer-python)")
+        if "trl" in missing or "peft" in missing:
+            say(
+                f"install it: {python} -m pip install 'trl[peft]=={TRL}'   (or name another interpreter with --peer-python)"
+            )
     if not found:
         raise SystemExit("no peer is left to compare with")
     return found

@@ -110,13 +110,13 @@ def test_a_pair_in_the_peer_s_words():
 
 
 def test_a_missing_peer_is_named_with_what_installs_it(monkeypatch, capsys):
-    monkeypatch.setattr("scripts.bench_train.has", lambda python, package: package == "trl")
+    monkeypatch.setattr("scripts.bench_train.has", lambda python, package: package in ("trl", "peft"))
     assert list(usable(["trl", "unsloth"], "py")) == ["trl"]
     assert "unsloth: left out: py has no unsloth" in capsys.readouterr().err
     monkeypatch.setattr("scripts.bench_train.has", lambda python, package: False)
     with pytest.raises(SystemExit, match="no peer is left"):
         usable(["trl"], "py")
-    assert "py -m pip install trl==1.16.0" in capsys.readouterr().err
+    assert "py -m pip install 'trl[peft]==1.16.0'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

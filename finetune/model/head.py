@@ -78,6 +78,11 @@ class TrainedPositions(nn.Module):
         trains, vocabulary = logits.requires_grad, logits.shape[-1]
         return chunked_logps(self._own_head, hidden, targets, vocabulary, trains, temperature, with_entropy)
 
+    @property
+    def joins_rows(self) -> bool:
+        """Whether it computes the rows of a batch end to end, without what they were filled up with."""
+        return not self._needs_mask and separates(self.model.config)
+
     def release(self) -> Any:
         """The model as it was before, for a wrapping that was only for a moment."""
         self._hook.remove()
@@ -95,12 +100,7 @@ class TrainedPositions(nn.Module):
     ) -> torch.Tensor:
         """(N, V), or (0, V) with `_hidden` set; arguments as of `forward`."""
         assert kept.dtype == torch.long, "positions, not a mask"
-        if (
-            position_ids is None
-            and attention_mask is not None
-            and not self._needs_mask
-            and separates(self.model.config)
-        ):
+        if position_ids is None and attention_mask is not None and self.joins_rows:
             input_ids, position_ids, bounds, kept = unpadded(input_ids, attention_mask, kept)
             attention_mask = None
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask if self._needs_mask else None}

@@ -21,6 +21,8 @@ class SequenceScores(nn.Module):
     conversation ends with that id (a pad that is the eos). Here the attention mask decides.
     """
 
+    joins_rows = False  # as in TrainedPositions
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model

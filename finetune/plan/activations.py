@@ -43,10 +43,12 @@ Term = Callable[[Layer, Shape, MicroBatch, Keeping], float]
 
 
 def norms(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
-    """Each norm's input as float32, fused as it is, and the float32 root a token (a row of heads has one each, not
-    counted)."""
-    each = shape.computes if keeping.fused else 4
-    return batch.tokens * (each * layer.norms + 4 * round(layer.norms / layer.hidden))
+    """Each norm's input as float32, and the float32 root a token (a row of heads has one each, not counted). Fused its
+    output as it is, which an adapter that reads it keeps anyway."""
+    each, widths = shape.computes if keeping.fused else 4, layer.norms
+    if keeping.fused and not keeping.dropout and not keeping.frozen_down:
+        widths -= sum(part.width for part in layer.adapted if part.own and not part.last)
+    return batch.tokens * (each * widths + 4 * round(layer.norms / layer.hidden))
 
 
 def adapter_inputs(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
@@ -65,8 +67,10 @@ def adapter_inputs(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keepi
 
 
 def adapter_ranks(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
-    """What lora_A gives, the input of lora_B."""
-    return batch.tokens * shape.computes * sum(part.rank for part in layer.adapted)
+    """What lora_A gives, the input of lora_B; not where it is computed again."""
+    again = computed_again(layer, shape, keeping)
+    ranks = sum(part.rank for part in layer.adapted if not (again and part.height == layer.feed))
+    return batch.tokens * shape.computes * ranks
 
 
 def adapter_casts(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
@@ -78,8 +82,16 @@ def adapter_casts(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keepin
 
 def feed_forward(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
     """Gated: what the gate gives, its activation (not if fused), and the other factor. Else the activation's input."""
+    if computed_again(layer, shape, keeping):
+        return 0
     gated = 2 if keeping.fused else 3
     return batch.tokens * shape.computes * layer.feed * (gated if layer.gated else 1)
+
+
+def computed_again(layer: Layer, shape: Shape, keeping: Keeping) -> bool:
+    """Whether the backward pass makes the wide tensors of a gated feed-forward again; see model/lora_mlp.py."""
+    adapted = any(layer.feed in (part.width, part.height) for part in layer.adapted)
+    return keeping.fused and layer.gated and adapted and shape.computes < 4 and not keeping.dropout
 
 
 def attention(layer: Layer, shape: Shape, batch: MicroBatch, keeping: Keeping) -> float:
@@ -106,6 +118,7 @@ TERMS: Mapping[str, Term] = {
 }  # fmt: skip
 BACKWARD_FEED, BACKWARD_WEIGHTS = 3, 10  # gradients at once: of a feed-forward in c; bytes a weight of eager attention
 FUSED_FEED = 5  # of a fused MLP: the product's and both factors', and two of the activation's
+AGAIN_FEED = 2  # and both factors, where they are computed again
 DOCUMENTS = "documents"  # attention within documents, the CPU's own; model/varlen.py
 
 
@@ -164,7 +177,10 @@ def backward_workspace(shape: Shape, batch: MicroBatch, keeping: Keeping) -> flo
     widest = max((layer.feed for layer in shape.kinds), default=0)
     heads = max((layer.heads for layer in shape.kinds), default=0)
     weights = attended(shape, batch) * heads * BACKWARD_WEIGHTS if shape.attention == "eager" else 0
-    return max(batch.tokens * shape.computes * (FUSED_FEED if keeping.fused else BACKWARD_FEED) * widest, weights)
+    feeds = FUSED_FEED if keeping.fused else BACKWARD_FEED
+    if any(computed_again(layer, shape, keeping) for layer in shape.kinds):
+        feeds += AGAIN_FEED
+    return max(batch.tokens * shape.computes * feeds * widest, weights)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,14 @@ class Adapted:
     Attributes:
         width: of its input. rank: numbers a token between its two halves, 0 where it has none.
         own: whether its input is a tensor of its own; else that of the adapted layer before it.
+        last: of an attention or feed-forward block; the others read what a norm gives.
     """
 
     width: int
     rank: int
     own: bool
     height: int
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,13 @@ def _adapted(linear: Sequence[tuple[str, int, int, Any]]) -> list[Adapted]:
         if not isinstance(module, BaseTunerLayer):
             continue
         parent = name.rpartition(".")[0]
-        own = bool(LAST.search(name)) or parent not in read
-        if not LAST.search(name):
+        last = bool(LAST.search(name))
+        own = last or parent not in read
+        if not last:
             read.add(parent)
         rank = getattr(module, "r", None)
         ranks = [int(value) for value in rank.values()] if rank is not None and hasattr(rank, "values") else []
-        found.append(Adapted(width, max(ranks, default=0), own, height))
+        found.append(Adapted(width, max(ranks, default=0), own, height, last))
     return found
 
 

@@ -165,15 +165,12 @@ def steps(
             begin with is computed once.
     """
     multiple = 32 if recipe.train.torch_compile else 1  # as inputs.make_stage
+    joined = joined or recipe.data.padding_free
     known, longest = len(rows.lengths), rows.lengths.max(1)
     for step in evenly(layout.steps, LOOKED):
         chosen = np.array(batch_indices(recipe.seed, int(step), rows.items, layout.drawn)) % known
-        groups = deal(longest[chosen].tolist(), layout.processes, layout.micro_batch, 0)
-        yield [
-            micro_batch(rows, chosen[own], multiple, joined or recipe.data.padding_free, shared)
-            for own in groups
-            if own
-        ]
+        groups = deal(longest[chosen].tolist(), layout.processes, layout.micro_batch, 0, joined or shared)
+        yield [micro_batch(rows, chosen[own], multiple, joined, shared) for own in groups if own]
 
 
 def micro_batch(rows: Rows, places: np.ndarray, multiple: int, joined: bool, shared: bool = False) -> MicroBatch:
