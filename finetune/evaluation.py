@@ -56,19 +56,26 @@ def evaluate_command(options: argparse.Namespace) -> list[str]:
     beside = load_beside(recipe, data)
     placement = device.start(recipe)
     check_engine(recipe.evaluate.engine, placement)
+    before = output.with_name(f"{output.name}.before")
     if placement.accelerator.is_main_process:
         with writing(output):
-            shutil.rmtree(output, ignore_errors=True)
+            if output.exists():
+                shutil.rmtree(before, ignore_errors=True)
+                output.rename(before)
             output.mkdir(parents=True)
     placement.accelerator.wait_for_everyone()
     log = Log(output, placement.accelerator)
-    ready = get_ready(recipe, data, placement, log)
     try:
+        ready = get_ready(recipe, data, placement, log)
         _put_in(ready, adapter)
     except RecipeError:
         if placement.accelerator.is_main_process:
             shutil.rmtree(output, ignore_errors=True)  # nothing was measured
+            if before.exists():
+                before.rename(output)
         raise
+    if placement.accelerator.is_main_process:
+        shutil.rmtree(before, ignore_errors=True)
     there = recipe.model_copy(update={"output_dir": output})
     with ready.fused:
         evaluated = evaluate(there, ready, placement, log, beside, adapter)

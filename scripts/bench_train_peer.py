@@ -109,6 +109,7 @@ def main() -> None:
 
     set_peft_model_state_dict(trainer.model, load_file(Path(ask["initial"]) / "adapter_model.safetensors"))
     trainer.train()
+    trainer.model.save_pretrained(Path(ask["output"]) / "adapter")
     print(f"peak {peak_bytes(ask['device'])}", flush=True)
 
 

@@ -23,8 +23,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
+from finetune.device.onednn import few_sizes
+
 BLOCK = 256  # keys at a time in the backward: half of a causal square needs no product
 BUDGET = 1 << 22  # scores of such a block, of all documents that are computed together
+SIZES = 8  # of documents in half precision, see few_sizes
 LIKE, FEW = 0.8, 16  # of like length: of so much of the longest one's, or so few tokens shorter
 
 
@@ -56,7 +59,8 @@ class _DocumentAttention(torch.autograd.Function):
         q, k, v = (_by_token(tensor) for tensor in (q, k, v))
         rows = len(q) // bounds[-1]
         ctx.shape, ctx.scale, ctx.window = (rows, bounds[-1]), scale, window
-        ctx.lots = _lots((*(b + row * bounds[-1] for row in range(rows) for b in bounds[:-1]), len(q)), q.shape[1])
+        starts = (*(b + row * bounds[-1] for row in range(rows) for b in bounds[:-1]), len(q))
+        ctx.lots = _lots(starts, q.shape[1], q.dtype != torch.float32)
         output, logs = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.promote_types(q.dtype, torch.float32))
         for lot in ctx.lots:
             found, its_logs = _flash(*(_take(tensor, lot) for tensor in (q, k, v)), scale=scale, window=window)
@@ -105,8 +109,8 @@ def _by_row(x: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)  # all layers of a batch ask for the same
-def _lots(bounds: tuple[int, ...], heads: int) -> tuple[Together, ...]:
-    """Documents of like length together, the longest first."""
+def _lots(bounds: tuple[int, ...], heads: int, few: bool) -> tuple[Together, ...]:
+    """Documents of like length together, the longest first; `few`: filled up to lengths of which there are few."""
     documents = sorted(((end - start, start) for start, end in pairwise(bounds) if end > start), key=_longest_first)
     lots, lot = [], documents[:1]
     for length, start in documents[1:]:
@@ -115,18 +119,18 @@ def _lots(bounds: tuple[int, ...], heads: int) -> tuple[Together, ...]:
         if like and (len(lot) + 1) * heads * min(longest, BLOCK) * longest <= BUDGET:
             lot.append((length, start))
         else:
-            lots.append(_together(lot))
+            lots.append(_together(lot, few))
             lot = [(length, start)]
-    return (*lots, _together(lot))
+    return (*lots, _together(lot, few))
 
 
 def _longest_first(document: tuple[int, int]) -> tuple[int, int]:
     return -document[0], document[1]
 
 
-def _together(documents: Sequence[tuple[int, int]]) -> Together:
+def _together(documents: Sequence[tuple[int, int]], few: bool) -> Together:
     lengths, starts = (torch.tensor(values)[:, None] for values in zip(*documents, strict=True))
-    place = torch.arange(documents[0][0])
+    place = torch.arange(few_sizes(documents[0][0], SIZES) if few else documents[0][0])
     real = place < lengths
     places = starts + torch.minimum(place, lengths - 1)
     begin, count = documents[0][1], places.numel()

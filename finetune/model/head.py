@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from finetune.device.onednn import few_sizes
 from finetune.model import varlen
 from finetune.model.around import Around, in_training
 from finetune.model.own_head import OwnHead
 from finetune.model.shared_prefix import AttentionSwitch, Documents, SharedPrefixes, attending
 from finetune.model.token_logps import Read, chunked_logps, read_logps
 from finetune.model.virtual import is_prompted
+
+SIZES = 16  # lengths of a row between two powers of two, where they are made few
 
 
 class TrainedPositions(nn.Module):
@@ -32,6 +35,7 @@ class TrainedPositions(nn.Module):
         self.around: tuple[Around, ...] = ()
         self._kept: torch.Tensor | None = None
         self._width = 0
+        self._half = _base_of(model).dtype in (torch.bfloat16, torch.float16)
         self._needs_mask = needs_mask(model)
         self._own_head = OwnHead(_base_of(model), model.get_output_embeddings())
         self._holds_back = False  # whether the head is to get no row, as `_hidden` will be taken from here
@@ -110,7 +114,7 @@ class TrainedPositions(nn.Module):
             inputs |= {"shared_prefixes": SharedPrefixes(documents)}  # type: ignore[dict-item]
             switch = self._switch = self._switch or AttentionSwitch(self.model.config)
         elif position_ids is not None:
-            inputs = packed_inputs(self.model.config, input_ids, position_ids, bounds)
+            inputs = packed_inputs(self.model.config, input_ids, position_ids, bounds, self._half)
         self._kept, self._width = kept, inputs["input_ids"].shape[1]  # type: ignore[union-attr]
         try:
             with (
@@ -195,13 +199,18 @@ def unpadded(
 
 
 def packed_inputs(
-    config: Any, input_ids: torch.Tensor, position_ids: torch.Tensor, bounds: torch.Tensor | None = None
+    config: Any,
+    input_ids: torch.Tensor,
+    position_ids: torch.Tensor,
+    bounds: torch.Tensor | None = None,
+    half: bool = False,
 ) -> dict[str, Any]:
     """What transformers needs to keep documents apart; arguments as of `TrainedPositions.forward`.
 
     No attention mask of ours: with a 2-D one, or with a cache, transformers ignores where `position_ids` restart, and a
     4-D one overrides sliding windows. Flash kernels separate the documents of a single row only, so there all rows
     become one, with the documents' bounds given (else every layer looks for them and waits for the device).
+    In half precision a CPU's row is filled up to one of few lengths, by a document of its own.
     """
     if not separates(config):
         return {"input_ids": input_ids, "position_ids": position_ids}
@@ -209,6 +218,16 @@ def packed_inputs(
     if bounds is None:
         starts = (position_ids[0] == 0).nonzero().flatten()
         bounds = torch.cat([starts, starts.new_tensor([position_ids.shape[1]])]).int()
+    length = input_ids.shape[1]
+    fill = (
+        few_sizes(length, SIZES) - length
+        if half and config.get_text_config()._attn_implementation == varlen.NAME
+        else 0
+    )
+    if fill:
+        input_ids = nn.functional.pad(input_ids, (0, fill))
+        position_ids = torch.cat([position_ids, torch.arange(fill)[None]], dim=1)
+        bounds = torch.cat([bounds, bounds.new_tensor([length + fill])])
     longest = int(bounds.diff().max())
     # transformers gives NPU kernels numbers, which it reads from this tensor twice a layer; the others get a tensor.
     places = bounds if input_ids.device.type == "npu" else bounds.to(input_ids.device)

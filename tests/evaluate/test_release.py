@@ -240,8 +240,10 @@ def test_evaluating_an_adapter_again(compared, tiny_base, tiny_data, capsys):
     )
     assert main([*command, "--overwrite", "--set", "lora.r=3"]) == 2
     assert "lora.r: 3, but the adapter in" in capsys.readouterr().err
-    assert not (folder / "run.evaluation").exists()  # nothing was measured
-    assert main([*command, "--adapter", f"{compared}/bundle/adapter"]) == 2
+    kept = json.loads((folder / "run.evaluation/scores.json").read_text())
+    assert kept == again  # nothing was measured, and what was before is still there
+    assert not (folder / "run.evaluation.before").exists()
+    assert main([*command, "--overwrite", "--adapter", f"{compared}/bundle/adapter"]) == 2
     assert (
         "is written for serving, with other settings; the run's own adapter/ is as it was trained"
         in capsys.readouterr().err

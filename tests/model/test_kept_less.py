@@ -1,14 +1,19 @@
-"""What the CPU's functions do not keep for the backward pass: a norm's input, the wide tensors of an MLP in half precision."""
+"""What the CPU's functions do not keep: a norm's input, the wide tensors of an MLP in half precision, code for many sizes."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 import torch
 
 from finetune.device import cpu_kernels
 from finetune.device.elementwise import norm, norm_slope, norm_slope_by_output
-from finetune.model import lora_mlp
+from finetune.device.onednn import few_sizes
+from finetune.model import lora_mlp, varlen
+from finetune.model.head import packed_inputs
 from finetune.model.lora_product import Weights
+from tests.equivalence.tiny_models import tiny_model
 
 GENERATOR = torch.Generator().manual_seed(5)
 
@@ -92,3 +97,54 @@ def test_an_mlp_in_half_precision_keeps_nothing_of_its_width(dtype, monkeypatch)
     again = gradients()
     monkeypatch.setattr(lora_mlp, "AGAIN", ())
     assert all(map(torch.equal, again, gradients()))
+
+
+def test_few_sizes_by_hand():
+    """Eight from 512 on are 64 apart: 576, 640, ..., 1024; sixteen are 32 apart; up to 8 every number is one."""
+    found = {513: 576, 576: 576, 577: 640, 1000: 1024, 1024: 1024, 1025: 1152, 8: 8, 9: 9, 17: 18}
+    assert {count: few_sizes(count, 8) for count in found} == found
+    assert [few_sizes(count, 16) for count in (513, 1000, 1, 31)] == [544, 1024, 1, 31]
+    assert len({few_sizes(count, 8) for count in range(513, 1025)}) == 8
+    assert all(count <= few_sizes(count, 8) <= count * 9 / 8 for count in range(1, 5000))
+
+
+@pytest.mark.parametrize("lengths", [(37,), (37, 50, 3), (19, 19, 19)])
+def test_attention_of_filled_documents_is_that_of_each_alone(lengths):
+    """Outputs and derivatives to bfloat16's tolerance of float64's, whatever lies behind a document's end."""
+    total = sum(lengths)
+    q, k, v, dy = (drawn(1, heads, total, 16, dtype=torch.bfloat16) for heads in (4, 2, 2, 4))
+    bounds = [0]
+    for length in lengths:
+        bounds.append(bounds[-1] + length)
+
+    def results(attend, inputs):
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        y = attend(*leaves)
+        return [y, *torch.autograd.grad(y, leaves, dy.to(y.dtype))]
+
+    def exact(q, k, v):
+        k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+        parts = [
+            torch.nn.functional.scaled_dot_product_attention(*(x[:, :, a:b] for x in (q, k, v)), is_causal=True)
+            for a, b in itertools.pairwise(bounds)
+        ]
+        return torch.cat(parts, dim=2)
+
+    own = results(lambda q, k, v: cpu_kernels.kernels().attention(q, k, v, bounds, 0.25, None), (q, k, v))
+    for one, other in zip(own, results(exact, [x.double() for x in (q, k, v)]), strict=True):
+        assert float((one.double() - other).detach().norm() / other.detach().norm()) < 0.01
+
+
+def test_a_cpu_s_row_is_filled_up_in_half_precision(monkeypatch):
+    """33 tokens of two documents become 34, the last a document of its own; in float32, or elsewhere, nothing is added."""
+    config = tiny_model("llama").config
+    ids, positions = torch.arange(33)[None], torch.cat([torch.arange(20), torch.arange(13)])[None]
+    bounds = torch.tensor([0, 20, 33], dtype=torch.int32)
+    monkeypatch.setattr(config, "_attn_implementation_internal", varlen.NAME)
+    filled = packed_inputs(config, ids, positions, bounds, half=True)
+    assert filled["cu_seq_lens_q"].tolist() == [0, 20, 33, 34]
+    assert filled["position_ids"][0, 30:].tolist() == [10, 11, 12, 0]
+    assert filled["input_ids"].shape == (1, 34) and filled["max_length_q"] == 20
+    assert packed_inputs(config, ids, positions, bounds)["input_ids"].shape == (1, 33)
+    monkeypatch.setattr(config, "_attn_implementation_internal", "flash_attention_2")
+    assert packed_inputs(config, ids, positions, bounds, half=True)["input_ids"].shape == (1, 33)

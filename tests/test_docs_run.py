@@ -1,0 +1,128 @@
+"""The commands of the pages, run as they stand there, beside finished runs of a tiny base under the names that the pages use.
+
+The README, docs/recipe.md and docs/reliability.md are run by tests/test_shipped.py, feedback, migrate and new_pack by tests of
+their own. What trains, or asks a server, a hub or another device is run elsewhere, as ELSEWHERE says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from finetune.cli import main
+from tests.conftest import ROOT
+from tests.test_docs import PAGES, typed_lines
+from tests.test_shipped import small
+
+METAR = "recipes/meteorology/metar_decode.yaml"
+NAMES = {"RECIPE": METAR, "ADAPTER": "runs/metar_decode/bundle/adapter", "org/model": "runs/metar_decode/base"}
+OWN_TESTS = {"README", "feedback", "migrate", "new_pack", "recipe", "reliability"}
+ELSEWHERE = {
+    r"^train ": "tests/test_shipped.py and tests/packs run every recipe to a bundle",
+    r"^smoke ": "tests/test_smoke.py",
+    r"^iterate ": "tests/test_iterate.py",
+    r"^parity ": "tests/parity, tests/parity_devices",
+    r"^verify \S*(://|\$URL)": "tests/verify, against servers",
+    r"--push-to-": "tests/export/test_push.py",
+    r"^reproduce ": "tests/test_reproduce.py",
+    r"--trained-on nf4": "needs a quantised base: tests/export",
+    r"--set device=npu": "tests/npu",
+    r"^doctor": "tests/doctor; what it finds is the machine's",
+}
+ROWS_OF_USERS = {  # what a page calls the reader's own rows: the sample of the recipe's template
+    "calls.jsonl": "government/hotline_dispatch", "requests.jsonl": "manufacturing/equipment_calls",
+    "metars.jsonl": "meteorology/flight_category", "warnings.jsonl": "meteorology/warning_facts",
+    "tickets.jsonl": "power/switching_order", "pqal.jsonl": "pharma/pubmedqa", "nvd.jsonl": "security/cvss_vector",
+}  # fmt: skip
+
+
+def lines_of(page: Path) -> list[str]:
+    return [line.removeprefix("finetune ") for line in typed_lines(page)]
+
+
+def elsewhere(line: str) -> bool:
+    return any(re.search(pattern, line) for pattern in ELSEWHERE)
+
+
+def english(page: Path) -> bool:
+    return ".zh-CN" not in page.name
+
+
+RUN_HERE = [
+    pytest.param(line, id=f"{page.stem}: {line}"[:90])
+    for page in PAGES
+    if english(page) and page.stem not in OWN_TESTS
+    for line in dict.fromkeys(lines_of(page))
+    if not elsewhere(line)
+]
+
+
+def test_both_languages_show_the_same_commands():
+    for page in PAGES:
+        if english(page):
+            assert lines_of(page) == lines_of(page.with_name(page.name.replace(".md", ".zh-CN.md"))), page
+
+
+def test_what_is_run_elsewhere_is_there():
+    """No pattern stands for nothing, and the tests that it names exist."""
+    lines = [line for page in PAGES if english(page) for line in lines_of(page)]
+    for pattern, why in ELSEWHERE.items():
+        assert any(re.search(pattern, line) for line in lines), pattern
+        for name in re.findall(r"tests/[\w/]+(?:\.py)?", why):
+            assert (ROOT / name).exists(), name
+    assert len(RUN_HERE) >= 50
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base, tmp_path_factory) -> Path:
+    """A checkout's recipes and templates, and finished runs of the METAR recipe on the tiny base."""
+    folder = tmp_path_factory.mktemp("checkout") / "finetune"
+    for name in ("recipes", "data_templates", "docs", "scripts"):
+        shutil.copytree(ROOT / name, folder / name)
+    if (ROOT.parent / "shared").exists():
+        (folder.parent / "shared").symlink_to(ROOT.parent / "shared")
+    (folder / "runs").mkdir()
+    for file, template in ROWS_OF_USERS.items():
+        sample = next((ROOT / "data_templates").glob(f"{template}.sample.json*"))
+        shutil.copyfile(sample, folder / file)
+    run = folder / "runs/metar_decode"
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["train", METAR, *small(tiny_base, run)]) == 0
+    finally:
+        os.chdir(before)
+    shutil.copytree(tiny_base, run / "base", dirs_exist_ok=True)
+    for name in ("mine", "a", "b", "cashflow", "metar", "excursion"):
+        shutil.copytree(run, folder / "runs" / name)
+    shutil.copytree(run / "bundle", folder / "bundle")
+    rows = [
+        {"question": f"Which gas is read at sensor {n}?", "id": f"q{n}", "answer": "CH4", "gold": f"p{n}"}
+        for n in range(9)
+    ]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    passages = [{"id": f"p{n}", "text": f"Sensor {n} reads methane, CH4, in roadway {n}."} for n in range(9)]
+    (folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in passages), encoding="utf-8")
+    (folder / "prompts.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "a?"}]}) + "\n")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", RUN_HERE)
+def test_a_command_of_a_page(line, finished, tiny_base, monkeypatch, capsys):
+    if "../shared" in line and not (finished.parent / "shared").exists():
+        pytest.skip("real data, which is not part of the repository")
+    monkeypatch.chdir(finished)
+    words = [NAMES.get(word, word) for word in shlex.split(line)]
+    if words[0] in ("evaluate", "gate"):
+        words += small(tiny_base, finished / "runs/metar_decode")
+    if words[0] in ("evaluate", "export", "merge"):
+        words += ["--overwrite"] if "--overwrite" not in words else []
+    assert main(words) == 0, capsys.readouterr().err
+    capsys.readouterr()
