@@ -6,8 +6,10 @@ their own. What trains, or asks a server, a hub or another device is run elsewhe
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -21,7 +23,12 @@ from tests.test_docs import PAGES, typed_lines
 from tests.test_shipped import small
 
 METAR = "recipes/meteorology/metar_decode.yaml"
-NAMES = {"RECIPE": METAR, "ADAPTER": "runs/metar_decode/bundle/adapter", "org/model": "runs/metar_decode/base"}
+NAMES = {
+    "RECIPE": METAR,
+    "ADAPTER": "runs/metar_decode/bundle/adapter",
+    "org/model": "runs/metar_decode/base",
+    "/data/runs": "runs",
+}
 OWN_TESTS = {"README", "feedback", "migrate", "new_pack", "recipe", "reliability"}
 ELSEWHERE = {
     r"^train ": "tests/test_shipped.py and tests/packs run every recipe to a bundle",
@@ -64,9 +71,13 @@ RUN_HERE = [
 
 
 def test_both_languages_show_the_same_commands():
-    for page in PAGES:
-        if english(page):
-            assert lines_of(page) == lines_of(page.with_name(page.name.replace(".md", ".zh-CN.md"))), page
+    compared = 0
+    for page in filter(english, PAGES):
+        other = page.with_name(page.name.replace(".md", ".zh-CN.md"))
+        if other.exists() and page.stem != "new_pack":  # whose rows are in its own language
+            assert lines_of(page) == lines_of(other), page
+            compared += 1
+    assert compared >= 55
 
 
 def test_what_is_run_elsewhere_is_there():
@@ -77,6 +88,18 @@ def test_what_is_run_elsewhere_is_there():
         for name in re.findall(r"tests/[\w/]+(?:\.py)?", why):
             assert (ROOT / name).exists(), name
     assert len(RUN_HERE) >= 50
+
+
+def write_questions(folder: Path) -> None:
+    """For `finetune raft`: passages of words of their own, eighty, as each fold sees a tenth of them."""
+    some = random.Random(0)
+    texts = ["".join(some.choices("abcdefgh ", k=80)) + f" in roadway {n}" for n in range(80)]
+    rows = [{"question": f"What is in roadway {n}?", "answer": "CH4", "gold": f"p{n}"} for n in range(9)]
+    for name, found in (
+        ("questions", rows),
+        ("passages", [{"id": f"p{n}", "text": text} for n, text in enumerate(texts)]),
+    ):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -102,27 +125,24 @@ def finished(tiny_base, tmp_path_factory) -> Path:
     for name in ("mine", "a", "b", "cashflow", "metar", "excursion"):
         shutil.copytree(run, folder / "runs" / name)
     shutil.copytree(run / "bundle", folder / "bundle")
-    rows = [
-        {"question": f"Which gas is read at sensor {n}?", "id": f"q{n}", "answer": "CH4", "gold": f"p{n}"}
-        for n in range(9)
-    ]
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    passages = [{"id": f"p{n}", "text": f"Sensor {n} reads methane, CH4, in roadway {n}."} for n in range(9)]
-    (folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in passages), encoding="utf-8")
+    write_questions(folder)
     (folder / "prompts.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "a?"}]}) + "\n")
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", RUN_HERE)
-def test_a_command_of_a_page(line, finished, tiny_base, monkeypatch, capsys):
+def test_a_command_of_a_page(line, finished, tiny_base, tiny_tool_base, monkeypatch, capsys):
     if "../shared" in line and not (finished.parent / "shared").exists():
         pytest.skip("real data, which is not part of the repository")
     monkeypatch.chdir(finished)
     words = [NAMES.get(word, word) for word in shlex.split(line)]
     if words[0] in ("evaluate", "gate"):
         words += small(tiny_base, finished / "runs/metar_decode")
-    if words[0] in ("evaluate", "export", "merge"):
-        words += ["--overwrite"] if "--overwrite" not in words else []
+    if "recipes/manufacturing/equipment_calls.yaml" in words:  # a base of the hub, with tools
+        words += small(tiny_tool_base, finished / "runs/calls")
+    if "data.eval=warnings.jsonl" in words:  # here the reader's rows are those that the recipe trains on
+        words += ["--set", "data.screen.train_eval_overlap=report"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("KMSP 220153Z 00000KT 10SM CLR 13/02 A2962\n"))  # for chat
     assert main(words) == 0, capsys.readouterr().err
     capsys.readouterr()
