@@ -59,7 +59,7 @@ def main() -> None:
         if options.dtype == "bfloat16" and device == "cpu" and options.processes == 1:
             exact = our_run(options, folder, folder / "runs/exact", device, "ours in float32", ("model.dtype=float32",))
         peaks.append(matmul_peak(options, device))
-        scores = [held_out(options.score, folder, loop) for loop in runs] if options.score else []
+        scores = [held_out(options, folder, loop) for loop in runs] if options.score else []
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -73,7 +73,7 @@ def main() -> None:
     if exact is not None:
         print(f"\n{report.distances(runs, exact)}")
     print("", *scores, sep="\n") if scores else None
-    problems = report.disagreements(runs, options.dtype, exact)
+    problems = report.disagreements(runs, options.dtype, exact, workload.stage == "dpo")
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
     sys.exit(1 if problems else 0)
 
@@ -173,18 +173,18 @@ def peer_run(options: argparse.Namespace, folder: Path, output: Path, ask: dict[
     return as_run(name, told, [float(line.split()[3]) for line in told.lines if STEP.match(line)])
 
 
-def held_out(rows: int, folder: Path, loop: str) -> str:
-    """What the adapter of a loop's first run scores on so many held-out rows, both asked by `finetune evaluate`."""
+def held_out(options: argparse.Namespace, folder: Path, loop: str) -> str:
+    """What the adapter of a loop's first run scores on held-out rows, all asked by `finetune evaluate`."""
     adapter, output = folder / f"runs/{loop}-0/adapter", folder / f"runs/{loop}.evaluation"
     words = ["evaluate", str(folder / "recipe.yaml"), "--adapter", str(adapter), "--output", str(output)]
-    settings = [word for key in (f"evaluate.rows={rows}", "gate={}") for word in ("--set", key)]
+    settings = [word for key in (*options.set, f"evaluate.rows={options.score}", "gate={}") for word in ("--set", key)]
     done = subprocess.run([sys.executable, "-m", "finetune.cli", *words, *settings], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"finetune {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     told = json.loads((output / "scores.json").read_text(encoding="utf-8"))
     intervals = (told["intervals"] or {}).get("tuned", {})
     each = [f"{name} {value:.3f} {intervals.get(name, '')}" for name, value in told["scores"]["tuned"].items()]
-    return f"{loop}, {rows} held-out rows: {', '.join(each)}"
+    return f"{loop}, {options.score} held-out rows: {', '.join(each)}"
 
 
 def as_run(loop: str, told: Told, losses: Sequence[float]) -> Run:

@@ -80,6 +80,7 @@ def test_in_bfloat16_ours_is_held_against_its_float32_curve():
     assert line.startswith("ours: its losses are 4.0e-02 from the float32 curve at most and 2.0e-02 in the mean")
     assert len(disagreements({"ours": [run(losses=(1.028, 0.514))], "trl": [peer]}, "bfloat16", exact)) == 1
     assert disagreements({"ours": [run(losses=(1.0, 0.514))], "trl": [peer]}, "bfloat16", exact) == []
+    assert disagreements({"ours": [run(losses=(1.028, 0.514))], "trl": [peer]}, "bfloat16", exact, pairs=True) == []
     assert distances({"ours": [ours], "trl": [peer]}, exact).endswith("ours 4.00% (2.00%), trl 20.00% (10.00%)")
 
 

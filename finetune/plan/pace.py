@@ -13,7 +13,7 @@ from finetune.plan.shape import Shape
 # written, read by the next operation, read again in the backward pass, its gradient as often; under autocast more than
 # twice as often, with the casts to float32 and back that peft and norms make. Fitted, see docs/benchmarks/plan.md.
 MOVED = {2: 17.0, 4: 7.0}
-MOVED_FUSED = {2: 30.0, 4: 40.0}  # of what the CPU's fused ops keep, which is much less; fitted too
+MOVED_FUSED = {2: 76.0, 4: 48.0}  # of what the CPU's fused ops keep, which is much less; fitted too
 FORWARD = 0.4  # of these, in the forward pass
 # Operations of a decoder layer with LoRA on seven linear layers, counted in peft's and transformers' code: nine a LoRA
 # layer, twelve for two norms, a dozen for rotary angles and attention, a few for the rest; backward twice as many.
