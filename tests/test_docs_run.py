@@ -141,6 +141,8 @@ def test_a_command_of_a_page(line, finished, tiny_base, tiny_tool_base, monkeypa
         words += small(tiny_base, finished / "runs/metar_decode")
     if "recipes/manufacturing/equipment_calls.yaml" in words:  # a base of the hub, with tools
         words += small(tiny_tool_base, finished / "runs/calls")
+    if words[0] == "export":  # two pages call what they make `bundle`
+        words.append("--overwrite")
     if "data.eval=warnings.jsonl" in words:  # here the reader's rows are those that the recipe trains on
         words += ["--set", "data.screen.train_eval_overlap=report"]
     monkeypatch.setattr("sys.stdin", io.StringIO("KMSP 220153Z 00000KT 10SM CLR 13/02 A2962\n"))  # for chat

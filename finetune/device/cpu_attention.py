@@ -60,7 +60,7 @@ class _DocumentAttention(torch.autograd.Function):
         rows = len(q) // bounds[-1]
         ctx.shape, ctx.scale, ctx.window = (rows, bounds[-1]), scale, window
         starts = (*(b + row * bounds[-1] for row in range(rows) for b in bounds[:-1]), len(q))
-        ctx.lots = _lots(starts, q.shape[1], q.dtype != torch.float32)
+        ctx.lots = _lots(starts, q.shape[1], q.dtype.itemsize == 2)
         output, logs = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.promote_types(q.dtype, torch.float32))
         for lot in ctx.lots:
             found, its_logs = _flash(*(_take(tensor, lot) for tensor in (q, k, v)), scale=scale, window=window)

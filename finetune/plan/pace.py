@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finetune.plan.activations import Keeping, attended, kept, stays_in_documents
+from finetune.plan.activations import Keeping, attended, computed_again, kept, stays_in_documents
 from finetune.plan.hardware import Hardware
 from finetune.plan.rows import MicroBatch
 from finetune.plan.shape import Shape
@@ -60,13 +60,17 @@ def training(shape: Shape, batch: MicroBatch, keeping: Keeping) -> Work:
     """Forward and backward of one micro-batch.
 
     Backward: the gradient of each product's input, as much as forward; that of the weight too for an adapter's, not
-    for a frozen one. Attention's is twice its forward pass, and the fused kernel's computes the weights again.
+    for a frozen one. Attention's is twice its forward pass, and the fused kernel's computes the weights again. So does a
+    fused feed-forward with two of its products, in half precision.
     """
     forward = forward_flops(shape, batch)
     plain = forward_flops(shape, batch, adapted=False)
     pairs = 4.0 * attended(shape, batch) * sum(layer.queries * count for layer, count in shape.kinds.items())
     again = forward if keeping.checkpointed else 0.0
-    products = forward + again + plain + 2 * (forward - plain) + pairs
+    wide = sum(
+        n * layer.hidden * layer.feed for layer, n in shape.kinds.items() if computed_again(layer, shape, keeping)
+    )
+    products = forward + again + plain + 2 * (forward - plain) + pairs + 4.0 * batch.tokens * wide
     activations = kept(shape, batch, Keeping(dropout=keeping.dropout, smoothed=keeping.smoothed, fused=keeping.fused))
     size = sum(activations.terms.values())
     times = (MOVED_FUSED if keeping.fused else MOVED)[shape.computes]
