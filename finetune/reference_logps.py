@@ -21,6 +21,7 @@ from finetune.data.items import Labelled, Pair
 from finetune.errors import TrainingError
 from finetune.schedule import batch_indices
 from finetune.stages.batch import on_device
+from finetune.step import deal
 from finetune.stop import Preempted
 
 if TYPE_CHECKING:
@@ -132,18 +133,16 @@ def _referenced(
 
 
 def _computed(items: Sequence[Any], model: torch.nn.Module, this: Training) -> torch.Tensor:
-    """(items, 2) float32 on the CPU, the same on every process; rows of like length go together."""
-    accelerator, micro_batch = this.placement.accelerator, this.layout.micro_batch
+    """(items, 2) float32 on the CPU, the same on every process; dealt as the items of a step are."""
+    accelerator, layout = this.placement.accelerator, this.layout
     stage: Any = this.stage  # with `reference_logps(model, batch)`, (B, 2): of a stage whose section has the key
-    processes, process = accelerator.num_processes, accelerator.process_index
-    order = sorted(range(len(items)), key=lambda i: items[i].length, reverse=True)
-    share = order[process::processes]
+    lengths = [item.length for item in items]
+    shortest = items[lengths.index(min(lengths))]
     logps = torch.zeros(len(items), 2, device=accelerator.device)
-    for start in range(0, -(-len(items) // processes), micro_batch):
+    for group in deal(lengths, layout.processes, layout.micro_batch, accelerator.process_index, layout.joins_rows):
         if any(engine.sum_on_host(this.placement, torch.tensor([int(this.stop.requested is not None)]))):
             raise Preempted(f"{this.stop.requested or 'a signal to another process'} before the first step")
-        group = share[start : start + micro_batch]
-        batch = stage.collate([items[i] for i in group] or [items[order[-1]].blank()])
+        batch = stage.collate([items[i] for i in group] or [shortest.blank()])
         with this.placement.autocast():
             values = stage.reference_logps(model, on_device(batch, accelerator.device))
         if group:

@@ -12,10 +12,7 @@ from typing import Any
 # bfloat16: 8 bits of mantissa, 2^-8 = 0.4 % a rounding; a young adapter adds less than that to many an output.
 NOISE = {"float32": (2e-3, 1e-3), "bfloat16": (2e-2, 1e-2)}
 OF_EXACT = (3e-2, 1.5e-2)  # the same for ours in bfloat16, from ours in float32
-OF_EXACT_PAIRS = (
-    1e-1,
-    5e-2,
-)  # of pairs: in four steps their loss falls to a third, and is what the young adapter changes alone
+OF_EXACT_PAIRS = (1e-1, 5e-2)  # their loss is what the young adapter changes alone, and falls to a third in four steps
 COLUMNS = (
     "loop", "real tokens/s", "trained tokens/s", "ours to it", "first step, s", "peak, GiB", "GFLOP/s needed",
     "of the matmul peak", "others' CPU", "loss of the steps",
@@ -101,12 +98,8 @@ def disagreements(
     """
     named, other, limits = "ours", runs["ours"][0], NOISE[dtype]
     if exact is not None:
-        named, other, limits, runs = (
-            "the float32 curve",
-            exact,
-            OF_EXACT_PAIRS if pairs else OF_EXACT,
-            {"ours": runs["ours"]},
-        )
+        named, other, runs = "the float32 curve", exact, {"ours": runs["ours"]}
+        limits = OF_EXACT_PAIRS if pairs else OF_EXACT
     found = []
     for loop, its in runs.items():
         for run in its:

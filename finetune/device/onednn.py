@@ -17,7 +17,7 @@ def few_sizes(count: int, parts: int) -> int:
     """`count` or a little more, so that there are only `parts` numbers between a power of two and the next one.
 
     For every size of a bfloat16 product that it has not seen oneDNN makes code: 1.5 ms and 0.6 MB with AMX, of which it keeps
-    the last 1,024. Each chat of another length has some forty.
+    the last 1,024. Each chat of another length has some thirty.
     """
     step = max(1, (1 << (count - 1).bit_length()) // 2 // parts)
     return -(-count // step) * step

@@ -218,13 +218,8 @@ def packed_inputs(
     if bounds is None:
         starts = (position_ids[0] == 0).nonzero().flatten()
         bounds = torch.cat([starts, starts.new_tensor([position_ids.shape[1]])]).int()
-    length = input_ids.shape[1]
-    fill = (
-        few_sizes(length, SIZES) - length
-        if half and config.get_text_config()._attn_implementation == varlen.NAME
-        else 0
-    )
-    if fill:
+    length, of_cpu = input_ids.shape[1], config.get_text_config()._attn_implementation == varlen.NAME
+    if half and of_cpu and (fill := few_sizes(length, SIZES) - length):
         input_ids = nn.functional.pad(input_ids, (0, fill))
         position_ids = torch.cat([position_ids, torch.arange(fill)[None]], dim=1)
         bounds = torch.cat([bounds, bounds.new_tensor([length + fill])])
